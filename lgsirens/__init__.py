@@ -1,0 +1,65 @@
+"""lgsirens: images, sounds, films and volumes as neural networks that can be cut, grown and read in pieces.
+
+    import lgsirens as lg
+
+    inr = lg.encode(lg.read("photo.png"), partitions=(16, 16), parameters=200_000, steps=1000)
+    inr.crop("100:300, 50:200").save("face.safetensors")
+    lg.write("face.png", lg.load("face.safetensors").decode(scale=2))
+    values = inr(positions)  # [M, D] positions -> [M, C] values, differentiable in the positions
+"""
+
+from lgsirens.decode import decode, evaluate
+from lgsirens.edit import crop
+from lgsirens.encode import EncodeConfig, encode
+from lgsirens.errors import (
+    ConfigError,
+    FileFormatError,
+    LgsirensError,
+    MissingDependencyError,
+    OutputError,
+    RegionError,
+    RunError,
+    SignalError,
+)
+from lgsirens.fileformat import load, save
+from lgsirens.media import read, write
+from lgsirens.metrics import psnr, seam_ratio, ssim
+from lgsirens.model import LocalGlobalSiren, ModelConfig, Siren, SirenPerPartition
+from lgsirens.representation import Representation
+from lgsirens.signal import Signal
+from lgsirens.version import __version__
+
+Representation.crop = crop
+Representation.decode = decode
+Representation.save = save
+Representation.__call__ = evaluate
+
+__all__ = [
+    "ConfigError",
+    "EncodeConfig",
+    "FileFormatError",
+    "LgsirensError",
+    "LocalGlobalSiren",
+    "MissingDependencyError",
+    "ModelConfig",
+    "OutputError",
+    "RegionError",
+    "Representation",
+    "RunError",
+    "Signal",
+    "SignalError",
+    "Siren",
+    "SirenPerPartition",
+    "__version__",
+    "crop",
+    "decode",
+    "encode",
+    "evaluate",
+    "load",
+    "psnr",
+    "read",
+    "save",
+    "seam_ratio",
+    "ssim",
+    "write",
+]

@@ -1,0 +1,62 @@
+"""Output files that appear whole or not at all: written beside the target, then moved over it."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lgsirens.errors import OutputError, RunError
+
+
+def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """Return `path` if a file may be written there.
+
+    Raises:
+        OutputError: the folder is missing, the path is a folder, or the file exists and `overwrite` is false.
+        RunError: the folder is not writable.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: the folder {path.parent} does not exist; create it first")
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; name a file")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path}: exists already; choose another name or pass --overwrite (overwrite=True)")
+    if not os.access(path.parent, os.W_OK):
+        raise RunError(f"{path}: the folder {path.parent} is not writable; choose another one")
+    return path
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; move it to `path` if the block succeeds, delete it if not.
+
+    The temporary name keeps the suffix of `path`, because encoders choose their format by it.
+
+    Raises:
+        OutputError: as `check_output`.
+        RunError: the file cannot be written (disk full, no permission).
+    """
+    path = check_output(path, overwrite)
+    temporary: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RunError(f"{path}: cannot be written: {reason}; free space or choose another folder") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

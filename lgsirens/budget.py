@@ -1,0 +1,85 @@
+"""From a parameter budget to the widths of a model (DESIGN section 2)."""
+
+import bisect
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from lgsirens.errors import ConfigError
+from lgsirens.model import ModelConfig, count, row_layout, shared_layout
+
+LOCAL_SHARE = 0.9
+LARGEST_GLOBAL_WIDTH = 96
+SMALLEST_DEFAULT_WIDTH = 8
+LARGEST_WIDTH = 16_384
+
+
+def parameters(config: ModelConfig, partitions: int) -> tuple[int, int]:
+    """Number of local parameters (P * K) and of shared ones."""
+    return partitions * count(row_layout(config)), count(shared_layout(config))
+
+
+def widths_for_budget(config: ModelConfig, partitions: int, budget: int) -> ModelConfig:
+    """`config` with the largest widths that a budget given by the user holds.
+
+    "lg": the largest L with `P*K <= 0.9 * budget`, then the largest G, up to 96, that fits in what is left.
+    "lc" and "mlp": the largest L.
+
+    Raises:
+        ConfigError: the budget holds no network on this many partitions; names the smallest that does.
+    """
+    smallest = smallest_budget(config, partitions)
+    if budget < smallest:
+        raise ConfigError(
+            f"{budget} parameters cannot hold {partitions} partitions in mode {config.mode}; "
+            f"give at least {smallest}, or fewer partitions"
+        )
+    if config.mode != "lg":
+        return _with_local(config, _largest(lambda width: sum(_total(config, partitions, width, 0)), budget))
+    # A wide local network can leave no room for any shared one; the narrower width then wins.
+    local = _largest(
+        lambda width: max(
+            math.ceil(_total(config, partitions, width, 1)[0] / LOCAL_SHARE),
+            sum(_total(config, partitions, width, 1)),
+        ),
+        budget,
+    )
+    shared = _largest(lambda width: sum(_total(config, partitions, local, width)), budget, LARGEST_GLOBAL_WIDTH)
+    return _with_local(config, local, shared)
+
+
+def default_widths(config: ModelConfig, partitions: int, samples: int, parameters_per_sample: float) -> ModelConfig:
+    """`config` with the widths of our own default budget: that of the kind of signal, no width below 8.
+
+    Where 8 exceeds the budget (small signals, many partitions) the budget grows to what 8 needs.
+
+    Args:
+        samples: sample positions of the signal.
+        parameters_per_sample: budget for each of them.
+    """
+    budget = int(samples * parameters_per_sample)
+    least = SMALLEST_DEFAULT_WIDTH
+    local, shared = _total(config, partitions, least, least if config.mode == "lg" else 0)
+    needed = local + shared
+    if config.mode == "lg":
+        needed = max(needed, math.ceil(local / LOCAL_SHARE))
+    return widths_for_budget(config, partitions, max(budget, needed))
+
+
+def smallest_budget(config: ModelConfig, partitions: int) -> int:
+    """The smallest budget that holds the partitions, with widths of 1."""
+    local, shared = _total(config, partitions, 1, 1 if config.mode == "lg" else 0)
+    return max(local + shared, math.ceil(local / LOCAL_SHARE)) if config.mode == "lg" else local
+
+
+def _with_local(config: ModelConfig, local_width: int, global_width: int = 0) -> ModelConfig:
+    return replace(config, local_width=local_width, global_width=global_width)
+
+
+def _total(config: ModelConfig, partitions: int, local_width: int, global_width: int) -> tuple[int, int]:
+    return parameters(_with_local(config, local_width, global_width), partitions)
+
+
+def _largest(size: Callable[[int], int], limit: int, highest: int = LARGEST_WIDTH) -> int:
+    """The largest width, at least 1, whose (increasing) size is within the limit."""
+    return max(1, bisect.bisect_right(range(1, highest + 1), limit, key=size))

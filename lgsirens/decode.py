@@ -1,0 +1,337 @@
+"""Decoding any region at any resolution, in bounded memory, and evaluation at any positions.
+
+A matrix product may round differently when its size changes. So that the same sample decodes to the same bits
+whatever is asked for, every evaluation has one shape, `Call`: B blocks of M samples, fixed by lattice, scale and model;
+blocks are cut from each partition's own origin; a region evaluates every block that it meets, then cuts.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lgsirens.errors import ConfigError, RegionError
+from lgsirens.lattice import Lattice, axis_coordinates, block_shape, mesh
+from lgsirens.memory import DEFAULT_LIMIT, MIB, evaluation_bytes, evaluation_samples, format_bytes
+from lgsirens.model import ModelConfig, SirenPerPartition, build_model, count, row_layout
+from lgsirens.region import Box, as_region, box_shape, intersect
+from lgsirens.representation import Representation
+from lgsirens.runlog import Progress
+from lgsirens.signal import Array, Signal
+
+Scale = int | float | str | Fraction | Sequence[int | float | str | Fraction]
+Region = str | Sequence[slice | tuple[int, int]]
+
+T = TypeVar("T")
+
+_BLOCK_SAMPLES = 1024
+_ROW_BYTES = 16 * MIB
+_LARGEST_DENOMINATOR = 1_000_000
+_LARGEST_SIDE = 1 << 31
+
+
+@dataclass(frozen=True)
+class Call:
+    """The one shape of every evaluation of a decode.
+
+    Attributes:
+        block: samples of a block along each dimension.
+        samples: M, samples of a block, rounded up to a multiple of 16.
+        blocks: B.
+        bytes: working memory of one evaluation.
+    """
+
+    block: tuple[int, ...]
+    samples: int
+    blocks: int
+    bytes: int
+
+    @classmethod
+    def of(cls, model: ModelConfig, tile: tuple[int, ...], scale: tuple[Fraction, ...]) -> "Call":
+        fine = [max(1, math.ceil(size * s)) for size, s in zip(tile, scale, strict=True)]
+        block = block_shape(fine, _BLOCK_SAMPLES)
+        samples = -(-math.prod(block) // 16) * 16
+        blocks = max(1, evaluation_samples(model) // samples)
+        row_bytes = 4 * count(row_layout(model))
+        return cls(block, samples, blocks, blocks * (samples * evaluation_bytes(model) + row_bytes))
+
+
+def decode(
+    representation: Representation,
+    region: Region | None = None,
+    scale: Scale = 1,
+    size: Sequence[int] | None = None,
+    full: bool = False,
+    max_memory: int = DEFAULT_LIMIT,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Signal:
+    """Decode a region at a resolution.
+
+    Fine sample j at scale s lies at position `(j + 0.5) / s - 0.5`; scale 1 gives the samples' own positions.
+
+    Args:
+        region: `start:stop` per dimension in absolute positions, as text, slices or pairs; default: the window.
+        scale: fine samples per sample, one number or one per dimension; rational (`"3/2"`, 1.5, Fraction).
+        size: instead of `scale`: samples of the result along each dimension.
+        full: decode the whole extent instead of the window.
+        max_memory: bytes that an evaluation may use beside the result.
+        device: where to evaluate.
+        progress: told of the evaluated samples.
+
+    Returns:
+        A signal with float32 values `[*shape, C]`, clipped to the value range, and the mask of what is present;
+        samples without a partition have the lowest value.
+
+    Raises:
+        RegionError: the region or size is empty, outside, or of wrong dimension.
+        ConfigError: the scale is not positive, or `max_memory` is below one evaluation.
+        FileFormatError: a row that was read is damaged.
+    """
+    box = _requested_box(representation, region, full)
+    scales = _requested_scale(box, scale, size)
+    fine = fine_box(box, scales)
+    model, lattice = representation.model, representation.lattice
+    call = Call.of(model, lattice.tile, scales)
+    if max_memory < call.bytes:
+        raise ConfigError(
+            f"--max_memory {format_bytes(max_memory)} is below one evaluation; give at least {call.bytes} bytes "
+            f"({format_bytes(call.bytes)})"
+        )
+    places = lattice.meeting(box)
+    values, mask = _blank(representation, box, scales, places)
+    network = network_of(representation, device)
+    if progress is not None:
+        progress.start(math.prod(box_shape(fine)) if mask is None else int(np.count_nonzero(mask)))
+    rows_at_once = max(1, _ROW_BYTES // (4 * network.local.shape[1]))
+    with torch.inference_mode():
+        for start in range(0, len(places), rows_at_once):
+            group = places[start : start + rows_at_once]
+            rows = representation.rows.read(group).to(device)
+            for blocks in _batches(_blocks(lattice, group, scales, fine, call), call.blocks):
+                results = _evaluate(representation, network, rows, blocks, scales, call)
+                done = _place(results, blocks, call, fine, values)
+                if progress is not None:
+                    progress.advance(done)
+    rate = representation.signal.sampling_rate
+    return Signal(
+        values,
+        representation.signal.kind,
+        representation.signal.value_range,
+        representation.signal.dtype,
+        None if rate is None else float(rate * scales[0]),
+        mask,
+    )
+
+
+def evaluate(representation: Representation, positions: Tensor) -> Tensor:
+    """Values at arbitrary positions, differentiable in the positions.
+
+    Args:
+        positions: `[M, D]`, absolute, in samples; integers are the samples themselves.
+
+    Returns:
+        `[M, C]` float32 in the units of the value range, not clipped; the lowest value (and no gradient) where no
+        partition is present.
+
+    Raises:
+        RegionError: not `[M, D]`.
+    """
+    model, lattice, frame = representation.model, representation.lattice, representation.frame
+    if positions.ndim != 2 or positions.shape[1] != model.dimensions:
+        raise RegionError(f"positions of shape {tuple(positions.shape)}: expected [M, {model.dimensions}]")
+    exact = positions.double()
+    tile = torch.tensor(lattice.tile, dtype=torch.float64, device=exact.device)
+    ids = torch.floor((exact.detach() + 0.5) / tile).long()
+    place = lattice.find(ids.cpu().numpy()) if len(ids) else np.zeros(0, dtype=np.int64)
+    lowest, highest = representation.signal.value_range
+    out = torch.full((len(place), model.channels), lowest, device=exact.device)
+    network = network_of(representation, exact.device)
+    for members in _member_blocks(place, evaluation_samples(model)):
+        real = members >= 0
+        points = torch.from_numpy(members.clip(0)).to(exact.device)
+        inside = exact[points]
+        x = [frame.coordinate(d, inside[..., d]).float() for d in range(model.dimensions)]
+        x_local = None
+        if frame.local_scale is not None:
+            own = ids[points]
+            x_local = torch.stack(
+                [frame.local_coordinate(t, own[..., d], inside[..., d]).float() for d, t in enumerate(lattice.tile)], -1
+            )
+        owners, block_row = np.unique(place[members[:, 0]], return_inverse=True)
+        rows = representation.rows.read(owners)[torch.from_numpy(block_row)].to(exact.device)
+        y = network(torch.stack(x, -1), rows, x_local)
+        kept = torch.from_numpy(real).to(exact.device)
+        out = out.index_put((points[kept],), _to_range(y[kept], lowest, highest))
+    return out
+
+
+def network_of(representation: Representation, device: torch.device | str = "cpu") -> SirenPerPartition:
+    """The model with the shared weights of a representation, its own rows left out; weights take no gradient."""
+    network = build_model(representation.model, 1)
+    network.load_state_dict({"local": network.local, **{f"shared.{k}": v for k, v in representation.shared.items()}})
+    return network.requires_grad_(False).to(device)
+
+
+def fine_box(box: Box, scales: tuple[Fraction, ...]) -> Box:
+    """The fine samples whose positions lie in `[a - 0.5, b - 0.5)` of each range `a:b`."""
+    return tuple((_first_fine(a, s), _first_fine(b, s)) for (a, b), s in zip(box, scales, strict=True))
+
+
+def _first_fine(position: int, scale: Fraction) -> int:
+    """The first fine sample j with `(j + 0.5) / s >= position`, position counted in tile borders."""
+    return math.ceil(position * scale - Fraction(1, 2))
+
+
+def _requested_box(representation: Representation, region: Region | None, full: bool) -> Box:
+    if region is None:
+        return representation.extent if full else representation.window
+    if full:
+        raise RegionError("a region and --full exclude each other; give one of them")
+    return as_region(region, representation.extent)
+
+
+def _requested_scale(box: Box, scale: Scale, size: Sequence[int] | None) -> tuple[Fraction, ...]:
+    if size is not None:
+        if scale != 1:
+            raise ConfigError("--scale and --size exclude each other; give one of them")
+        if len(size) != len(box) or not all(0 < n < _LARGEST_SIDE for n in size):
+            raise RegionError(f"size {','.join(map(str, size))}: give {len(box)} positive whole numbers, rows first")
+        return tuple(Fraction(n, high - low) for n, (low, high) in zip(size, box, strict=True))
+    parts: Sequence[Any] = scale if isinstance(scale, list | tuple) else str(scale).split(",")
+    scales = tuple(_as_fraction(part) for part in parts)
+    if len(scales) == 1:
+        scales *= len(box)
+    if len(scales) != len(box):
+        raise ConfigError(f"scale {scale} has {len(scales)} entries; give one, or one for each of {len(box)} dimensions")
+    fine = box_shape(fine_box(box, scales))
+    if min(fine) < 1:
+        raise ConfigError(f"scale {scale} leaves no sample of this region; give a larger scale or region")
+    if max(fine) >= _LARGEST_SIDE:
+        raise ConfigError(f"scale {scale} asks for {max(fine)} samples along one side; give a smaller scale")
+    return scales
+
+
+def _as_fraction(value: Any) -> Fraction:
+    try:
+        scale = Fraction(str(value).strip()).limit_denominator(_LARGEST_DENOMINATOR)
+    except (ValueError, ZeroDivisionError):
+        raise ConfigError(f"scale {value!r} is no number; give one such as 2, 1.5 or 3/2") from None
+    if scale <= 0:
+        raise ConfigError(f"scale {value} is not positive; give a number above 0")
+    return scale
+
+
+def _blank(
+    representation: Representation, box: Box, scales: tuple[Fraction, ...], places: NDArray[np.int64]
+) -> tuple[Array, NDArray[np.bool_] | None]:
+    """Values at the lowest value, and the mask of what the partitions at `places` own (None: all of it)."""
+    lattice, fine = representation.lattice, fine_box(box, scales)
+    shape = box_shape(fine)
+    values = np.full((*shape, representation.model.channels), representation.signal.value_range[0], dtype=np.float32)
+    if len(places) == math.prod(-(-high // t) - low // t for (low, high), t in zip(box, lattice.tile, strict=True)):
+        return values, None
+    mask = np.zeros(shape, dtype=bool)
+    for place in places:
+        mask[_slices(intersect(fine_box(lattice.box(place), scales), fine), fine)] = True
+    return values, mask
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One block to evaluate: its row in the group, its partition, its first fine sample, and what of it is wanted."""
+
+    row: int
+    place: int
+    start: tuple[int, ...]
+    target: Box
+
+
+def _blocks(
+    lattice: Lattice, group: NDArray[np.int64], scales: tuple[Fraction, ...], fine: Box, call: Call
+) -> Iterator[_Block]:
+    for row, place in enumerate(group):
+        own = fine_box(lattice.box(place), scales)
+        wanted = intersect(own, fine)
+        starts = [
+            range(first + (low - first) // size * size, high, size)
+            for (first, _), (low, high), size in zip(own, wanted, call.block, strict=True)
+        ]
+        for start in itertools.product(*starts):
+            block = tuple((s, s + size) for s, size in zip(start, call.block, strict=True))
+            yield _Block(row, int(place), start, intersect(block, wanted))
+
+
+def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    while batch := list(itertools.islice(items, size)):
+        yield batch
+
+
+def _evaluate(
+    representation: Representation,
+    network: SirenPerPartition,
+    rows: Tensor,
+    blocks: list[_Block],
+    scales: tuple[Fraction, ...],
+    call: Call,
+) -> Array:
+    """One evaluation of the fixed shape; `[B, M, C]` values, of which the first `len(blocks)` count."""
+    padded = blocks + [blocks[0]] * (call.blocks - len(blocks))
+    starts = np.array([block.start for block in padded], dtype=np.int64)
+    positions = [
+        (starts[:, d, None] + np.arange(size) + 0.5) * s.denominator / s.numerator - 0.5
+        for d, (size, s) in enumerate(zip(call.block, scales, strict=True))
+    ]
+    places = np.array([block.place for block in padded])
+    shared, local = axis_coordinates(representation.frame, representation.lattice, places, positions)
+    x = _padded_mesh(shared, call.samples).to(rows.device)
+    x_local = None if local is None else _padded_mesh(local, call.samples).to(rows.device)
+    y = network(x, rows[[block.row for block in padded]], x_local)
+    return np.asarray(_to_range(y.clamp(-1, 1), *representation.signal.value_range).cpu().numpy())
+
+
+def _place(results: Array, blocks: list[_Block], call: Call, fine: Box, values: Array) -> int:
+    """Write what is wanted of each block into the result; returns the number of samples written."""
+    written = 0
+    for result, block in zip(results, blocks, strict=False):
+        samples = result[: math.prod(call.block)].reshape(*call.block, -1)
+        origin = tuple((s, s) for s in block.start)
+        part = samples[_slices(block.target, origin)]
+        values[_slices(block.target, fine)] = part
+        written += part.size // values.shape[-1]
+    return written
+
+
+def _padded_mesh(axes: list[Tensor], samples: int) -> Tensor:
+    x = mesh(axes).mT
+    return torch.nn.functional.pad(x, (0, samples - x.shape[-1])).mT
+
+
+def _slices(box: Box, origin: Box) -> tuple[slice, ...]:
+    return tuple(slice(start - first, stop - first) for (start, stop), (first, _) in zip(box, origin, strict=True))
+
+
+def _to_range(y: Tensor, lowest: float, highest: float) -> Tensor:
+    """From the network's [-1, 1] to the value range."""
+    return (y + 1) * ((highest - lowest) / 2) + lowest
+
+
+def _member_blocks(place: NDArray[np.int64], samples: int) -> Iterator[NDArray[np.int64]]:
+    """Cut points into blocks of one partition each: arrays `[B, n]` of point numbers, B * n about `samples`.
+
+    A block that is not full ends in -1, which stands for no point.
+    """
+    order = np.argsort(place, kind="stable")
+    order = order[place[order] >= 0]
+    runs = np.split(order, np.flatnonzero(np.diff(place[order])) + 1) if len(order) else []
+    blocks = [run[i : i + _BLOCK_SAMPLES] for run in runs for i in range(0, len(run), _BLOCK_SAMPLES)]
+    width = -(-max((len(block) for block in blocks), default=1) // 16) * 16
+    for taken in _batches(iter(blocks), max(1, samples // width)):
+        yield np.stack([np.pad(block, (0, width - len(block)), constant_values=-1) for block in taken])

@@ -1,0 +1,103 @@
+"""Editing that fits nothing: pure functions, a new representation out, the old one untouched."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lgsirens.decode import Region
+from lgsirens.encode import history_entry
+from lgsirens.errors import RegionError
+from lgsirens.lattice import Lattice, bounding_extent
+from lgsirens.region import Box, as_region, bounding_box, format_box, intersect, is_empty, parse_region
+from lgsirens.representation import Representation
+from lgsirens.runlog import note
+
+
+def crop(
+    representation: Representation,
+    *regions: Region,
+    keep_partitions: str | None = None,
+    drop_partitions: str | Sequence[Sequence[int]] | None = None,
+) -> Representation:
+    """Keep the partitions that meet any of the regions; nothing of the others stays.
+
+    Kept samples decode to the same bits as before. The window of the result is the bounding box of the regions.
+
+    Args:
+        regions: `start:stop` per dimension in absolute positions, as text, slices or pairs.
+        keep_partitions: instead: ranges of partition ids, such as `"2:6,0:3"`.
+        drop_partitions: instead: ids to leave out, such as `"0,0;15,15"` or `[(0, 0), (15, 15)]`.
+
+    Raises:
+        RegionError: not exactly one of the three is given, a region or id is not there, or nothing would be left.
+    """
+    if [bool(regions), keep_partitions is not None, drop_partitions is not None].count(True) != 1:
+        raise RegionError("crop takes exactly one of --region, --keep_partitions and --drop_partitions")
+    lattice = representation.lattice
+    boxes = [as_region(region, representation.extent) for region in regions]
+    if boxes:
+        places = np.unique(np.concatenate([lattice.meeting(box) for box in boxes]))
+    elif keep_partitions is not None:
+        places = _kept(lattice, keep_partitions)
+    else:
+        places = _not_dropped(lattice, drop_partitions or ())
+    if not len(places):
+        raise RegionError(f"no partition would be left of {len(lattice)}; keep at least one")
+    if representation.model.mode == "mlp":
+        note("mode mlp is one network: the crop changes the window and saves no byte; modes lg and lc can be cut")
+    kept = lattice.select(places)
+    extent, window = _boxes_after(representation, kept, boxes)
+    return replace(
+        representation,
+        lattice=kept,
+        rows=representation.rows.select(places),
+        extent=extent,
+        window=window,
+        history=(*representation.history, history_entry("crop", window)),
+    )
+
+
+def _boxes_after(representation: Representation, kept: Lattice, regions: list[Box]) -> tuple[Box, Box]:
+    """Extent and window of a crop."""
+    extent = bounding_extent(kept, representation.extent)
+    if regions:
+        window = bounding_box(regions)
+        return bounding_box([extent, window]), window
+    window = intersect(representation.window, extent)
+    return extent, extent if is_empty(window) else window
+
+
+def _kept(lattice: Lattice, ranges: str) -> NDArray[np.int64]:
+    low, high = lattice.ids.min(axis=0), lattice.ids.max(axis=0) + 1
+    box = parse_region(ranges, tuple((int(a), int(b)) for a, b in zip(low, high, strict=True)), "partitions")
+    inside = np.ones(len(lattice), dtype=bool)
+    for axis, (start, stop) in enumerate(box):
+        inside &= (lattice.ids[:, axis] >= start) & (lattice.ids[:, axis] < stop)
+    return np.flatnonzero(inside)
+
+
+def _not_dropped(lattice: Lattice, dropped: str | Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    ids = _parse_ids(dropped) if isinstance(dropped, str) else [tuple(entry) for entry in dropped]
+    for entry in ids:
+        if len(entry) != lattice.dimensions:
+            raise RegionError(f"partition {_name(entry)} needs {lattice.dimensions} numbers, one per dimension")
+    places = lattice.find(np.array(ids, dtype=np.int64).reshape(-1, lattice.dimensions))
+    for entry, place in zip(ids, places, strict=True):
+        if place < 0:
+            first, last = _name(lattice.ids[0]), _name(lattice.ids[-1])
+            raise RegionError(f"partition {_name(entry)} is not in the file, which has {first} to {last}")
+    return np.setdiff1d(np.arange(len(lattice)), places)
+
+
+def _parse_ids(text: str) -> list[tuple[int, ...]]:
+    if not re.fullmatch(r"\s*[+-]?\d+(\s*,\s*[+-]?\d+)*(\s*;\s*[+-]?\d+(\s*,\s*[+-]?\d+)*)*\s*", text):
+        raise RegionError(f'partitions {text!r}: give ids separated by semicolons, such as "0,0;15,15"')
+    return [tuple(int(number) for number in entry.split(",")) for entry in text.split(";")]
+
+
+def _name(entry: Any) -> str:
+    return ",".join(str(int(number)) for number in entry)

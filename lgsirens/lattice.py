@@ -1,0 +1,226 @@
+"""The lattice of partitions, the frame of coordinates, and the cutting of a signal into partitions and back.
+
+Shape letters: P partitions, N samples in a partition's window, D coordinate dimensions, C channels, m positions of one
+axis. Partition k owns the samples `k*T .. (k+1)*T - 1` of each dimension, that is positions [k*T - 0.5, (k+1)*T - 0.5).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lgsirens.region import Box, box_shape, intersect
+
+Ids = NDArray[np.int32]
+Positions = TypeVar("Positions", NDArray[np.float64], Tensor)
+
+# Beyond this many samples an axis keeps the step of a signal of this length: float32 could not tell them apart.
+LONGEST_FRAME = 2_500_000
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The fixed affine map from positions to network coordinates, set once, by the first signal.
+
+    Attributes:
+        size: shape of the first signal.
+        scale: coordinate of its last sample along each axis (the first has -scale).
+        local_scale: None if local networks see the signal's coordinates (the paper); else what they see is
+            `(i - centre of the partition) / (T / 2) * local_scale`.
+    """
+
+    size: tuple[int, ...]
+    scale: float
+    local_scale: float | None = None
+
+    def coordinate(self, axis: int, position: Positions) -> Positions:
+        """Network coordinate of positions along one axis; an axis of one sample has it at 0."""
+        size = min(self.size[axis], LONGEST_FRAME)
+        if size > 1:
+            return self.scale * (2 * position / (size - 1) - 1)
+        longest = min(max(self.size), LONGEST_FRAME)
+        return position * (2 * self.scale / (longest - 1) if longest > 1 else self.scale)
+
+    def local_coordinate(self, tile: int, ids: Tensor, position: Tensor) -> Tensor:
+        """What the local networks of partitions `ids` see along an axis of tile size `tile`, if not the signal's."""
+        centre = ids * tile + (tile - 1) / 2
+        return (position - centre) / (tile / 2) * (self.local_scale or 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Lattice:
+    """Equal tiles over all positions, and the ids of those that are present.
+
+    Attributes:
+        tile: T, samples per dimension of one partition.
+        halo: extra samples on each side of a partition that its local network also trains on.
+        ids: `[P, D]` int32, unique, in C order.
+    """
+
+    tile: tuple[int, ...]
+    halo: tuple[int, ...]
+    ids: Ids
+
+    @classmethod
+    def covering(cls, extent: Box, tile: tuple[int, ...], halo: tuple[int, ...] | None = None) -> "Lattice":
+        """The lattice with every tile that meets `extent`."""
+        return cls(tile, halo or (0,) * len(tile), tiles_meeting(extent, tile))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def dimensions(self) -> int:
+        return len(self.tile)
+
+    def box(self, partition: int) -> Box:
+        """The samples that one partition (by its place in `ids`) owns."""
+        return tuple(
+            (int(k) * size, (int(k) + 1) * size) for k, size in zip(self.ids[partition], self.tile, strict=True)
+        )
+
+    def find(self, ids: NDArray[Any]) -> NDArray[np.int64]:
+        """Places in `self.ids` of the given ids `[n, D]`; -1 where an id is not present."""
+        wanted, own = _sort_keys(ids, self.ids)
+        place = np.searchsorted(own, wanted)
+        found = np.take(own, place, mode="clip") == wanted
+        return np.where(found, place, -1)
+
+    def meeting(self, region: Box) -> NDArray[np.int64]:
+        """Places of the partitions that own at least one sample of `region`, in order."""
+        place = self.find(tiles_meeting(region, self.tile))
+        return place[place >= 0]
+
+    def select(self, places: NDArray[Any]) -> "Lattice":
+        """The lattice with only the partitions at `places` (sorted)."""
+        return Lattice(self.tile, self.halo, np.ascontiguousarray(self.ids[places]))
+
+    def windows(self, extent: Box) -> list[NDArray[np.int64]]:
+        """Positions `[P, W_d]` of each axis on which each partition trains.
+
+        Without a halo that is the tile itself, which may reach beyond the extent; with one it is
+        `min(T + 2*halo, size)` samples, shifted inside the extent at its borders.
+        """
+        windows = []
+        for axis, (tile, halo, (low, high)) in enumerate(zip(self.tile, self.halo, extent, strict=True)):
+            start = self.ids[:, axis].astype(np.int64) * tile
+            width = tile
+            if halo > 0:
+                width = min(tile + 2 * halo, high - low)
+                start = np.clip(start - halo, low, high - width)
+            windows.append(start[:, None] + np.arange(width))
+        return windows
+
+
+def tiles_meeting(region: Box, tile: tuple[int, ...]) -> Ids:
+    """Ids `[n, D]` int32 of all tiles that own a sample of `region`, in C order."""
+    axes = [np.arange(start // size, -(-stop // size)) for (start, stop), size in zip(region, tile, strict=True)]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    return grid.reshape(-1, len(tile)).astype(np.int32)
+
+
+def bounding_extent(lattice: Lattice, extent: Box) -> Box:
+    """The box of what a lattice holds of `extent`: the bounding box of its tiles, cut at the old extent."""
+    low, high = lattice.ids.min(axis=0), lattice.ids.max(axis=0) + 1
+    tiles = tuple((int(a) * t, int(b) * t) for a, b, t in zip(low, high, lattice.tile, strict=True))
+    return intersect(tiles, extent)
+
+
+def split(values: NDArray[Any], lattice: Lattice, extent: Box) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Cut samples into the windows of the partitions.
+
+    Args:
+        values: `[*shape, C]`, the samples of `extent`.
+        lattice: P partitions that meet the extent.
+
+    Returns:
+        samples `[P, N, C]` in the type of `values`, and a mask `[P, N]` that is false where a window reaches
+        beyond the extent (the sample there repeats the nearest one and carries no loss).
+    """
+    windows = lattice.windows(extent)
+    inside = [(w >= low) & (w < high) for w, (low, high) in zip(windows, extent, strict=True)]
+    index = [np.clip(w, low, high - 1) - low for w, (low, high) in zip(windows, extent, strict=True)]
+    samples = values[tuple(_along(i, axis, len(index)) for axis, i in enumerate(index))]
+    mask = np.ones((len(lattice), *(w.shape[1] for w in windows)), dtype=bool)
+    for axis, flags in enumerate(inside):
+        mask &= _along(flags, axis, len(inside))
+    return samples.reshape(len(lattice), -1, values.shape[-1]), mask.reshape(len(lattice), -1)
+
+
+def join(samples: NDArray[Any], lattice: Lattice, extent: Box) -> NDArray[Any]:
+    """The inverse of `split`: each partition writes the samples that it owns; `[P, N, C]` to `[*shape, C]`."""
+    windows = lattice.windows(extent)
+    out = np.zeros((*box_shape(extent), samples.shape[-1]), dtype=samples.dtype)
+    blocks = samples.reshape(len(lattice), *(w.shape[1] for w in windows), samples.shape[-1])
+    for partition in range(len(lattice)):
+        own = intersect(lattice.box(partition), extent)
+        source = tuple(
+            slice(start - int(w[partition, 0]), stop - int(w[partition, 0]))
+            for w, (start, stop) in zip(windows, own, strict=True)
+        )
+        target = tuple(slice(start - low, stop - low) for (start, stop), (low, _) in zip(own, extent, strict=True))
+        out[target] = blocks[partition][source]
+    return out
+
+
+def axis_coordinates(
+    frame: Frame, lattice: Lattice, places: NDArray[Any], positions: list[NDArray[Any]]
+) -> tuple[list[Tensor], list[Tensor] | None]:
+    """Network coordinates along each axis, computed in float64 and rounded once.
+
+    Args:
+        places: `[B]`, the partition of each row.
+        positions: per axis `[B, m_d]`, positions of B partitions.
+
+    Returns:
+        per axis `[B, m_d]` float32: the coordinates of the signal, and those that the local networks see instead
+        (None if they see the signal's).
+    """
+    shared, local = [], []
+    for axis, position in enumerate(positions):
+        exact = torch.from_numpy(position.astype(np.float64))
+        shared.append(frame.coordinate(axis, exact).float())
+        if frame.local_scale is not None:
+            ids = torch.from_numpy(lattice.ids[places, axis].astype(np.int64))
+            local.append(frame.local_coordinate(lattice.tile[axis], ids[:, None], exact).float())
+    return shared, (local or None)
+
+
+def mesh(axes: list[Tensor]) -> Tensor:
+    """Coordinates per axis `[B, m_d]` to all their combinations `[B, N, D]`, N = product of m_d in C order."""
+    sizes = [axis.shape[1] for axis in axes]
+    columns = [
+        axis.view(-1, *(size if d == k else 1 for k, size in enumerate(sizes))).expand(-1, *sizes)
+        for d, axis in enumerate(axes)
+    ]
+    # Laid out as the models use it, one contiguous line of N per dimension.
+    return torch.stack(columns, dim=1).view(len(axes[0]), len(axes), math.prod(sizes)).mT
+
+
+def block_shape(sizes: Sequence[int], limit: int) -> tuple[int, ...]:
+    """The box, at most `limit` samples large, that a window of the given sizes is cut into: its longest side halved
+    until it fits."""
+    shape = list(sizes)
+    while math.prod(shape) > limit and max(shape) > 1:
+        axis = shape.index(max(shape))
+        shape[axis] = -(-shape[axis] // 2)
+    return tuple(shape)
+
+
+def _along(values: NDArray[Any], axis: int, dimensions: int) -> NDArray[Any]:
+    """`[P, m]` shaped to broadcast along one of `dimensions` axes after the first."""
+    return values.reshape(len(values), *(-1 if d == axis else 1 for d in range(dimensions)))
+
+
+def _sort_keys(*arrays: NDArray[Any]) -> list[NDArray[np.int64]]:
+    """One integer per id, ordered as the ids are in C order, comparable between the arrays."""
+    low = np.min([a.min(axis=0) for a in arrays if len(a)], axis=0).astype(np.int64)
+    high = np.max([a.max(axis=0) for a in arrays if len(a)], axis=0).astype(np.int64)
+    spans = [int(span) for span in high - low + 1]
+    strides = [math.prod(spans[d + 1 :]) for d in range(len(spans))]
+    return [(a.astype(np.int64) - low) @ np.array(strides, dtype=np.int64) for a in arrays]

@@ -1,0 +1,113 @@
+"""PSNR, SSIM and the seam ratio: of the reconstruction as decoded, clipped and never renormalised."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lgsirens.errors import MissingDependencyError, SignalError
+from lgsirens.signal import KINDS, Signal
+
+_SSIM_WINDOW = 11
+_ROWS_AT_ONCE = 1 << 22
+
+
+def peak(signal: Signal) -> float:
+    """The peak of PSNR and SSIM: hi - lo of the value range (audio: half of it, 1.0 on the signal in [-1, 1])."""
+    lowest, highest = signal.value_range
+    return (highest - lowest) * KINDS[signal.kind].psnr_peak
+
+
+def psnr(reference: Signal, decoded: Signal, where: NDArray[np.bool_] | None = None) -> float:
+    """`10 log10(peak^2 / mse)` in dB over all samples and channels; infinite if they are equal.
+
+    Args:
+        reference: the truth; its value range gives the peak.
+        decoded: the same shape, in the same units; clipped to the value range here.
+        where: `[*shape]` bool, the samples that count; all when None.
+
+    Raises:
+        SignalError: the shapes or channels differ.
+    """
+    _check_same(reference, decoded)
+    total, count = 0.0, 0
+    for part in _slabs(reference.values):
+        error = _clipped(decoded.values[part], reference) - reference.values[part].astype(np.float64)
+        if where is not None:
+            error = error[where[part]]
+        total += float(np.square(error).sum())
+        count += error.size
+    if total == 0.0:
+        return math.inf
+    return 10 * math.log10(peak(reference) ** 2 * count / total)
+
+
+def ssim(reference: Signal, decoded: Signal) -> float | None:
+    """SSIM with an 11-tap Gaussian window of sigma 1.5 (Wang et al. 2004), averaged over channels.
+
+    Returns:
+        at most 1; None where a side is shorter than the window, or the signal has one dimension.
+
+    Raises:
+        SignalError: the shapes or channels differ.
+        MissingDependencyError: pytorch-msssim is not installed.
+    """
+    _check_same(reference, decoded)
+    if len(reference.shape) < 2 or min(reference.shape) < _SSIM_WINDOW:
+        return None
+    try:
+        import pytorch_msssim
+    except ImportError:
+        raise MissingDependencyError("SSIM needs pytorch-msssim: pip install 'lgsirens[ssim]'") from None
+    import torch
+
+    def planes(values: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(np.moveaxis(_clipped(values, reference), -1, 0)[None])
+
+    span = peak(reference)
+    with torch.inference_mode():
+        value = pytorch_msssim.ssim(planes(decoded.values), planes(reference.values), data_range=span, win_size=11)
+    return float(value)
+
+
+def seam_ratio(reference: Signal, decoded: Signal, tile: tuple[int, ...]) -> float | None:
+    """Mean absolute error of the samples on inner partition borders over that of the rest.
+
+    Args:
+        reference: the truth, whose first sample lies on a tile's first.
+        tile: samples per dimension of one partition.
+
+    Returns:
+        1 where borders are as good as the rest; None where there is no inner border or nothing else.
+    """
+    _check_same(reference, decoded)
+    error = np.abs(_clipped(decoded.values, reference) - reference.values.astype(np.float64)).mean(axis=-1)
+    border = np.zeros(reference.shape, dtype=bool)
+    for axis, (size, length) in enumerate(zip(tile, reference.shape, strict=True)):
+        at = np.arange(length)
+        on = ((at % size == 0) & (at > 0)) | ((at % size == size - 1) & (at < length - 1))
+        border |= on.reshape([-1 if d == axis else 1 for d in range(border.ndim)])
+    if not border.any() or border.all():
+        return None
+    rest = float(error[~border].mean())
+    return float(error[border].mean()) / rest if rest > 0 else None
+
+
+def _clipped(values: NDArray[Any], reference: Signal) -> NDArray[np.float64]:
+    return np.clip(values.astype(np.float64), *reference.value_range)
+
+
+def _slabs(values: NDArray[Any]) -> list[slice]:
+    """Slices along the first axis, each of a bounded number of values."""
+    per_row = max(1, values.size // values.shape[0])
+    step = max(1, _ROWS_AT_ONCE // per_row)
+    return [slice(start, start + step) for start in range(0, values.shape[0], step)]
+
+
+def _check_same(reference: Signal, decoded: Signal) -> None:
+    if reference.values.shape != decoded.values.shape:
+        raise SignalError(
+            f"signals of shape {reference.values.shape} and {decoded.values.shape} cannot be compared; "
+            "give the original of the same size and channels"
+        )

@@ -1,0 +1,185 @@
+"""The three models of the paper (Ashkenazi and Treister, NeurIPS 2024, section 3): the mathematics, nothing else.
+
+Shape letters: P partitions, B partitions in a call, N samples in a partition, D coordinate dimensions, C channels,
+L local width, G global width, H hidden layers, K numbers in a row.
+
+Every local network is one row of `local` `[P, K]`: weights `[out, in]` and biases `[out]` of its H + 2 linear layers,
+one after the other (`row_layout`). A forward pass takes the rows to use, so selecting partitions is selecting rows.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+Layout = list[tuple[str, tuple[int, ...]]]
+
+MODES = ("lg", "lc", "mlp")
+AGGREGATIONS = ("fc", "fc_and_add")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What fixes the function class of one model.
+
+    Attributes:
+        mode: "lg" (Local-Global SIREN), "lc" (SIREN-per-Partition) or "mlp" (SIREN).
+        dimensions: D, 1 to 3.
+        channels: C.
+        local_width: L, width of each local network.
+        global_width: G, width of the shared network; 0 unless mode is "lg".
+        hidden_layers: H, hidden layers after the first.
+        w0: frequency factor of every sine.
+        agg_type: "fc" (one aggregation layer on `[l, g]`) or "fc_and_add" (one layer on g per depth, added to l).
+    """
+
+    mode: str
+    dimensions: int
+    channels: int
+    local_width: int
+    global_width: int = 0
+    hidden_layers: int = 3
+    w0: float = 30.0
+    agg_type: str = "fc"
+
+
+def row_layout(config: ModelConfig) -> Layout:
+    """Names and shapes of the tensors packed into one row, in order."""
+    widths = [config.dimensions] + [config.local_width] * (config.hidden_layers + 1) + [config.channels]
+    return _layers("local", widths)
+
+
+def shared_layout(config: ModelConfig) -> Layout:
+    """Names and shapes of the shared network's tensors; empty unless mode is "lg"."""
+    if config.mode != "lg":
+        return []
+    local, wide, depths = config.local_width, config.global_width, config.hidden_layers + 1
+    layout = _layers("global", [config.dimensions] + [wide] * depths)
+    if config.agg_type == "fc":
+        return layout + _layers("aggregation", [local + wide, local])
+    return layout + [entry for k in range(depths) for entry in _layers("aggregation", [wide, local], first=k)]
+
+
+def count(layout: Layout) -> int:
+    """Number of parameters in a layout."""
+    return sum(math.prod(shape) for _, shape in layout)
+
+
+def build_model(config: ModelConfig, partitions: int, generator: torch.Generator | None = None) -> "SirenPerPartition":
+    """The model of `config` for P partitions, initialised as SIREN if a generator is given, zero if not."""
+    classes = {"lg": LocalGlobalSiren, "lc": SirenPerPartition, "mlp": Siren}
+    return classes[config.mode](config, partitions, generator)
+
+
+class SirenPerPartition(nn.Module):
+    """`lc`: P independent SIRENs (Sitzmann et al. 2020), one row of `local` each, no shared network."""
+
+    def __init__(self, config: ModelConfig, partitions: int, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.layout = row_layout(config)
+        self.local = nn.Parameter(torch.zeros(partitions, count(self.layout)))
+        self.shared = nn.ParameterDict({name: torch.zeros(shape) for name, shape in shared_layout(config)})
+        if generator is not None:
+            self._initialise(generator)
+
+    def forward(self, x: Tensor, rows: Tensor | None = None, x_local: Tensor | None = None) -> Tensor:
+        """Evaluate B local networks on N coordinates each.
+
+        Args:
+            x: `[B, N, D]` network coordinates of the signal.
+            rows: `[B, K]`, the rows to use; all P rows when None.
+            x_local: `[B, N, D]`, what the local networks see instead of `x`, if their coordinates are their own.
+
+        Returns:
+            `[B, N, C]`, nominally in [-1, 1].
+        """
+        weights = self.unpack(self.local if rows is None else rows)
+        h = self._first_input(x, x_local)
+        for k in range(self.config.hidden_layers + 1):
+            h = self._sine(weights[2 * k], weights[2 * k + 1], h)
+        return _linear(weights[-2], weights[-1], h).mT
+
+    def unpack(self, rows: Tensor) -> list[Tensor]:
+        """Views of rows `[B, K]` as weights `[B, out, in]` and biases `[B, out, 1]`, alternating."""
+        parts = rows.split([math.prod(shape) for _, shape in self.layout], dim=1)
+        shapes = [shape if len(shape) == 2 else (*shape, 1) for _, shape in self.layout]
+        return [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    def _first_input(self, x: Tensor, x_local: Tensor | None) -> Tensor:
+        # Features run along rows from here on, [B, F, N]: a matrix product of a wide, contiguous sample axis is the
+        # faster one, and a bias is added by the product itself.
+        return (x if x_local is None else x_local).mT
+
+    def _sine(self, weight: Tensor, bias: Tensor, h: Tensor) -> Tensor:
+        """sin(w0 * (W h + b)) for features `[B, in, N]`, weights `[B, out, in]`, biases `[B, out, 1]`."""
+        return torch.baddbmm(bias, weight, h, beta=self.config.w0, alpha=self.config.w0).sin()
+
+    @torch.no_grad()
+    def _initialise(self, generator: torch.Generator) -> None:
+        """SIREN's initialisation (DESIGN section 2), the shared network first, then the rows."""
+        names = [name for name, _ in shared_layout(self.config)]
+        for weight, bias in zip(names[::2], names[1::2], strict=True):
+            self._draw(self.shared[weight], self.shared[bias], weight == "global_0_weight", generator)
+        weights = self.unpack(self.local)
+        for depth, (weight, bias) in enumerate(zip(weights[::2], weights[1::2], strict=True)):
+            self._draw(weight, bias, depth == 0, generator)
+
+    def _draw(self, weight: Tensor, bias: Tensor, first: bool, generator: torch.Generator) -> None:
+        fan_in = weight.shape[-1]
+        bound = 1 / fan_in if first else math.sqrt(6 / fan_in) / self.config.w0
+        weight.uniform_(-bound, bound, generator=generator)
+        bias.uniform_(-1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), generator=generator)
+
+
+class Siren(SirenPerPartition):
+    """`mlp`: one SIREN for the whole signal, which is `lc` with one partition."""
+
+    def __init__(self, config: ModelConfig, partitions: int = 1, generator: torch.Generator | None = None) -> None:
+        if partitions != 1:
+            raise ValueError(f"a SIREN is one partition, not {partitions}")
+        super().__init__(config, 1, generator)
+
+
+class LocalGlobalSiren(SirenPerPartition):
+    """`lg`: local networks whose every depth is aggregated with that of one shared network (paper, section 3.2).
+
+    Per depth k: g_k = sin(w0 (Wg_k g_{k-1} + bg_k)), l_k = sin(w0 (Wl_k h_{k-1} + bl_k)), and
+    h_k = sin(w0 (Wa [l_k, g_k] + ba)) ("fc", one Wa for all depths) or h_k = l_k + sin(w0 (Wf_k g_k + bf_k))
+    ("fc_and_add"); y = Wl_out h_H + bl_out. The g_k never depend on the l_k.
+    """
+
+    def forward(self, x: Tensor, rows: Tensor | None = None, x_local: Tensor | None = None) -> Tensor:
+        weights = self.unpack(self.local if rows is None else rows)
+        g, h = x.mT, self._first_input(x, x_local)
+        for k in range(self.config.hidden_layers + 1):
+            g = self._sine(*self._shared_layer(f"global_{k}", len(g)), g)
+            local = self._sine(weights[2 * k], weights[2 * k + 1], h)
+            h = self._aggregate(k, local, g)
+        return _linear(weights[-2], weights[-1], h).mT
+
+    def _aggregate(self, k: int, local: Tensor, g: Tensor) -> Tensor:
+        """Local features `[B, L, N]` and global features `[B, G, N]` of depth k to `[B, L, N]`."""
+        if self.config.agg_type == "fc_and_add":
+            return local + self._sine(*self._shared_layer(f"aggregation_{k}", len(g)), g)
+        weight, bias = self._shared_layer("aggregation_0", len(g))
+        w0, width = self.config.w0, self.config.local_width
+        # Wa [l, g] = Wa_l l + Wa_g g: two products instead of a concatenated copy of both.
+        from_global = torch.baddbmm(bias, weight[..., width:], g, beta=w0, alpha=w0)
+        return torch.baddbmm(from_global, weight[..., :width], local, alpha=w0).sin()
+
+    def _shared_layer(self, name: str, blocks: int) -> tuple[Tensor, Tensor]:
+        weight, bias = self.shared[f"{name}_weight"], self.shared[f"{name}_bias"]
+        return weight.expand(blocks, -1, -1), bias[:, None].expand(blocks, -1, -1)
+
+
+def _layers(prefix: str, widths: list[int], first: int = 0) -> Layout:
+    layout: Layout = []
+    for k, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True), start=first):
+        layout += [(f"{prefix}_{k}_weight", (fan_out, fan_in)), (f"{prefix}_{k}_bias", (fan_out,))]
+    return layout
+
+
+def _linear(weight: Tensor, bias: Tensor, h: Tensor) -> Tensor:
+    return torch.baddbmm(bias, weight, h)

@@ -1,0 +1,107 @@
+"""Boxes of positions: half-open integer ranges, one per dimension, always absolute.
+
+A position may be negative after an extension; a negative number never means "from the end".
+"""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+
+from lgsirens.errors import RegionError
+
+Box = tuple[tuple[int, int], ...]
+
+_RANGE = re.compile(r"([+-]?\d+)?:([+-]?\d+)?")
+
+
+def parse_region(text: str, extent: Box, name: str = "region") -> Box:
+    """Read a region such as `"100:300, 50:"`: `start:stop` per dimension, rows first.
+
+    Args:
+        text: one range per dimension; an empty end means the border of `extent`.
+        extent: the box that the region must lie in.
+        name: what the ranges are, for messages.
+
+    Raises:
+        RegionError: malformed text, wrong number of dimensions, an empty region, or one outside `extent`.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != len(extent):
+        raise RegionError(
+            f"{name} {text!r} has {len(parts)} ranges, the signal has {len(extent)} dimensions; "
+            f"give start:stop for each, within {format_box(extent)}"
+        )
+    bounds = []
+    for part, (low, high) in zip(parts, extent, strict=True):
+        match = _RANGE.fullmatch(part)
+        if match is None:
+            raise RegionError(f"{name} {text!r}: {part!r} is not start:stop with whole numbers, such as 100:300")
+        start, stop = match.groups()
+        bounds.append((low if start is None else int(start), high if stop is None else int(stop)))
+    return check_region(tuple(bounds), extent, name)
+
+
+def check_region(region: Box, extent: Box, name: str = "region") -> Box:
+    """Return `region` if it is not empty and lies in `extent`, else raise RegionError naming the range."""
+    if len(region) != len(extent):
+        raise RegionError(f"{name} {format_box(region)} has {len(region)} dimensions, the signal has {len(extent)}")
+    for start, stop in region:
+        if start >= stop:
+            raise RegionError(f"{name} {format_box(region)} is empty: {start}:{stop} must have start < stop")
+    if not contains(extent, region):
+        raise RegionError(
+            f"{name} {format_box(region)} is outside what is encoded; choose one within {format_box(extent)}"
+        )
+    return region
+
+
+def as_region(region: str | Sequence[slice | tuple[int, int]], extent: Box) -> Box:
+    """A region given as text, slices or pairs, checked against `extent` (raises as `parse_region`)."""
+    if isinstance(region, str):
+        return parse_region(region, extent)
+    bounds = []
+    for part, (low, high) in zip(region, extent, strict=False):
+        if isinstance(part, slice):
+            if part.step not in (None, 1):
+                raise RegionError(f"region {region!r}: a step is not possible; decode the range and subsample it")
+            start, stop = part.start, part.stop
+        else:
+            start, stop = part
+        bounds.append((low if start is None else int(start), high if stop is None else int(stop)))
+    return check_region(tuple(bounds) + ((0, 0),) * (len(region) - len(bounds)), extent)
+
+
+def format_box(box: Box) -> str:
+    """`start:stop` per dimension, as `parse_region` reads it."""
+    return ",".join(f"{start}:{stop}" for start, stop in box)
+
+
+def box_shape(box: Box) -> tuple[int, ...]:
+    return tuple(stop - start for start, stop in box)
+
+
+def box_size(box: Box) -> int:
+    return math.prod(box_shape(box))
+
+
+def box_of_shape(shape: Sequence[int]) -> Box:
+    return tuple((0, size) for size in shape)
+
+
+def contains(outer: Box, inner: Box) -> bool:
+    return all(o[0] <= i[0] and i[1] <= o[1] for o, i in zip(outer, inner, strict=True))
+
+
+def is_empty(box: Box) -> bool:
+    return any(start >= stop for start, stop in box)
+
+
+def intersect(a: Box, b: Box) -> Box:
+    """The common box; empty ranges (start >= stop) where there is none."""
+    return tuple((max(x[0], y[0]), min(x[1], y[1])) for x, y in zip(a, b, strict=True))
+
+
+def bounding_box(boxes: Iterable[Box]) -> Box:
+    """The smallest box that holds all `boxes` (at least one)."""
+    ranges = zip(*boxes, strict=True)
+    return tuple((min(r[0] for r in axis), max(r[1] for r in axis)) for axis in ranges)

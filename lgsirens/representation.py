@@ -1,0 +1,156 @@
+"""Representation: what a file holds, as frozen data. Editing it makes a new one."""
+
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lgsirens.budget import parameters
+from lgsirens.lattice import Frame, Lattice
+from lgsirens.model import ModelConfig, count, row_layout
+from lgsirens.region import Box, box_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lgsirens.signal import Signal
+
+    _Edit = Callable[..., "Representation"]
+
+
+class Rows(Protocol):
+    """P rows of K weights, in memory or in a file."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, places: NDArray[Any]) -> Tensor:
+        """Rows `[n, K]` float32 at the given places (sorted, unique)."""
+        ...
+
+    def crc32(self) -> NDArray[np.uint32]:
+        """CRC-32 of each row's bytes, `[P]`."""
+        ...
+
+    def select(self, places: NDArray[Any]) -> "Rows":
+        """Only the rows at the given places (sorted, unique); reads none of them."""
+        ...
+
+
+@dataclass(frozen=True)
+class SignalInfo:
+    """What is known of the encoded signal, to give it back as it came (see `Signal` for the fields)."""
+
+    kind: str
+    channels: int
+    value_range: tuple[float, float]
+    dtype: str
+    sampling_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class FitRecord:
+    """How the fit ended.
+
+    Attributes:
+        steps: optimiser steps taken.
+        seconds: wall-clock seconds of all steps, resumed runs included.
+        psnr: dB of the clipped reconstruction of the signal that was encoded; None if it is exact (infinite).
+        stopped: why it ended: "steps", "target_psnr" or "interrupted".
+        device: where it ran.
+    """
+
+    steps: int
+    seconds: float
+    psnr: float | None
+    stopped: str
+    device: str
+
+
+@dataclass(frozen=True, eq=False)
+class Representation:
+    """A signal as rows of weights, one per partition, and one small shared network.
+
+    Attributes:
+        model: widths and mode.
+        lattice: tile size and the ids of the partitions that are present.
+        frame: the fixed map from positions to network coordinates.
+        extent: the box of positions that is encoded.
+        window: the box that `decode` returns by default, inside the extent.
+        signal: what is known of the signal.
+        shared: the shared network's tensors by name, float32; empty unless mode is "lg".
+        rows: `[P, K]` float32, one row per partition, in the lattice's order.
+        origin: hash of the encoding that this comes from; edits of the rows keep it.
+        history: what was done to it, oldest first.
+        fit: how the fit ended.
+        config: the options of the run that encoded it.
+    """
+
+    model: ModelConfig
+    lattice: Lattice
+    frame: Frame
+    extent: Box
+    window: Box
+    signal: SignalInfo
+    shared: dict[str, Tensor]
+    rows: Rows
+    origin: str
+    history: tuple[dict[str, Any], ...]
+    fit: FitRecord
+    config: dict[str, Any]
+
+    if TYPE_CHECKING:  # attached by lgsirens/__init__.py, from the rooms above this one
+        crop: ClassVar[_Edit]
+        decode: ClassVar[Callable[..., Signal]]
+        save: ClassVar[Callable[..., None]]
+        __call__: ClassVar[Callable[..., Tensor]]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Samples of the window along each dimension."""
+        return box_shape(self.window)
+
+    @property
+    def parameters(self) -> dict[str, int]:
+        """Numbers of parameters: total, local, shared, per_partition."""
+        local, shared = parameters(self.model, len(self.lattice))
+        return {
+            "total": local + shared,
+            "local": local,
+            "shared": shared,
+            "per_partition": count(row_layout(self.model)),
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"Representation({self.signal.kind} {'x'.join(map(str, self.shape))}x{self.signal.channels}, "
+            f"{self.model.mode}, {len(self.lattice)} partitions, {self.parameters['total']:,} parameters)"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryRows:
+    """Rows held in memory, `[P, K]` float32."""
+
+    values: Tensor
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def read(self, places: NDArray[Any]) -> Tensor:
+        return self.values[torch.from_numpy(np.asarray(places, dtype=np.int64))]
+
+    def crc32(self) -> NDArray[np.uint32]:
+        return row_checksums(self.values)
+
+    def select(self, places: NDArray[Any]) -> "MemoryRows":
+        return MemoryRows(self.read(places))
+
+
+def row_checksums(rows: Tensor) -> NDArray[np.uint32]:
+    """CRC-32 of the little-endian bytes of each row, `[n]`."""
+    data = np.ascontiguousarray(rows.numpy(), dtype="<f4")
+    return np.fromiter((zlib.crc32(row) for row in data), dtype=np.uint32, count=len(data))

@@ -1,0 +1,75 @@
+"""What a run tells: log lines and a progress bar, both on standard error."""
+
+import logging
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+log = logging.getLogger("lgsirens")
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """A progress bar on a terminal; a log line every ten seconds elsewhere. Use it as a context manager.
+
+    Args:
+        label: what is going on.
+        unit: what is counted.
+        quiet: show nothing.
+    """
+
+    def __init__(self, label: str, unit: str, quiet: bool = False) -> None:
+        self._label, self._unit, self._quiet = label, unit, quiet
+        self._live = not quiet and sys.stderr.isatty()
+        self._bar: tqdm | None = None  # type: ignore[type-arg]
+        self._total = self._done = self._first = 0
+        self._started = self._told = time.monotonic()
+
+    def start(self, total: int, done: int = 0) -> None:
+        """Begin to count to `total`, with `done` of it done before."""
+        self._total, self._done, self._first = total, done, done
+        self._started = self._told = time.monotonic()
+        if self._live:
+            scaled = total > 10_000
+            self._bar = tqdm(
+                total=total, initial=done, desc=self._label, unit=self._unit, unit_scale=scaled, dynamic_ncols=True
+            )
+
+    def advance(self, count: int = 1, **figures: str) -> None:
+        """Count on; `figures` are shown beside the count."""
+        self._done += count
+        if self._bar is not None:
+            if figures:
+                self._bar.set_postfix(figures, refresh=False)
+            self._bar.update(count)
+        elif not self._quiet and time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
+            self._tell(figures)
+
+    def _tell(self, figures: dict[str, str]) -> None:
+        self._told = time.monotonic()
+        rate = (self._done - self._first) / max(1e-9, self._told - self._started)
+        left = (self._total - self._done) / max(1e-9, rate)
+        extra = "".join(f", {name} {value}" for name, value in figures.items())
+        print(
+            f"{self._label}: {self._unit} {self._done} of {self._total}{extra}, {rate:,.1f} {self._unit}/s, "
+            f"{left:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def note(message: str, *args: object) -> None:
+    """Log one line that a user should see."""
+    log.warning(message, *args)

@@ -1,0 +1,205 @@
+"""Signal: samples on a regular grid, with what is needed to write them back.
+
+A `Kind` says how many coordinate dimensions a signal has and which conventions of the paper apply to it.
+It is the only table of kinds: other modules read its columns and never ask which kind they have.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lgsirens.errors import SignalError
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Conventions of one kind of signal.
+
+    Attributes:
+        name: image, audio, video or volume.
+        axes: names of the coordinate dimensions, in array order.
+        max_channels: largest number of channels.
+        frame_scale: network coordinate of the outermost samples of the first signal (SIREN's convention).
+        samples_per_partition: default number of samples in a partition.
+        parameters_per_sample: default parameter budget, in parameters for each sample position.
+        psnr_peak: peak of PSNR and SSIM as a fraction of the value range (audio: 1.0 on a signal in [-1, 1]).
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    max_channels: int
+    frame_scale: float
+    samples_per_partition: int
+    parameters_per_sample: float
+    psnr_peak: float
+
+    @property
+    def dimensions(self) -> int:
+        return len(self.axes)
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("image", ("row", "column"), 4, 1.0, 32 * 32, 0.75, 1.0),
+        Kind("audio", ("sample",), 64, 100.0, 10_000, 0.65, 0.5),
+        Kind("video", ("frame", "row", "column"), 4, 1.0, 16_000, 0.075, 1.0),
+        Kind("volume", ("slice", "row", "column"), 4, 1.0, 16_000, 0.075, 1.0),
+    )
+}
+
+SAMPLE_TYPES = tuple(f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)) + (
+    "float16",
+    "float32",
+    "float64",
+)
+
+# The integer types whose own range is a sensible value range; wider integers rarely use theirs.
+_NARROW_INTEGERS = ("uint8", "int8", "uint16", "int16")
+
+
+@dataclass(frozen=True, eq=False)
+class Signal:
+    """Samples with their kind, value range and sample type. Build one with `Signal.from_array`.
+
+    Attributes:
+        values: `[*shape, C]`, D + 1 axes, finite, in the units of `value_range`; the sample type of the source
+            after reading, float32 after decoding.
+        kind: a key of `KINDS`.
+        value_range: lowest and highest possible value; mapped to [-1, 1] for the network.
+        dtype: sample type that the signal has in a file ("uint8", "uint16", "float32", ...).
+        sampling_rate: samples per second along the first axis, where the signal has one.
+        mask: `[*shape]` bool, true where a partition is present; None if all are.
+    """
+
+    values: Array
+    kind: str
+    value_range: tuple[float, float]
+    dtype: str
+    sampling_rate: float | None = None
+    mask: NDArray[np.bool_] | None = None
+
+    @classmethod
+    def from_array(
+        cls,
+        values: Array,
+        kind: str | None = None,
+        value_range: tuple[float, float] | None = None,
+        sampling_rate: float | None = None,
+    ) -> "Signal":
+        """Make a signal from an array, with or without a channel axis.
+
+        Args:
+            values: image `[H, W]` or `[H, W, C]`, audio `[S]` or `[S, C]`, video and volume `[T, H, W]` or
+                `[T, H, W, C]`; integers, booleans or floats.
+            kind: settled by the rank when None: 1 audio, 2 image, 3 image if the last axis is at most 4 and a
+                volume otherwise, 4 video.
+            value_range: lowest and highest value. Default: that of the integer type up to 16 bits; [0, 1] for
+                floats that fit it; else minimum to maximum.
+            sampling_rate: samples per second along the first axis.
+
+        Raises:
+            SignalError: wrong type, rank or number of channels, no samples, NaN or infinite samples, an empty
+                value range, or integers wider than 16 bits without a value range.
+        """
+        values = _checked_array(values)
+        kind = _settle_kind(values, kind)
+        if values.ndim == KINDS[kind].dimensions:
+            values = values[..., None]
+        channels = values.shape[-1]
+        if channels > KINDS[kind].max_channels:
+            raise SignalError(
+                f"an {kind} has 1 to {KINDS[kind].max_channels} channels, this array of shape {values.shape} has "
+                f"{channels}; name another kind or select channels"
+            )
+        if value_range is None:
+            value_range = _default_range(values)
+        lo, hi = (float(bound) for bound in value_range)
+        if not (lo < hi and max(-lo, hi) <= np.finfo(np.float32).max):
+            raise SignalError(f"value range {lo:g},{hi:g} is empty or no range of float32; give LO,HI with LO < HI")
+        return cls(values, kind, (lo, hi), values.dtype.name, sampling_rate)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of samples along each coordinate dimension; the channels are not counted."""
+        return self.values.shape[:-1]
+
+    @property
+    def channels(self) -> int:
+        return int(self.values.shape[-1])
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """`[*shape]` bool, true where a partition is present; a read-only view if all are."""
+        return np.broadcast_to(np.True_, self.shape) if self.mask is None else self.mask
+
+    def with_range(self, value_range: tuple[float, float]) -> "Signal":
+        """The same samples with another value range (raises SignalError as `from_array`)."""
+        checked = Signal.from_array(self.values, self.kind, value_range, self.sampling_rate)
+        return replace(checked, dtype=self.dtype, mask=self.mask)
+
+
+def to_sample_type(values: Array, dtype: str) -> Array:
+    """Convert values to the sample type of a file: integers by rounding half to even, clipped to the type.
+
+    Args:
+        values: any shape, float.
+        dtype: NumPy name of a sample type.
+    """
+    kind = np.dtype(dtype)
+    if kind.kind not in "iu":
+        return values.astype(kind)
+    limits = np.iinfo(kind)
+    return np.clip(np.rint(values), limits.min, limits.max).astype(kind)
+
+
+def _checked_array(values: Array) -> Array:
+    values = np.asarray(values)
+    if values.dtype.kind == "b":
+        values = values.astype(np.float32)
+    if values.dtype.name not in SAMPLE_TYPES:
+        raise SignalError(f"array of type {values.dtype}: samples must be integers or floats; convert it first")
+    if values.size == 0:
+        raise SignalError(f"array of shape {values.shape} has no samples; nothing can be encoded")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        count = int(values.size - np.isfinite(values).sum())
+        raise SignalError(f"{count} samples are NaN or infinite; replace them with finite values first")
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def _settle_kind(values: Array, kind: str | None) -> str:
+    rank = values.ndim
+    if kind is None:
+        guesses = {1: "audio", 2: "image", 3: "image" if values.shape[-1] <= 4 else "volume", 4: "video"}
+        if rank not in guesses:
+            raise SignalError(f"array of rank {rank} is no signal; an image is [H, W] or [H, W, C]")
+        return guesses[rank]
+    if kind not in KINDS:
+        raise SignalError(f"kind {kind!r} is unknown; choose one of {', '.join(KINDS)}")
+    dimensions = KINDS[kind].dimensions
+    if rank not in (dimensions, dimensions + 1):
+        raise SignalError(
+            f"{kind} has {dimensions} dimensions and an optional channel axis, this array has shape {values.shape}; "
+            "name another kind or reshape it"
+        )
+    return kind
+
+
+def _default_range(values: Array) -> tuple[float, float]:
+    if values.dtype.kind in "iu":
+        if values.dtype.name not in _NARROW_INTEGERS:
+            raise SignalError(
+                f"integers of type {values.dtype} rarely use the whole range of their type; give the value range "
+                "(--value_range LO,HI) or convert to uint8 or uint16"
+            )
+        limits = np.iinfo(values.dtype)
+        return float(limits.min), float(limits.max)
+    lo, hi = float(values.min()), float(values.max())
+    if lo >= 0.0 and hi <= 1.0:
+        return 0.0, 1.0
+    margin = max(0.5, abs(lo) * 1e-3)
+    return (lo, hi) if lo < hi else (lo - margin, lo + margin)
