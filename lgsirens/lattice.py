@@ -96,6 +96,12 @@ class Lattice:
         place = self.find(tiles_meeting(region, self.tile))
         return place[place >= 0]
 
+    def samples_within(self, region: Box) -> int:
+        """How many samples of `region` some partition owns."""
+        low = np.maximum(self.ids.astype(np.int64) * self.tile, [start for start, _ in region])
+        high = np.minimum((self.ids.astype(np.int64) + 1) * self.tile, [stop for _, stop in region])
+        return int(np.maximum(high - low, 0).prod(axis=1).sum())
+
     def select(self, places: NDArray[Any]) -> "Lattice":
         """The lattice with only the partitions at `places` (sorted)."""
         return Lattice(self.tile, self.halo, np.ascontiguousarray(self.ids[places]))

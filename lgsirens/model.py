@@ -95,7 +95,7 @@ class SirenPerPartition(nn.Module):
         Returns:
             `[B, N, C]`, nominally in [-1, 1].
         """
-        weights = self.unpack(self.local if rows is None else rows)
+        weights = self._local_layers(rows)
         h = self._first_input(x, x_local)
         for k in range(self.config.hidden_layers + 1):
             h = self._sine(weights[2 * k], weights[2 * k + 1], h)
@@ -107,14 +107,19 @@ class SirenPerPartition(nn.Module):
         shapes = [shape if len(shape) == 2 else (*shape, 1) for _, shape in self.layout]
         return [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
 
+    def _local_layers(self, rows: Tensor | None) -> list[Tensor]:
+        """The unpacked rows, those of sine layers times w0: w0 (W h + b) = (w0 W) h + w0 b, and weights are few."""
+        weights = self.unpack(self.local if rows is None else rows)
+        return [weight * self.config.w0 for weight in weights[:-2]] + weights[-2:]
+
     def _first_input(self, x: Tensor, x_local: Tensor | None) -> Tensor:
         # Features run along rows from here on, [B, F, N]: a matrix product of a wide, contiguous sample axis is the
         # faster one, and a bias is added by the product itself.
         return (x if x_local is None else x_local).mT
 
     def _sine(self, weight: Tensor, bias: Tensor, h: Tensor) -> Tensor:
-        """sin(w0 * (W h + b)) for features `[B, in, N]`, weights `[B, out, in]`, biases `[B, out, 1]`."""
-        return torch.baddbmm(bias, weight, h, beta=self.config.w0, alpha=self.config.w0).sin()
+        """sin(W h + b) for features `[B, in, N]`, weights `[B, out, in]` and biases `[B, out, 1]` times w0."""
+        return torch.baddbmm(bias, weight, h).sin()
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator) -> None:
@@ -151,7 +156,7 @@ class LocalGlobalSiren(SirenPerPartition):
     """
 
     def forward(self, x: Tensor, rows: Tensor | None = None, x_local: Tensor | None = None) -> Tensor:
-        weights = self.unpack(self.local if rows is None else rows)
+        weights = self._local_layers(rows)
         g, h = x.mT, self._first_input(x, x_local)
         for k in range(self.config.hidden_layers + 1):
             g = self._sine(*self._shared_layer(f"global_{k}", len(g)), g)
@@ -164,13 +169,14 @@ class LocalGlobalSiren(SirenPerPartition):
         if self.config.agg_type == "fc_and_add":
             return local + self._sine(*self._shared_layer(f"aggregation_{k}", len(g)), g)
         weight, bias = self._shared_layer("aggregation_0", len(g))
-        w0, width = self.config.w0, self.config.local_width
+        width = self.config.local_width
         # Wa [l, g] = Wa_l l + Wa_g g: two products instead of a concatenated copy of both.
-        from_global = torch.baddbmm(bias, weight[..., width:], g, beta=w0, alpha=w0)
-        return torch.baddbmm(from_global, weight[..., :width], local, alpha=w0).sin()
+        from_global = torch.baddbmm(bias, weight[..., width:], g)
+        return torch.baddbmm(from_global, weight[..., :width], local).sin()
 
     def _shared_layer(self, name: str, blocks: int) -> tuple[Tensor, Tensor]:
-        weight, bias = self.shared[f"{name}_weight"], self.shared[f"{name}_bias"]
+        """One layer's weights and biases times w0, the same for every block."""
+        weight, bias = self.shared[f"{name}_weight"] * self.config.w0, self.shared[f"{name}_bias"] * self.config.w0
         return weight.expand(blocks, -1, -1), bias[:, None].expand(blocks, -1, -1)
 
 

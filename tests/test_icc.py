@@ -1,12 +1,18 @@
-"""Colour profiles: our 16-bit conversion against LittleCMS at 8 bits."""
+"""Colour profiles: our 16-bit conversion against LittleCMS at 8 bits, and pictures that carry profiles."""
 
+import io
+import logging
 import struct
+import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageCms
 
+from lgsirens import media
 from lgsirens.icc import Profile
+from lgsirens.signal import Signal
 
 D50 = (0.9642, 1.0, 0.8249)
 ADOBE = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
@@ -146,3 +152,89 @@ def test_a_profile_fits_the_modes_of_its_space():
     assert [rgb.fits(mode) for mode in modes] == [True, True, True, True, False]
     assert [gray.fits(mode) for mode in modes] == [True, True, False, False, False]
     assert [cmyk.fits(mode) for mode in modes] == [False, False, False, False, True]
+
+
+@pytest.fixture
+def lines(caplog, monkeypatch):
+    """What was logged since."""
+    monkeypatch.setattr(logging.getLogger("lgsirens"), "propagate", True)  # the command line turns it off
+    return lambda: [record.getMessage() for record in caplog.records if record.name == "lgsirens"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+def test_pictures_in_another_colour_space_are_converted_with_one_line(tmp_path, lines, suffix):
+    path = tmp_path / f"photo{suffix}"
+    data = rgb_profile(P3, CURVES["sRGB"])
+    picture = Image.fromarray(np.full((40, 30, 3), (200, 60, 30), np.uint8))
+    picture.save(path, icc_profile=data, lossless=True)
+    with Image.open(path) as stored:
+        srgb = ImageCms.createProfile("sRGB")
+        expected = np.asarray(ImageCms.profileToProfile(stored, ImageCms.ImageCmsProfile(io.BytesIO(data)), srgb))
+    values = media.read(path).values
+    assert np.array_equal(values, expected) and values[0, 0, 0] > 210
+    assert lines() == [f"{path}: colours are converted from the embedded profile to sRGB"]
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_srgb_pictures_are_left_alone_without_a_word(tmp_path, lines, depth):
+    samples = np.random.default_rng(0).integers(0, np.iinfo(depth).max, (9, 7, 3), dtype=depth)
+    tifffile.imwrite(tmp_path / "a.tif", samples, photometric="rgb", iccprofile=srgb_profile())
+    assert np.array_equal(media.read(tmp_path / "a.tif").values, samples)
+    assert lines() == []
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_deep_pictures_in_another_colour_space_keep_their_depth(tmp_path, lines, suffix, channels):
+    path = tmp_path / f"deep{suffix}"
+    samples = np.random.default_rng(0).integers(0, 65536, (9, 7, channels), dtype=np.uint16)
+    media.write(path, Signal.from_array(samples, "image"))
+    data = gray_profile(curv(256)) if channels == 1 else rgb_profile(ADOBE, curv(563))
+    if suffix == ".png":
+        chunk = b"iCCP" + b"any\0\0" + zlib.compress(data)
+        png = path.read_bytes()
+        path.write_bytes(
+            png[:33] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[33:]
+        )
+    else:
+        photometric = "minisblack" if channels == 1 else "rgb"
+        extra = ["unassalpha"] if channels == 4 else None
+        tifffile.imwrite(path, samples.squeeze(), photometric=photometric, extrasamples=extra, iccprofile=data)
+    values = media.read(path).values
+    assert np.array_equal(values, Profile(data).convert_deep(samples.copy())) and len(np.unique(values)) > 60
+    assert lines() == [f"{path}: colours are converted from the embedded profile to sRGB"]
+
+
+def test_cmyk_is_converted_by_its_own_profile(tmp_path, lines):
+    path = tmp_path / "print.jpg"
+    data = cmyk_profile()
+    inks = np.repeat(np.random.default_rng(1).integers(0, 256, (4, 4, 4), dtype=np.uint8), 8, axis=0).repeat(8, axis=1)
+    Image.fromarray(inks, "CMYK").save(path, icc_profile=data, quality=95)
+    with Image.open(path) as stored:
+        profile, srgb = ImageCms.ImageCmsProfile(io.BytesIO(data)), ImageCms.createProfile("sRGB")
+        expected = np.asarray(ImageCms.profileToProfile(stored, profile, srgb, outputMode="RGB"))
+        assert np.abs(np.asarray(stored.convert("RGB")).astype(int) - expected).max() > 50
+    assert np.array_equal(media.read(path).values, expected)
+    assert [line.split(": ")[1] for line in lines()] == [
+        "CMYK is converted to RGB",
+        "colours are converted from the embedded profile to sRGB",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("profile", "samples", "reason"),
+    [
+        (b"no profile at all", np.full((5, 5, 3), 9, np.uint8), "is damaged and ignored"),
+        (rgb_profile(P3, curv(563))[:300], np.full((5, 5, 3), 9, np.uint8), "is damaged and ignored"),
+        (b"no profile at all", np.full((5, 5, 3), 999, np.uint16), "is damaged and ignored"),
+        (cmyk_profile(), np.full((5, 5, 3), 9, np.uint8), "is for CMYK, not for RGB, and ignored"),
+        (gray_profile(curv(256)), np.full((5, 5, 3), 999, np.uint16), "is for GRAY, not for RGB, and ignored"),
+        (rgb_profile(P3, curv(563)), np.full((5, 5, 3), 0.5, np.float32), "applies to 8 bits only"),
+    ],
+)
+def test_profiles_that_do_not_apply_are_ignored_with_one_line(tmp_path, lines, profile, samples, reason):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, samples, photometric="rgb", iccprofile=profile)
+    assert np.array_equal(media.read(path).values, samples)
+    (line,) = lines()
+    assert line.startswith(f"{path}: ") and reason in line

@@ -1,0 +1,188 @@
+"""What there is to say of a representation: its figures, and how it compares with the original."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from lgsirens.decode import decode
+from lgsirens.errors import MissingDependencyError, SignalError
+from lgsirens.fileformat import row_chunks, sizes
+from lgsirens.manifest import FORMAT_VERSION
+from lgsirens.memory import format_bytes
+from lgsirens.metrics import psnr, ssim
+from lgsirens.region import Box, box_of_shape, box_shape, box_size, format_box, intersect, is_empty
+from lgsirens.representation import Representation
+from lgsirens.schema import to_plain
+from lgsirens.signal import Signal
+
+_WORST = 5
+
+
+def describe(representation: Representation) -> dict[str, Any]:
+    """The figures of a representation as plain data; reads and checks every row.
+
+    `shape` counts the samples of the window; `window` and `extent` are `[start, stop]` per dimension; bytes are those
+    of the file; `bits_per_sample` is file bits over sample positions of the window.
+    """
+    for _ in row_chunks(representation.rows):
+        pass
+    figures = sizes(representation)
+    signal, model = representation.signal, representation.model
+    return {
+        "kind": signal.kind,
+        "shape": list(representation.shape),
+        "window": to_plain(representation.window),
+        "extent": to_plain(representation.extent),
+        "channels": signal.channels,
+        "sample_type": signal.dtype,
+        "value_range": list(signal.value_range),
+        "sampling_rate": signal.sampling_rate,
+        "mode": model.mode,
+        "local_width": model.local_width,
+        "global_width": model.global_width,
+        "partitions": len(representation.lattice),
+        "tile": list(representation.lattice.tile),
+        "overlaps": list(representation.lattice.halo),
+        "parameters": representation.parameters,
+        "bytes": figures,
+        "bits_per_sample": 8 * figures["file"] / box_size(representation.window),
+        "fit": to_plain(representation.fit),
+        "origin": representation.origin,
+        "history": list(representation.history),
+        "format_version": FORMAT_VERSION,
+    }
+
+
+def describe_text(facts: dict[str, Any]) -> str:
+    """`describe` for people."""
+    count, size, fit = facts["parameters"], facts["bytes"], facts["fit"]
+    widths = f"L = {facts['local_width']}" + (f", G = {facts['global_width']}" if facts["global_width"] else "")
+    quality = "exact" if fit["psnr"] is None else f"{fit['psnr']:.2f} dB"
+    lines = {
+        "signal": f"{facts['kind']}, {_times(facts['shape'])} samples, {facts['channels']} channels, "
+        f"{facts['sample_type']}, values {facts['value_range'][0]:g} to {facts['value_range'][1]:g}",
+        "window": f"{format_box(facts['window'])} of {format_box(facts['extent'])}",
+        "model": f"{facts['mode']}, {facts['partitions']} partitions of {_times(facts['tile'])} samples, {widths}",
+        "parameters": f"{count['total']:,}: {count['local']:,} local ({count['per_partition']:,} a partition), "
+        f"{count['shared']:,} shared",
+        "bytes": f"{size['file']:,} ({format_bytes(size['file'])}): {size['local']:,} local, {size['shared']:,} "
+        f"shared, {size['index']:,} index, {size['header']:,} header; {facts['bits_per_sample']:.2f} bits per sample",
+        "fit": f"{quality} after {fit['steps']} steps, {fit['seconds']:.1f} s on {fit['device']} ({fit['stopped']})",
+        "format": f"version {facts['format_version']}, origin {facts['origin'][:12]}",
+    }
+    for entry in facts["history"]:
+        lines[f"{entry['action']}"] = f"{entry['date']} by {entry['version']}, window {format_box(entry['window'])}"
+    return "\n".join(f"{name:<11} {text}" for name, text in lines.items())
+
+
+def config_yaml(representation: Representation) -> str:
+    """The options that make the run again, for `encode --config_path`."""
+    return yaml_module().safe_dump(representation.config, sort_keys=False, default_flow_style=None)  # type: ignore[no-any-return]
+
+
+def yaml_module() -> Any:
+    """PyYAML, or MissingDependencyError."""
+    try:
+        import yaml
+    except ImportError:
+        raise MissingDependencyError("YAML configs need pyyaml: pip install 'lgsirens[cli]'") from None
+    return yaml
+
+
+def compare(representation: Representation, original: Signal, device: str = "cpu") -> dict[str, Any]:
+    """PSNR (dB) and SSIM of the window against the original, overall and of the five worst partitions.
+
+    Args:
+        original: the signal that was encoded, or just its part in the window.
+
+    Raises:
+        SignalError: the original has another size or number of channels.
+    """
+    window = representation.window
+    reference = _cut(representation, original)
+    decoded = decode(representation, device=device)
+    where = decoded.mask
+    worst = []
+    for place in range(len(representation.lattice)):
+        box = intersect(representation.lattice.box(place), window)
+        if not is_empty(box):
+            parts = [_region(signal, window, box) for signal in (reference, decoded)]
+            worst.append((psnr(*parts), place, box, parts))
+    worst.sort(key=lambda entry: entry[:2])
+    return {
+        "psnr": _finite(psnr(reference, decoded, where)),
+        "ssim": ssim(reference, decoded),
+        "worst": [
+            {
+                "partition": to_plain(tuple(int(k) for k in representation.lattice.ids[place])),
+                "region": format_box(box),
+                "psnr": _finite(value),
+                "ssim": ssim(*parts),
+            }
+            for value, place, box, parts in worst[:_WORST]
+        ],
+    }
+
+
+def compare_text(facts: dict[str, Any]) -> str:
+    """`compare` for people."""
+
+    def row(name: str, region: str, values: dict[str, Any]) -> str:
+        quality = "exact" if values["psnr"] is None else f"{values['psnr']:.2f} dB"
+        similarity = "-" if values["ssim"] is None else f"{values['ssim']:.4f}"
+        return f"{name:<11} {region:<24} PSNR {quality:<10} SSIM {similarity}"
+
+    lines = [row("against", "whole window", facts)]
+    return "\n".join(
+        lines + [row("worst " + ",".join(map(str, w["partition"])), w["region"], w) for w in facts["worst"]]
+    )
+
+
+def dry_run_text(facts: dict[str, Any]) -> str:
+    """`encode.dry_run` for people."""
+    count, size = facts["parameters"], facts["bytes"]
+    widths = f"L = {facts['local_width']}" + (f", G = {facts['global_width']}" if facts["global_width"] else "")
+    return "\n".join(
+        (
+            f"signal      {_times(facts['shape'])} samples, {facts['channels']} channels",
+            f"model       {facts['partitions']} partitions of {_times(facts['tile'])} samples, {widths}",
+            f"parameters  {count['total']:,}: {count['local']:,} local, {count['shared']:,} shared",
+            f"bytes       {size['file']:,} ({format_bytes(size['file'])})",
+            f"time        about {facts['seconds']:.0f} s",
+            f"memory      about {format_bytes(facts['memory'])} beside PyTorch itself",
+        )
+    )
+
+
+def _cut(representation: Representation, original: Signal) -> Signal:
+    """The part of the original that lies in the window."""
+    window = representation.window
+    if original.channels != representation.signal.channels:
+        raise SignalError(
+            f"the original has {original.channels} channels, the file {representation.signal.channels}; give its own"
+        )
+    reference = replace(original, value_range=representation.signal.value_range)
+    if original.shape == representation.frame.size:
+        return _region(reference, box_of_shape(original.shape), window)
+    if original.shape == box_shape(window):
+        return reference
+    raise SignalError(
+        f"the original has {_times(original.shape)} samples, the file holds {_times(box_shape(window))} of "
+        f"{_times(representation.frame.size)}; give the signal that was encoded"
+    )
+
+
+def _region(signal: Signal, box: Box, region: Box) -> Signal:
+    """The part of a signal whose samples fill `box`."""
+    cut = tuple(slice(start - low, stop - low) for (start, stop), (low, _) in zip(region, box, strict=True))
+    return replace(signal, values=np.ascontiguousarray(signal.values[cut]), mask=None)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _times(numbers: Any) -> str:
+    return "x".join(str(n) for n in numbers)
