@@ -1,0 +1,36 @@
+# A new machine needs Python 3.11, pip, venv and make; everything else comes into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: demo test test-all check bench clean
+
+demo: $(READY)
+	$(BIN)/python examples/demo.py
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python benchmarks/fit.py
+	$(BIN)/python benchmarks/decode.py
+	$(BIN)/python benchmarks/crop.py
+
+clean:
+	rm -rf .venv out build *.egg-info
+
+# constraints-cpu.txt keeps several GB of CUDA packages away; make it empty on a machine with a GPU:
+#   make test CONSTRAINTS=
+CONSTRAINTS ?= -c constraints-cpu.txt
+$(READY): pyproject.toml constraints-cpu.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[dev]'
+	touch $(READY)

@@ -1,0 +1,81 @@
+"""Small representations with random weights, built without a fit: fast, and the same for the same seed."""
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from lgsirens.fileformat import content_hash
+from lgsirens.lattice import Frame, Lattice
+from lgsirens.model import ModelConfig, build_model
+from lgsirens.region import Box
+from lgsirens.representation import FitRecord, MemoryRows, Representation, SignalInfo
+from lgsirens.schema import to_plain
+from lgsirens.signal import KINDS
+
+KIND_OF_RANK = {1: "audio", 2: "image", 3: "volume"}
+
+
+def representation(
+    shape: Sequence[int],
+    channels: int = 1,
+    mode: str = "lg",
+    tile: Sequence[int] | None = None,
+    seed: int = 0,
+    *,
+    start: Sequence[int] | None = None,
+    halo: Sequence[int] | None = None,
+    window: Box | None = None,
+    kind: str | None = None,
+    value_range: tuple[float, float] = (0.0, 255.0),
+    dtype: str = "uint8",
+    sampling_rate: float | None = None,
+    local_scale: float | None = None,
+    local_width: int = 4,
+    global_width: int = 5,
+    hidden_layers: int = 3,
+    agg_type: str = "fc",
+    config: dict[str, Any] | None = None,
+) -> Representation:
+    """A representation of a signal of `shape`, with SIREN's initial weights.
+
+    Args:
+        tile: samples of a partition along each dimension; None: one partition.
+        start: position of the first sample, the origin when None; what an extension would leave.
+        window: the extent when None.
+        kind: settled by the rank when None: audio, image, volume.
+    """
+    kind = kind or KIND_OF_RANK[len(shape)]
+    start = start or (0,) * len(shape)
+    extent = tuple((first, first + size) for first, size in zip(start, shape, strict=True))
+    lattice = Lattice.covering(extent, tuple(tile or shape), None if halo is None else tuple(halo))
+    wide = global_width if mode == "lg" else 0
+    model = ModelConfig(mode, len(shape), channels, local_width, wide, hidden_layers, agg_type=agg_type)
+    network = build_model(model, len(lattice), torch.Generator().manual_seed(seed))
+    fresh = Representation(
+        model=model,
+        lattice=lattice,
+        frame=Frame(tuple(shape), KINDS[kind].frame_scale, local_scale),
+        extent=extent,
+        window=window or extent,
+        signal=SignalInfo(kind, channels, value_range, dtype, sampling_rate),
+        shared={name: tensor.detach() for name, tensor in network.shared.items()},
+        rows=MemoryRows(network.local.detach()),
+        origin="",
+        history=({"action": "encode", "window": "all", "date": "2024-01-01"},),
+        fit=FitRecord(steps=3, seconds=0.25, psnr=31.5, stopped="steps", device="cpu"),
+        config={"mode": mode, "seed": seed} if config is None else config,
+    )
+    return replace(fresh, origin=content_hash(fresh))
+
+
+def contents(inr: Representation) -> dict[str, Any]:
+    """Every field of a representation as plain data that `==` compares exactly, the weights as bytes."""
+    plain = {field.name: to_plain(getattr(inr, field.name)) for field in fields(inr)}
+    plain["lattice"] = (inr.lattice.tile, inr.lattice.halo, inr.lattice.ids.dtype, inr.lattice.ids.tolist())
+    plain["shared"] = {name: (t.shape, t.dtype, t.numpy().tobytes()) for name, t in inr.shared.items()}
+    rows = inr.rows.read(np.arange(len(inr.rows)))
+    plain["rows"] = (rows.shape, rows.dtype, rows.numpy().tobytes())
+    return plain
