@@ -52,11 +52,16 @@ def draw(
     axes[0].imshow(photograph.values[..., 0], **gray)
     axes[0].set_title("original, 512x512")
     axes[1].imshow(whole.values[..., 0], **gray)
-    axes[1].add_patch(plt.Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, ec="tab:red", lw=2))
+    axes[1].add_patch(
+        plt.Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, ec="tab:red", lw=2)
+    )
     axes[1].set_title(f"decoded: {inr.fit.psnr:.1f} dB, {inr.parameters['total']:,} parameters")
     error = np.abs(whole.values[..., 0] - photograph.values[..., 0])
     drawn = axes[2].imshow(error, cmap="magma", vmin=0, vmax=np.quantile(error, 0.995))
-    for axis_line, size, length in ((axes[2].axhline, inr.lattice.tile[0], 512), (axes[2].axvline, inr.lattice.tile[1], 512)):
+    for axis_line, size, length in (
+        (axes[2].axhline, inr.lattice.tile[0], 512),
+        (axes[2].axvline, inr.lattice.tile[1], 512),
+    ):
         for border in range(size, length, size):
             axis_line(border - 0.5, color="white", lw=0.3, alpha=0.6)
     figure.colorbar(drawn, ax=axes[2], shrink=0.8, label="absolute error")

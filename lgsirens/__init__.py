@@ -1,11 +1,11 @@
 """lgsirens: images, sounds, films and volumes as neural networks that can be cut, grown and read in pieces.
 
-    import lgsirens as lg
+import lgsirens as lg
 
-    inr = lg.encode(lg.read("photo.png"), partitions=(16, 16), parameters=200_000, steps=1000)
-    inr.crop("100:300, 50:200").save("face.safetensors")
-    lg.write("face.png", lg.load("face.safetensors").decode(scale=2))
-    values = inr(positions)  # [M, D] positions -> [M, C] values, differentiable in the positions
+inr = lg.encode(lg.read("photo.png"), partitions=(16, 16), parameters=200_000, steps=1000)
+inr.crop("100:300, 50:200").save("face.safetensors")
+lg.write("face.png", lg.load("face.safetensors").decode(scale=2))
+values = inr(positions)  # [M, D] positions -> [M, C] values, differentiable in the positions
 """
 
 from lgsirens.decode import decode, evaluate

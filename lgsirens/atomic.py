@@ -17,12 +17,15 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         RunError: the folder is not writable.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: the folder {path.parent} does not exist; create it first")
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder; name a file")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path}: exists already; choose another name or pass --overwrite (overwrite=True)")
+    try:
+        if not path.parent.is_dir():
+            raise OutputError(f"{path}: the folder {path.parent} does not exist; create it first")
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder; name a file")
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path}: exists already; choose another name or pass --overwrite (overwrite=True)")
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror}; choose another name") from error
     if not os.access(path.parent, os.W_OK):
         raise RunError(f"{path}: the folder {path.parent} is not writable; choose another one")
     return path
@@ -41,7 +44,7 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
     path = check_output(path, overwrite)
     temporary: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary

@@ -35,7 +35,7 @@ from lgsirens.report import (
     yaml_module,
 )
 from lgsirens.representation import Representation
-from lgsirens.runlog import Progress, note
+from lgsirens.runlog import Progress, log, note
 from lgsirens.signal import KINDS
 from lgsirens.version import __version__
 
@@ -58,7 +58,9 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    _log_to_stderr()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("lgsirens: %(message)s"))
+    log.addHandler(handler)
     try:
         options = _parser().parse_args(_join_negative(list(sys.argv[1:] if argv is None else argv)))
         return int(options.run(options) or 0)
@@ -76,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"lgsirens: out of memory ({_one_line(error)}); use a smaller signal or region", file=sys.stderr)
         return 1
+    finally:
+        log.removeHandler(handler)
 
 
 def _encode(options: argparse.Namespace) -> int:
@@ -106,7 +110,11 @@ def _encode(options: argparse.Namespace) -> int:
     save(representation, options.output, options.overwrite or resuming or options.output.exists())
     print(_summary(options.output, representation))
     if representation.fit.stopped == "interrupted":
-        note("interrupted after %d of %d steps; saved what there is; --resume goes on", representation.fit.steps, config.steps)
+        note(
+            "interrupted after %d of %d steps; saved what there is; --resume goes on",
+            representation.fit.steps,
+            config.steps,
+        )
         return INTERRUPTED
     return 0
 
@@ -114,7 +122,8 @@ def _encode(options: argparse.Namespace) -> int:
 def _decode(options: argparse.Namespace) -> None:
     check_output(options.output, options.overwrite)
     representation = load(options.file)
-    check_format(options.output, representation.signal.kind, representation.signal.channels)
+    signal_info = representation.signal
+    check_format(options.output, signal_info.kind, signal_info.channels, signal_info.dtype)
     _use_threads(options)
     with Progress("decode", "sample", options.quiet) as progress:
         signal = decode(
@@ -242,15 +251,6 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _log_to_stderr() -> None:
-    logger = logging.getLogger("lgsirens")
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("lgsirens: %(message)s"))
-        logger.addHandler(handler)
-        logger.propagate = False
-
-
 def _join_negative(argv: list[str]) -> list[str]:
     """`--region -128:0,0:50` as `--region=-128:0,0:50`: argparse takes a leading minus for an option."""
     joined: list[str] = []
@@ -362,4 +362,3 @@ def _add_common(parser: argparse.ArgumentParser, evaluates: bool) -> None:
         add("--threads", type=_int, help="CPU threads (default: PyTorch's choice)")
     add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     add("--quiet", action="store_true", help="no progress bar")
-

@@ -210,7 +210,9 @@ def _requested_scale(box: Box, scale: Scale, size: Sequence[int] | None) -> tupl
     if len(scales) == 1:
         scales *= len(box)
     if len(scales) != len(box):
-        raise ConfigError(f"scale {scale} has {len(scales)} entries; give one, or one for each of {len(box)} dimensions")
+        raise ConfigError(
+            f"scale {scale} has {len(scales)} entries; give one, or one for each of {len(box)} dimensions"
+        )
     fine = box_shape(fine_box(box, scales))
     if min(fine) < 1:
         raise ConfigError(f"scale {scale} leaves no sample of this region; give a larger scale or region")

@@ -12,7 +12,7 @@ from lgsirens.decode import Region
 from lgsirens.encode import history_entry
 from lgsirens.errors import RegionError
 from lgsirens.lattice import Lattice, bounding_extent
-from lgsirens.region import Box, as_region, bounding_box, format_box, intersect, is_empty, parse_region
+from lgsirens.region import Box, as_region, bounding_box, intersect, is_empty, parse_region
 from lgsirens.representation import Representation
 from lgsirens.runlog import note
 

@@ -94,7 +94,9 @@ class EncodeConfig:
             _require(value is None or (math.isfinite(value) and value > 0), f"{name} {value} must be above 0")
         _require(0 <= self.seed < 1 << 63, f"seed {self.seed} must be from 0 to 2^63 - 1")
         for name in ("partitions", "partition_size"):
-            _require(all(n >= 1 for n in getattr(self, name) or ()), f"{name} {_commas(getattr(self, name))}: at least 1")
+            _require(
+                all(n >= 1 for n in getattr(self, name) or ()), f"{name} {_commas(getattr(self, name))}: at least 1"
+            )
         _require(all(n >= 0 for n in self.overlaps or ()), f"overlaps {_commas(self.overlaps)}: at least 0")
         _require(
             not (self.partitions and self.partition_size), "partitions and partition_size exclude each other; give one"

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lgsirens.atomic import replacing
 from lgsirens.errors import FileFormatError, RunError, SignalError
-from lgsirens.lattice import Frame, Lattice
+from lgsirens.lattice import Lattice
 from lgsirens.manifest import FORMAT_VERSION, Manifest, check_manifest
 from lgsirens.model import count, row_layout, shared_layout
 from lgsirens.representation import Representation, Rows
@@ -216,7 +216,7 @@ def _encode(representation: Representation) -> tuple[bytes, bytes]:
 def _decode(source: ByteSource) -> Representation:
     manifest, start = _read_header(source)
     entries = _entries(manifest)
-    tensors = {}
+    tensors: dict[str, NDArray[Any]] = {}
     offset = start
     for name, dtype, shape in entries[:-1]:
         data = source.read(offset, _nbytes(shape))

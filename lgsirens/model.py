@@ -103,7 +103,7 @@ class SirenPerPartition(nn.Module):
 
     def unpack(self, rows: Tensor) -> list[Tensor]:
         """Views of rows `[B, K]` as weights `[B, out, in]` and biases `[B, out, 1]`, alternating."""
-        parts = rows.split([math.prod(shape) for _, shape in self.layout], dim=1)
+        parts = torch.split(rows, [math.prod(shape) for _, shape in self.layout], dim=1)
         shapes = [shape if len(shape) == 2 else (*shape, 1) for _, shape in self.layout]
         return [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
 
@@ -125,8 +125,8 @@ class SirenPerPartition(nn.Module):
     def _initialise(self, generator: torch.Generator) -> None:
         """SIREN's initialisation (DESIGN section 2), the shared network first, then the rows."""
         names = [name for name, _ in shared_layout(self.config)]
-        for weight, bias in zip(names[::2], names[1::2], strict=True):
-            self._draw(self.shared[weight], self.shared[bias], weight == "global_0_weight", generator)
+        for name, bias_name in zip(names[::2], names[1::2], strict=True):
+            self._draw(self.shared[name], self.shared[bias_name], name == "global_0_weight", generator)
         weights = self.unpack(self.local)
         for depth, (weight, bias) in enumerate(zip(weights[::2], weights[1::2], strict=True)):
             self._draw(weight, bias, depth == 0, generator)

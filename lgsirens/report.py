@@ -108,7 +108,7 @@ def compare(representation: Representation, original: Signal, device: str = "cpu
     for place in range(len(representation.lattice)):
         box = intersect(representation.lattice.box(place), window)
         if not is_empty(box):
-            parts = [_region(signal, window, box) for signal in (reference, decoded)]
+            parts = _region(reference, window, box), _region(decoded, window, box)
             worst.append((psnr(*parts), place, box, parts))
     worst.sort(key=lambda entry: entry[:2])
     return {

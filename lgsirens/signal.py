@@ -113,7 +113,7 @@ class Signal:
         channels = values.shape[-1]
         if channels > KINDS[kind].max_channels:
             raise SignalError(
-                f"an {kind} has 1 to {KINDS[kind].max_channels} channels, this array of shape {values.shape} has "
+                f"kind {kind} has 1 to {KINDS[kind].max_channels} channels, this array of shape {values.shape} has "
                 f"{channels}; name another kind or select channels"
             )
         if value_range is None:
@@ -174,10 +174,11 @@ def _checked_array(values: Array) -> Array:
 def _settle_kind(values: Array, kind: str | None) -> str:
     rank = values.ndim
     if kind is None:
-        guesses = {1: "audio", 2: "image", 3: "image" if values.shape[-1] <= 4 else "volume", 4: "video"}
-        if rank not in guesses:
+        if not 1 <= rank <= 4:
             raise SignalError(f"array of rank {rank} is no signal; an image is [H, W] or [H, W, C]")
-        return guesses[rank]
+        if rank == 3:
+            return "image" if values.shape[-1] <= KINDS["image"].max_channels else "volume"
+        return {1: "audio", 2: "image", 4: "video"}[rank]
     if kind not in KINDS:
         raise SignalError(f"kind {kind!r} is unknown; choose one of {', '.join(KINDS)}")
     dimensions = KINDS[kind].dimensions

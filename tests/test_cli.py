@@ -423,7 +423,10 @@ BAD_REQUESTS = {
     "crop to another suffix": (["crop", "a.safetensors", "c.png", "--region", "0:5,0:5"], "c.png"),
     "crop onto a file that exists": (["crop", "a.safetensors", "a.safetensors", "--region", "0:5,0:5"], "--overwrite"),
     "keep partitions outside": (["crop", "a.safetensors", "c.safetensors", "--keep_partitions", "0:9,0:1"], "0:5,0:4"),
-    "drop a partition that is not there": (["crop", "a.safetensors", "c.safetensors", "--drop_partitions", "9,9"], "9,9"),
+    "drop a partition that is not there": (
+        ["crop", "a.safetensors", "c.safetensors", "--drop_partitions", "9,9"],
+        "9,9",
+    ),
     "drop words": (["crop", "a.safetensors", "c.safetensors", "--drop_partitions", "a;b"], "a;b"),
     "info of a missing file": (["info", "absent.safetensors"], "absent.safetensors"),
     "info against another size": (["info", "a.safetensors", "--against", "other.npy"], "9x9"),

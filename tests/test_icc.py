@@ -121,7 +121,8 @@ def test_alpha_is_no_colour(channels):
     samples = np.random.default_rng(0).integers(0, 256, (7, 5, channels), dtype=np.uint8)
     plain = np.asarray(profile.convert(Image.fromarray(samples)))
     deep = profile.convert_deep(samples.astype(np.uint16) * 257)
-    assert np.array_equal(plain[..., -1], samples[..., -1]) and np.array_equal(deep[..., -1], samples[..., -1] * 257.0)
+    assert np.array_equal(plain[..., -1], samples[..., -1])
+    assert np.array_equal(deep[..., -1], samples[..., -1] * 257.0)
     assert np.abs(deep / 257 - plain).max() < 1.6
 
 
@@ -141,8 +142,11 @@ def test_a_profile_without_matrix_and_curves_leaves_deep_samples_alone():
     lut = b"mft1" + bytes(4) + bytes([3, 3, 2, 0]) + fixed(1, 0, 0, 0, 1, 0, 0, 0, 1)
     lut += bytes(range(256)) * 3 + bytes(range(24)) + bytes(range(256)) * 3
     samples = np.full((2, 2, 3), 1000, np.uint16)
-    for data in (make_profile(b"RGB ", {b"A2B0": lut}, b"Lab "), cmyk_profile()):
-        assert Profile(data).convert_deep(samples) is None
+    matrix = {name + b"XYZ": b"XYZ " + bytes(4) + fixed(*D50) for name in (b"r", b"g", b"b")}
+    curves = {name + b"TRC": curv(563) for name in (b"r", b"g", b"b")}
+    for tags in ({b"A2B0": lut}, {b"A2B0": lut} | matrix | curves, matrix, curves):
+        assert Profile(make_profile(b"RGB ", tags, b"Lab ")).convert_deep(samples) is None
+    assert Profile(cmyk_profile()).convert_deep(samples) is None
     assert (samples == 1000).all()
 
 
@@ -171,7 +175,8 @@ def test_pictures_in_another_colour_space_are_converted_with_one_line(tmp_path, 
         srgb = ImageCms.createProfile("sRGB")
         expected = np.asarray(ImageCms.profileToProfile(stored, ImageCms.ImageCmsProfile(io.BytesIO(data)), srgb))
     values = media.read(path).values
-    assert np.array_equal(values, expected) and values[0, 0, 0] > 210
+    assert np.array_equal(values, expected)
+    assert values[0, 0, 0] > 210
     assert lines() == [f"{path}: colours are converted from the embedded profile to sRGB"]
 
 
@@ -201,7 +206,8 @@ def test_deep_pictures_in_another_colour_space_keep_their_depth(tmp_path, lines,
         extra = ["unassalpha"] if channels == 4 else None
         tifffile.imwrite(path, samples.squeeze(), photometric=photometric, extrasamples=extra, iccprofile=data)
     values = media.read(path).values
-    assert np.array_equal(values, Profile(data).convert_deep(samples.copy())) and len(np.unique(values)) > 60
+    assert np.array_equal(values, Profile(data).convert_deep(samples.copy()))
+    assert len(np.unique(values)) > 60
     assert lines() == [f"{path}: colours are converted from the embedded profile to sRGB"]
 
 
@@ -237,4 +243,5 @@ def test_profiles_that_do_not_apply_are_ignored_with_one_line(tmp_path, lines, p
     tifffile.imwrite(path, samples, photometric="rgb", iccprofile=profile)
     assert np.array_equal(media.read(path).values, samples)
     (line,) = lines()
-    assert line.startswith(f"{path}: ") and reason in line
+    assert line.startswith(f"{path}: ")
+    assert reason in line

@@ -157,7 +157,9 @@ def test_kept_samples_decode_to_the_same_bits_after_a_crop(tmp_path_factory, inr
     cut = inr.crop(region)
     cut.save(folder / "cut.safetensors")
     whole = inr.decode(scale=scale)
-    assert np.array_equal(lg.load(folder / "cut.safetensors").decode(scale=scale).values, inner(whole, region, inr.extent, scale))
+    assert np.array_equal(
+        lg.load(folder / "cut.safetensors").decode(scale=scale).values, inner(whole, region, inr.extent, scale)
+    )
     full = cut.decode(scale=scale, full=True)
     assert np.array_equal(full.values[full.present], inner(whole, cut.extent, inr.extent, scale)[full.present])
 

@@ -110,9 +110,8 @@ def test_the_transparent_colour_of_a_deep_png_becomes_alpha(tmp_path, colour, ch
     )
     values = media.read(tmp_path / "a.png").values
     assert np.array_equal(values[..., :-1], DEEP[..., :channels])
-    assert (
-        np.array_equal(values[..., -1] == 0, (DEEP[..., :channels] == key).all(axis=-1)) and values[0, 0, -1] == 65535
-    )
+    assert np.array_equal(values[..., -1] == 0, (DEEP[..., :channels] == key).all(axis=-1))
+    assert values[0, 0, -1] == 65535
 
 
 @pytest.mark.parametrize(("colour", "channels"), [(0, 1), (4, 2), (2, 3), (6, 4)])
@@ -120,8 +119,23 @@ def test_deep_png_files_keep_all_16_bits(tmp_path, lines, colour, channels):
     samples = np.concatenate([DEEP, DEEP[::-1, :, :1]], axis=-1)[..., :channels]
     (tmp_path / "a.png").write_bytes(png(samples, colour))
     signal = media.read(tmp_path / "a.png")
-    assert signal.dtype == "uint16" and np.array_equal(signal.values, samples)
+    assert signal.dtype == "uint16"
+    assert np.array_equal(signal.values, samples)
     assert lines() == []
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".gif"])
+def test_bmp_and_gif_are_read(tmp_path, suffix):
+    source = Image.fromarray(COLOURS).quantize(60)
+    source.convert("RGB" if suffix == ".bmp" else "P").save(tmp_path / f"a{suffix}")
+    assert np.array_equal(media.read(tmp_path / f"a{suffix}").values, np.asarray(source.convert("RGB")))
+
+
+def test_a_picture_is_no_signal_of_another_kind(tmp_path):
+    Image.fromarray(COLOURS).save(tmp_path / "photo.png")
+    for kind in ("audio", "video", "volume", "nonsense"):
+        with pytest.raises(SignalError, match=rf"photo\.png: is an image, not a signal of kind '{kind}'; leave out"):
+            media.read(tmp_path / "photo.png", kind)
 
 
 # Orientation
@@ -186,7 +200,8 @@ def test_tiff_layouts_are_exact(tmp_path, compression, planar, byteorder, dtype)
         byteorder=byteorder,
     )
     signal = media.read(tmp_path / "a.tif")
-    assert signal.dtype == dtype and np.array_equal(signal.values, samples)
+    assert signal.dtype == dtype
+    assert np.array_equal(signal.values, samples)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "float32", "float64"])
@@ -194,7 +209,8 @@ def test_gray_tiff_files_keep_their_sample_type(tmp_path, dtype):
     samples = (DEEP[..., 0] / 65536).astype(dtype) if "float" in dtype else DEEP[..., 0].astype(dtype)
     tifffile.imwrite(tmp_path / "a.tif", samples, photometric="minisblack")
     signal = media.read(tmp_path / "a.tif")
-    assert signal.dtype == dtype and np.array_equal(signal.values[..., 0], samples)
+    assert signal.dtype == dtype
+    assert np.array_equal(signal.values[..., 0], samples)
 
 
 @pytest.mark.parametrize(("dtype", "channels"), [("uint8", 1), ("uint16", 1), ("uint16", 2)])
@@ -211,7 +227,8 @@ def test_premultiplied_deep_alpha_becomes_straight(tmp_path, lines):
     samples = np.array([[[100, 200, 300, 65535], [100, 200, 300, 32768], [7, 8, 9, 0]]], np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", samples, photometric="rgb", extrasamples=["assocalpha"])
     values = media.read(tmp_path / "a.tif").values[0]
-    assert values[:2].tolist() == [[100, 200, 300, 65535], [200, 400, 600, 32768]] and values[2, 3] == 0
+    assert values[:2].tolist() == [[100, 200, 300, 65535], [200, 400, 600, 32768]]
+    assert values[2, 3] == 0
     assert lines() == ["premultiplied alpha is converted to straight alpha"]
 
 
