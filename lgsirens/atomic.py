@@ -17,6 +17,8 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         RunError: the folder is not writable.
     """
     path = Path(path)
+    if "\0" in str(path):
+        raise OutputError(f"{str(path)!r}: a name has no NUL byte; choose another name")
     try:
         if not path.parent.is_dir():
             raise OutputError(f"{path}: the folder {path.parent} does not exist; create it first")

@@ -19,11 +19,11 @@ def parameters(config: ModelConfig, partitions: int) -> tuple[int, int]:
     return partitions * count(row_layout(config)), count(shared_layout(config))
 
 
-def widths_for_budget(config: ModelConfig, partitions: int, budget: int) -> ModelConfig:
+def widths_for_budget(config: ModelConfig, partitions: int, budget: int, least_global: int = 1) -> ModelConfig:
     """`config` with the largest widths that a budget given by the user holds.
 
-    "lg": the largest L with `P*K <= 0.9 * budget`, then the largest G, up to 96, that fits in what is left.
-    "lc" and "mlp": the largest L.
+    "lg": the largest L with `P*K <= 0.9 * budget` that leaves room for G = `least_global`, then the largest G, up to
+    96, that fits in what is left. "lc" and "mlp": the largest L.
 
     Raises:
         ConfigError: the budget holds no network on this many partitions; names the smallest that does.
@@ -36,14 +36,7 @@ def widths_for_budget(config: ModelConfig, partitions: int, budget: int) -> Mode
         )
     if config.mode != "lg":
         return _with_local(config, _largest(lambda width: sum(_total(config, partitions, width, 0)), budget))
-    # A wide local network can leave no room for any shared one; the narrower width then wins.
-    local = _largest(
-        lambda width: max(
-            math.ceil(_total(config, partitions, width, 1)[0] / LOCAL_SHARE),
-            sum(_total(config, partitions, width, 1)),
-        ),
-        budget,
-    )
+    local = _largest(lambda width: _needed(config, partitions, width, least_global), budget)
     shared = _largest(lambda width: sum(_total(config, partitions, local, width)), budget, LARGEST_GLOBAL_WIDTH)
     return _with_local(config, local, shared)
 
@@ -57,19 +50,21 @@ def default_widths(config: ModelConfig, partitions: int, samples: int, parameter
         samples: sample positions of the signal.
         parameters_per_sample: budget for each of them.
     """
-    budget = int(samples * parameters_per_sample)
-    least = SMALLEST_DEFAULT_WIDTH
-    local, shared = _total(config, partitions, least, least if config.mode == "lg" else 0)
-    needed = local + shared
-    if config.mode == "lg":
-        needed = max(needed, math.ceil(local / LOCAL_SHARE))
-    return widths_for_budget(config, partitions, max(budget, needed))
+    budget, least = int(samples * parameters_per_sample), SMALLEST_DEFAULT_WIDTH
+    return widths_for_budget(config, partitions, max(budget, _needed(config, partitions, least, least)), least)
 
 
 def smallest_budget(config: ModelConfig, partitions: int) -> int:
     """The smallest budget that holds the partitions, with widths of 1."""
-    local, shared = _total(config, partitions, 1, 1 if config.mode == "lg" else 0)
-    return max(local + shared, math.ceil(local / LOCAL_SHARE)) if config.mode == "lg" else local
+    return _needed(config, partitions, 1, 1)
+
+
+def _needed(config: ModelConfig, partitions: int, local_width: int, global_width: int) -> int:
+    """The smallest budget that gives these widths; G counts in mode "lg" alone."""
+    if config.mode != "lg":
+        return sum(_total(config, partitions, local_width, 0))
+    local, shared = _total(config, partitions, local_width, global_width)
+    return max(local + shared, math.ceil(local / LOCAL_SHARE))
 
 
 def _with_local(config: ModelConfig, local_width: int, global_width: int = 0) -> ModelConfig:

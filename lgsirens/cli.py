@@ -107,15 +107,13 @@ def _encode(options: argparse.Namespace) -> int:
         resume=options.resume,
         progress=not options.quiet,
     )
-    save(representation, options.output, options.overwrite or resuming or options.output.exists())
+    save(representation, options.output, options.overwrite or resuming)
     print(_summary(options.output, representation))
     if representation.fit.stopped == "interrupted":
-        note(
-            "interrupted after %d of %d steps; saved what there is; --resume goes on",
-            representation.fit.steps,
-            config.steps,
-        )
+        steps = representation.fit.steps
+        note("interrupted after %d of %d steps; saved what there is; --resume goes on", steps, config.steps)
         return INTERRUPTED
+    checkpoint.unlink(missing_ok=True)
     return 0
 
 

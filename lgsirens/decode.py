@@ -150,7 +150,7 @@ def evaluate(representation: Representation, positions: Tensor) -> Tensor:
     exact = positions.double()
     tile = torch.tensor(lattice.tile, dtype=torch.float64, device=exact.device)
     ids = torch.floor((exact.detach() + 0.5) / tile).long()
-    place = lattice.find(ids.cpu().numpy()) if len(ids) else np.zeros(0, dtype=np.int64)
+    place = lattice.find(ids.cpu().numpy())
     lowest, highest = representation.signal.value_range
     out = torch.full((len(place), model.channels), lowest, device=exact.device)
     network = network_of(representation, exact.device)

@@ -181,7 +181,8 @@ def encode(
         config: the options; keyword arguments named as the fields of `EncodeConfig` override them.
         device: "auto" (CUDA if there is one), "cpu" or "cuda".
         max_memory: bytes that the activations of one block of a step may take.
-        checkpoint: file that keeps the state of the run, at least every 60 seconds; removed at a normal end.
+        checkpoint: file that keeps the state of the run, written at least every 60 seconds; delete it once the result
+            is saved.
         resume: go on from the checkpoint if it is there.
         progress: show a progress bar (off a terminal: a line every ten seconds) on standard error.
 
@@ -190,7 +191,7 @@ def encode(
 
     Raises:
         ConfigError: options that cannot be, or that do not fit the signal.
-        RunError: the fit diverged, or the checkpoint cannot be written.
+        RunError: the fit diverged.
         FileFormatError: a checkpoint that is damaged or belongs to another run.
     """
     plain = to_plain(config or EncodeConfig())
@@ -205,10 +206,7 @@ def encode(
         rule = StopRule(config.steps, config.target_psnr)
         state = fit(model, samples, rule, config.lr, KINDS[signal.kind].psnr_peak, generator, keeper, bar)
     del samples
-    representation = _assemble(signal, planned, model, state, where)
-    if keeper is not None and state.stopped != "interrupted":
-        keeper.path.unlink(missing_ok=True)
-    return representation
+    return _assemble(signal, planned, model, state, where)
 
 
 def dry_run(
@@ -217,7 +215,7 @@ def dry_run(
     """What an encoding would take, from a few timed steps: parameters, bytes, expected seconds and memory (bytes)."""
     planned = plan(signal, config)
     where = resolve_device(device)
-    model, samples, generator = _prepare(signal, planned, where, max_memory)
+    model, samples, _ = _prepare(signal, planned, where, max_memory)
     optimizer = build_optimizer(model)
     durations = []
     for _ in range(_TIMED_STEPS):

@@ -7,7 +7,9 @@ read one byte range per run of partitions, and checked, when they are needed.
 
 import hashlib
 import json
+import math
 import os
+import stat
 import struct
 import weakref
 import zlib
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lgsirens.atomic import replacing
-from lgsirens.errors import FileFormatError, RunError, SignalError
+from lgsirens.errors import FileFormatError, OutputError, RunError, SignalError
 from lgsirens.lattice import Lattice
 from lgsirens.manifest import FORMAT_VERSION, Manifest, check_manifest
 from lgsirens.model import count, row_layout, shared_layout
@@ -46,13 +48,17 @@ class ByteSource:
     def __init__(self, path: PathLike) -> None:
         self.path = Path(path)
         try:
-            self._fd = os.open(self.path, os.O_RDONLY)
-        except FileNotFoundError:
-            raise SignalError(f"{path}: no such file; check the name") from None
+            # A pipe would block for ever without O_NONBLOCK.
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        except (FileNotFoundError, ValueError):
+            raise SignalError(f"{path!s}: no such file; check the name") from None
         except OSError as error:
             raise RunError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
         self._close = weakref.finalize(self, os.close, self._fd)
-        self.size = os.fstat(self._fd).st_size
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise SignalError(f"{path}: is no regular file; name a .safetensors file")
+        self.size = status.st_size
         self.bytes_read = 0
 
     def read(self, offset: int, size: int) -> bytes:
@@ -120,6 +126,8 @@ def save(representation: Representation, path: PathLike, overwrite: bool = False
         OutputError: the suffix is not `.safetensors`, the folder is missing, or the file exists.
         RunError: the disk is full or the folder is not writable.
     """
+    if Path(path).suffix != ".safetensors":
+        raise OutputError(f"{path}: a representation is a .safetensors file; give the output that suffix")
     header, index = _encode(representation)
     with replacing(path, overwrite) as temporary, open(temporary, "wb") as file:
         file.write(header)
@@ -269,14 +277,15 @@ def _read_header(source: ByteSource) -> tuple[Manifest, int]:
     version = plain.get("format_version") if isinstance(plain, dict) else None
     if version != FORMAT_VERSION:
         raise FileFormatError(
-            f"{source.path}: format version {version}, this program reads {FORMAT_VERSION}; update lgsirens"
+            f"{source.path}: format version {version!r}, this program reads {FORMAT_VERSION}; update lgsirens"
         )
     manifest = from_plain(Manifest, plain)
     check_manifest(manifest)
     entries = _entries(manifest)
     if set(manifest.crc32) != {name for name, _, _ in entries[:-1]}:
         raise ValueError("the manifest's list of checksums does not match its tensors")
-    if header != _tensor_table(entries):
+    # As text, because Python takes 0, 0.0 and False for equal.
+    if json.dumps(header, sort_keys=True) != json.dumps(_tensor_table(entries), sort_keys=True):
         raise ValueError("the header's names, types, shapes or offsets do not match the manifest")
     data_bytes = sum(_nbytes(shape) for _, _, shape in entries)
     if source.size != 8 + length + data_bytes:
@@ -324,17 +333,24 @@ def _parse_json(data: bytes) -> Any:
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is no number that JSON allows")
 
-    return json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
+    def finite(text: str) -> float:
+        if not math.isfinite(number := float(text)):
+            refuse(text)
+        return number
+
+    return json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse, parse_float=finite)
 
 
 def _check_ids(path: Path, lattice: Lattice, manifest: Manifest) -> None:
-    ids = lattice.ids.astype(np.int64)
-    steps = np.diff(ids, axis=0)
-    first_change = np.argmax(steps != 0, axis=1)
-    if not (steps[np.arange(len(steps)), first_change] > 0).all():
+    columns = [np.ascontiguousarray(column) for column in lattice.ids.T]
+    rising, equal = np.zeros(len(lattice) - 1, dtype=bool), np.ones(len(lattice) - 1, dtype=bool)
+    for column in columns:
+        rising |= equal & (column[1:] > column[:-1])
+        equal &= column[1:] == column[:-1]
+    if not rising.all():
         raise FileFormatError(f"{path}: damaged: the partition ids are not unique and in order; restore a copy")
-    for axis, ((low, high), tile) in enumerate(zip(manifest.extent, manifest.tile, strict=True)):
-        if ids[:, axis].min() < low // tile or ids[:, axis].max() >= -(-high // tile):
+    for column, (low, high), tile in zip(columns, manifest.extent, manifest.tile, strict=True):
+        if column.min() < low // tile or column.max() >= -(-high // tile):
             raise FileFormatError(f"{path}: damaged: a partition lies outside the extent; restore a copy")
 
 

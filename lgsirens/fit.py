@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lgsirens.atomic import replacing
-from lgsirens.errors import FileFormatError, RunError
+from lgsirens.errors import FileFormatError, OutputError, RunError
 from lgsirens.model import SirenPerPartition
 from lgsirens.optimizers import build_optimizer, learning_rate
 from lgsirens.runlog import Progress, note
@@ -37,7 +37,7 @@ class StopRule:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a fit keeps its state, and what it must belong to.
+    """Where a fit keeps its state, and what it must belong to. Whoever has saved the result deletes the file.
 
     Attributes:
         path: a safetensors file, written at least every 60 seconds.
@@ -79,7 +79,7 @@ def fit(
         generator: the run's random state.
 
     Raises:
-        RunError: the loss is no longer finite, or a checkpoint cannot be written.
+        RunError: the loss is no longer finite.
         FileFormatError: the checkpoint to resume from is damaged or belongs to another run.
     """
     optimizer = build_optimizer(model)
@@ -107,10 +107,12 @@ def fit(
                 progress.advance(psnr=f"{psnr:.2f} dB")
             if interrupted.is_set() and state.step < rule.steps:
                 state.stopped = "interrupted"
-            due = time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS or state.stopped
-            if checkpoint is not None and due and state.step < rule.steps:
+            if checkpoint is not None and (time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS or state.stopped):
                 _save_checkpoint(checkpoint, model, optimizer, generator, state)
                 saved = time.monotonic()
+    if checkpoint is not None and checkpoint.path.exists() and not state.stopped:
+        # The result may yet fail to be written; what was computed is then not lost.
+        _save_checkpoint(checkpoint, model, optimizer, generator, state)
     state.stopped = state.stopped or "steps"
     return state
 
@@ -183,11 +185,12 @@ def _save_checkpoint(
         tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
     tensors["generator"] = generator.get_state()
     record = {"key": checkpoint.key, "step": state.step, "seconds": state.seconds}
-    with replacing(checkpoint.path, overwrite=True) as temporary:
-        try:
+    try:
+        with replacing(checkpoint.path, overwrite=True) as temporary:
             save_file(tensors, temporary, {_CHECKPOINT: json.dumps(record)})
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
+    except (RunError, OutputError, SafetensorError) as error:
+        # Hours of work are worth more than their checkpoint.
+        note("the run goes on without a checkpoint: %s", error)
 
 
 def _load_checkpoint(

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lgsirens.region import Box, box_shape, intersect
+from lgsirens.region import Box, box_shape, intersect, is_empty
 
 Ids = NDArray[np.int32]
 Positions = TypeVar("Positions", NDArray[np.float64], Tensor)
@@ -86,14 +86,27 @@ class Lattice:
 
     def find(self, ids: NDArray[Any]) -> NDArray[np.int64]:
         """Places in `self.ids` of the given ids `[n, D]`; -1 where an id is not present."""
-        wanted, own = _sort_keys(ids, self.ids)
-        place = np.searchsorted(own, wanted)
-        found = np.take(own, place, mode="clip") == wanted
-        return np.where(found, place, -1)
+        if not len(ids):
+            return np.zeros(0, dtype=np.int64)
+        # Only the stretch of ids with the first coordinates asked for matters, however many others there are.
+        first = np.searchsorted(self.ids[:, 0], ids[:, 0].min())
+        stop = np.searchsorted(self.ids[:, 0], ids[:, 0].max(), side="right")
+        if first == stop:
+            return np.full(len(ids), -1)
+        own = self.ids[first:stop]
+        low = [int(own[:, axis].min()) - 1 for axis in range(self.dimensions)]
+        high = [int(own[:, axis].max()) + 1 for axis in range(self.dimensions)]
+        keys, wanted = _sort_keys(own, low, high), _sort_keys(np.clip(ids, low, high), low, high)
+        place = np.searchsorted(keys, wanted)
+        found = np.take(keys, place, mode="clip") == wanted
+        return np.where(found, place + first, -1)
 
     def meeting(self, region: Box) -> NDArray[np.int64]:
         """Places of the partitions that own at least one sample of `region`, in order."""
-        place = self.find(tiles_meeting(region, self.tile))
+        held = bounding_extent(self, region)
+        if is_empty(held):
+            return np.zeros(0, dtype=np.int64)
+        place = self.find(tiles_meeting(held, self.tile))
         return place[place >= 0]
 
     def samples_within(self, region: Box) -> int:
@@ -223,10 +236,8 @@ def _along(values: NDArray[Any], axis: int, dimensions: int) -> NDArray[Any]:
     return values.reshape(len(values), *(-1 if d == axis else 1 for d in range(dimensions)))
 
 
-def _sort_keys(*arrays: NDArray[Any]) -> list[NDArray[np.int64]]:
-    """One integer per id, ordered as the ids are in C order, comparable between the arrays."""
-    low = np.min([a.min(axis=0) for a in arrays if len(a)], axis=0).astype(np.int64)
-    high = np.max([a.max(axis=0) for a in arrays if len(a)], axis=0).astype(np.int64)
-    spans = [int(span) for span in high - low + 1]
-    strides = [math.prod(spans[d + 1 :]) for d in range(len(spans))]
-    return [(a.astype(np.int64) - low) @ np.array(strides, dtype=np.int64) for a in arrays]
+def _sort_keys(ids: NDArray[Any], low: list[int], high: list[int]) -> NDArray[np.int64]:
+    """One integer per id, ordered as the ids within `low` to `high` are in C order."""
+    spans = [b - a + 1 for a, b in zip(low, high, strict=True)]
+    strides = [math.prod(spans[axis + 1 :]) for axis in range(len(spans))]
+    return (ids.astype(np.int64) - low) @ np.array(strides, dtype=np.int64)

@@ -8,7 +8,7 @@ from lgsirens.lattice import Frame
 from lgsirens.model import AGGREGATIONS, MODES, ModelConfig, row_layout
 from lgsirens.region import Box, contains
 from lgsirens.representation import FitRecord, SignalInfo
-from lgsirens.signal import KINDS, SAMPLE_TYPES
+from lgsirens.signal import KINDS, LARGEST_VALUE, SAMPLE_TYPES
 
 FORMAT_VERSION = 1
 
@@ -16,6 +16,7 @@ _LARGEST_POSITION = 1 << 31
 _LARGEST_WIDTH = 1 << 16
 _LARGEST_DEPTH = 64
 _LARGEST_COUNT = 1 << 40
+_LARGEST_FACTOR = 1e6
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,15 @@ def check_manifest(manifest: Manifest) -> None:
     least_global = 1 if model.mode == "lg" else 0
     _require(least_global <= model.global_width <= _LARGEST_WIDTH, f"global width {model.global_width} is out of range")
     _require(0 <= model.hidden_layers <= _LARGEST_DEPTH, f"{model.hidden_layers} hidden layers are out of range")
-    _require(model.w0 > 0, f"w0 {model.w0} is not positive")
+    _require(0 < model.w0 <= _LARGEST_FACTOR, f"w0 {model.w0} is out of range")
     _require(manifest.row_layout == Manifest.layout_of(model), "the row layout does not match the model")
     _require(signal.kind in KINDS, f"kind {signal.kind!r} is unknown")
     kind = KINDS[signal.kind]
     _require(model.dimensions == kind.dimensions, f"{model.dimensions} dimensions do not fit kind {signal.kind}")
     _require(1 <= signal.channels <= kind.max_channels, f"{signal.channels} channels do not fit kind {signal.kind}")
     _require(model.channels == signal.channels, "the model's channels do not match the signal's")
-    _require(signal.value_range[0] < signal.value_range[1], f"value range {signal.value_range} is empty")
+    lowest, highest = signal.value_range
+    _require(-LARGEST_VALUE <= lowest < highest <= LARGEST_VALUE, f"value range {signal.value_range} is out of range")
     _require(signal.dtype in SAMPLE_TYPES, f"sample type {signal.dtype!r} is unknown")
     _require(signal.sampling_rate is None or signal.sampling_rate > 0, "the sampling rate is not positive")
     _require(1 <= manifest.partitions <= _LARGEST_COUNT, f"{manifest.partitions} partitions are out of range")
@@ -91,8 +93,9 @@ def _check_boxes(manifest: Manifest) -> None:
     _require(len(frame.size) == dimensions, f"frame size does not have {dimensions} dimensions")
     _require(all(1 <= size < _LARGEST_POSITION for size in (*manifest.tile, *frame.size)), "a size is out of range")
     _require(all(0 <= size < _LARGEST_POSITION for size in manifest.halo), "a halo is out of range")
-    _require(frame.scale > 0, f"frame scale {frame.scale} is not positive")
-    _require(frame.local_scale is None or frame.local_scale > 0, f"local scale {frame.local_scale} is not positive")
+    _require(0 < frame.scale <= _LARGEST_FACTOR, f"frame scale {frame.scale} is out of range")
+    local_scale = 1.0 if frame.local_scale is None else frame.local_scale
+    _require(0 < local_scale <= _LARGEST_FACTOR, f"local scale {local_scale} is out of range")
     for name in ("extent", "window"):
         for start, stop in getattr(manifest, name):
             _require(-_LARGEST_POSITION <= start < stop <= _LARGEST_POSITION, f"{name} {start}:{stop} is out of range")

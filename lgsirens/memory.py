@@ -56,15 +56,21 @@ def parse_bytes(text: str) -> int:
     if match is None:
         raise ConfigError(f"{text!r} is no amount of memory; write it like 1GiB, 500MB or 65536")
     number, prefix, binary = match.groups()
-    return int(float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix or " "))
+    count = float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix or " ")
+    if count >= 1 << 62:
+        raise ConfigError(f"{text!r} is more memory than there is; write it like 1GiB, 500MB or 65536")
+    return int(count)
 
 
 def format_bytes(count: float) -> str:
     """A number of bytes for people: `198.9 kB`, `1.1 GB`."""
     if count < 1000:
         return f"{count:.0f} B"
-    power = min(4, (len(str(int(count))) - 1) // 3)
-    return f"{count / 1000**power:.1f} {'kMGT'[power - 1]}B"
+    for prefix in "kMGT":
+        count /= 1000
+        if round(count, 1) < 1000 or prefix == "T":
+            break
+    return f"{count:.1f} {prefix}B"
 
 
 def _power_of_two(count: int) -> int:

@@ -38,6 +38,8 @@ def psnr(reference: Signal, decoded: Signal, where: NDArray[np.bool_] | None = N
             error = error[where[part]]
         total += float(np.square(error).sum())
         count += error.size
+    if count == 0:
+        raise SignalError("no sample is left to compare; choose a window that holds a partition")
     if total == 0.0:
         return math.inf
     return 10 * math.log10(peak(reference) ** 2 * count / total)

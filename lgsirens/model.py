@@ -9,6 +9,7 @@ one after the other (`row_layout`). A forward pass takes the rows to use, so sel
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -182,7 +183,7 @@ class LocalGlobalSiren(SirenPerPartition):
 
 def _layers(prefix: str, widths: list[int], first: int = 0) -> Layout:
     layout: Layout = []
-    for k, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True), start=first):
+    for k, (fan_in, fan_out) in enumerate(pairwise(widths), start=first):
         layout += [(f"{prefix}_{k}_weight", (fan_out, fan_in)), (f"{prefix}_{k}_bias", (fan_out,))]
     return layout
 

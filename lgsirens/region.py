@@ -4,6 +4,7 @@ A position may be negative after an extension; a negative number never means "fr
 """
 
 import math
+import operator
 import re
 from collections.abc import Iterable, Sequence
 
@@ -11,7 +12,7 @@ from lgsirens.errors import RegionError
 
 Box = tuple[tuple[int, int], ...]
 
-_RANGE = re.compile(r"([+-]?\d+)?:([+-]?\d+)?")
+_RANGE = re.compile(r"([+-]?\d{1,18})?:([+-]?\d{1,18})?")
 
 
 def parse_region(text: str, extent: Box, name: str = "region") -> Box:
@@ -59,16 +60,19 @@ def as_region(region: str | Sequence[slice | tuple[int, int]], extent: Box) -> B
     """A region given as text, slices or pairs, checked against `extent` (raises as `parse_region`)."""
     if isinstance(region, str):
         return parse_region(region, extent)
-    bounds = []
-    for part, (low, high) in zip(region, extent, strict=False):
-        if isinstance(part, slice):
-            if part.step not in (None, 1):
-                raise RegionError(f"region {region!r}: a step is not possible; decode the range and subsample it")
-            start, stop = part.start, part.stop
-        else:
-            start, stop = part
-        bounds.append((low if start is None else int(start), high if stop is None else int(stop)))
-    return check_region(tuple(bounds) + ((0, 0),) * (len(region) - len(bounds)), extent)
+    try:
+        ends = [(part.start, part.stop, part.step) if isinstance(part, slice) else (*part, None) for part in region]
+        if len(ends) != len(extent):
+            raise RegionError(f"region {region!r} has {len(ends)} ranges, the signal has {len(extent)} dimensions")
+        if any(step not in (None, 1) for _, _, step in ends):
+            raise RegionError(f"region {region!r}: a step is not possible; decode the range and subsample it")
+        bounds = tuple(
+            (low if start is None else operator.index(start), high if stop is None else operator.index(stop))
+            for (start, stop, _), (low, high) in zip(ends, extent, strict=True)
+        )
+    except (TypeError, ValueError):
+        raise RegionError(f'region {region!r}: give "start:stop" per dimension, or a slice or pair for each') from None
+    return check_region(bounds, extent)
 
 
 def format_box(box: Box) -> str:

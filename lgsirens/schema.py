@@ -77,7 +77,10 @@ def _convert_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, 
 
 def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            raise ValueError(f"{where} is out of range") from None
     if type(value) is not hint:
         raise ValueError(f"{where} is {value!r}, expected {hint.__name__}")
     if hint is float and not math.isfinite(value):

@@ -52,11 +52,13 @@ KINDS = {
     )
 }
 
-SAMPLE_TYPES = tuple(f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)) + (
-    "float16",
-    "float32",
-    "float64",
+SAMPLE_TYPES = (
+    *("uint8", "uint16", "uint32", "uint64"),
+    *("int8", "int16", "int32", "int64"),
+    *("float16", "float32", "float64"),
 )
+
+LARGEST_VALUE = float(np.finfo(np.float32).max)
 
 # The integer types whose own range is a sensible value range; wider integers rarely use theirs.
 _NARROW_INTEGERS = ("uint8", "int8", "uint16", "int16")
@@ -119,7 +121,7 @@ class Signal:
         if value_range is None:
             value_range = _default_range(values)
         lo, hi = (float(bound) for bound in value_range)
-        if not (lo < hi and max(-lo, hi) <= np.finfo(np.float32).max):
+        if not (lo < hi and max(-lo, hi) <= LARGEST_VALUE):
             raise SignalError(f"value range {lo:g},{hi:g} is empty or no range of float32; give LO,HI with LO < HI")
         return cls(values, kind, (lo, hi), values.dtype.name, sampling_rate)
 
@@ -153,8 +155,11 @@ def to_sample_type(values: Array, dtype: str) -> Array:
     kind = np.dtype(dtype)
     if kind.kind not in "iu":
         return values.astype(kind)
-    limits = np.iinfo(kind)
-    return np.clip(np.rint(values), limits.min, limits.max).astype(kind)
+    limits, rounded = np.iinfo(kind), np.rint(values)
+    # Floats have no number for the highest wide integers, so these are set, not converted.
+    inside = (rounded >= float(limits.min)) & (rounded < float(limits.max) + 1.0)
+    converted = np.where(inside, rounded, 0).astype(kind)
+    return np.where(inside, converted, np.where(rounded < 0, limits.min, limits.max).astype(kind))
 
 
 def _checked_array(values: Array) -> Array:

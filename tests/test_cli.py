@@ -485,6 +485,35 @@ def test_a_full_disk_is_one_line_and_exit_code_1(files, capsys, monkeypatch, wor
     assert sorted(os.listdir()) == before
 
 
+def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(files, capsys, monkeypatch):
+    monkeypatch.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    with monkeypatch.context() as full:
+        _full_disk(full)
+        assert run("encode", "photo.png", "b.safetensors", "--steps", 2, "--quiet") == 1
+    assert "goes on without a checkpoint" in capsys.readouterr().err
+
+
+def test_a_result_that_cannot_be_written_is_not_lost(files, capsys, monkeypatch):
+    monkeypatch.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    real = cli.save
+
+    def full_disk(*arguments):
+        _full_disk(monkeypatch)
+        real(*arguments)
+
+    with monkeypatch.context() as full:
+        full.setattr(cli, "save", full_disk)
+        assert run("encode", "photo.png", "b.safetensors", "--steps", 3, "--quiet") == 1
+    monkeypatch.undo()
+    os.chdir(files)
+    steps = []
+    monkeypatch.setattr(fit, "accumulate_gradients", lambda *arguments: steps.append(1))
+    assert run("encode", "photo.png", "b.safetensors", "--steps", 3, "--quiet", "--resume") == 0
+    assert not steps
+    assert lg.load("b.safetensors").fit.steps == 3
+    assert sorted(os.listdir()) == ["a.safetensors", "b.safetensors", "photo.png"]
+
+
 def test_a_real_full_disk_leaves_the_old_file(files):
     """A limit on file sizes fails a real write in the middle, as a full disk does."""
     script = (

@@ -1,0 +1,138 @@
+import errno
+import os
+import stat
+
+import pytest
+
+from lgsirens.atomic import check_output, replacing
+from lgsirens.errors import LgsirensError, OutputError, RunError
+
+
+def names(folder):
+    return sorted(os.listdir(folder))
+
+
+def test_the_file_appears_whole_and_only_at_the_end(tmp_path):
+    path = tmp_path / "a.bin"
+    with replacing(path) as temporary:
+        assert temporary.parent == tmp_path
+        temporary.write_bytes(b"half")
+        assert not path.exists()
+        temporary.write_bytes(b"whole")
+    assert path.read_bytes() == b"whole"
+    assert names(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tar.gz", ".hidden.tif", "ü b.PNG"])
+def test_the_temporary_name_keeps_the_suffix(tmp_path, name):
+    with replacing(tmp_path / name) as temporary:
+        assert temporary.suffix == (tmp_path / name).suffix
+        assert temporary.name != name
+    assert names(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt(), OutputError("no")])
+def test_a_failing_block_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+
+    def fail():
+        with replacing(path, overwrite=True) as temporary:
+            temporary.write_bytes(b"new")
+            raise error
+
+    with pytest.raises(type(error)) as caught:
+        fail()
+    assert caught.value is error
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.parametrize("function", ["replace", "chmod", "block"])
+def test_an_error_of_the_system_becomes_one_line_that_names_file_and_reason(tmp_path, monkeypatch, function):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def write():
+        with replacing(path, overwrite=True) as temporary:
+            temporary.write_bytes(b"new")
+            if function == "block":
+                full()
+
+    if function != "block":
+        monkeypatch.setattr(os, function, full)
+    with pytest.raises(RunError, match="No space left on device") as caught:
+        write()
+    monkeypatch.undo()
+    assert str(caught.value).startswith(str(path))
+    assert len(str(caught.value).splitlines()) == 1
+    assert caught.value.exit_code == 1
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o027])
+def test_the_file_has_the_permissions_that_the_user_wants(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        with replacing(tmp_path / "a.bin"):
+            pass
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == 0o666 & ~mask
+
+
+def test_an_existing_file_needs_overwrite(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(OutputError, match="exists already.*--overwrite"), replacing(path):
+        pytest.fail("the block must not run")
+    assert path.read_bytes() == b"old"
+    with replacing(path, overwrite=True) as temporary:
+        temporary.write_bytes(b"new")
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_cannot_be_a_file_is_refused_before_any_work(tmp_path, overwrite):
+    for path, message in (
+        (tmp_path / "no" / "a.bin", "does not exist"),
+        (tmp_path, "is a folder"),
+        (str(tmp_path), "is a folder"),
+    ):
+        with pytest.raises(OutputError, match=message) as caught:
+            check_output(path, overwrite)
+        assert str(path) in str(caught.value)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="does not exist"):
+        check_output(tmp_path / "file" / "a.bin", overwrite)
+
+
+def test_a_folder_that_is_not_writable_is_a_failure_at_run_time(tmp_path, monkeypatch):
+    # permissions do not hold root back, so the question is answered here
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(RunError, match="not writable"):
+        check_output(tmp_path / "a.bin")
+
+
+def test_a_path_as_text_comes_back_as_a_path(tmp_path):
+    assert check_output(str(tmp_path / "a.bin")) == tmp_path / "a.bin"
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "n" * 300 + ".png", "a\0b"])
+def test_a_name_that_the_system_does_not_take_is_refused_as_one_of_ours(tmp_path, name):
+    with pytest.raises(LgsirensError), replacing(tmp_path / name):
+        pytest.fail("the block must not run")
+    assert names(tmp_path) == []
+
+
+def test_the_longest_name_that_the_system_takes_is_taken(tmp_path):
+    name = "n" * 251 + ".bin"
+    with replacing(tmp_path / name) as temporary:
+        temporary.write_bytes(b"x")
+    assert names(tmp_path) == [name]

@@ -1,0 +1,160 @@
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lgsirens.schema import from_plain, to_plain
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@dataclass(frozen=True)
+class Inner:
+    width: int
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Outer:
+    number: int
+    real: float
+    text: str
+    flag: bool
+    inner: Inner
+    fixed: tuple[float, float]
+    free: tuple[int, ...]
+    boxes: tuple[tuple[int, int], ...]
+    inners: tuple[Inner, ...]
+    counts: dict[str, int]
+    anything: dict[str, Any]
+    maybe: int | None = None
+    maybe_inner: Inner | None = None
+    maybe_many: tuple[int, ...] | None = None
+    made: tuple[int, ...] = field(default_factory=lambda: (7,))
+
+
+inners = st.builds(Inner, st.integers(), finite)
+outers = st.builds(
+    Outer,
+    number=st.integers(),
+    real=finite,
+    text=st.text(),
+    flag=st.booleans(),
+    inner=inners,
+    fixed=st.tuples(finite, finite),
+    free=st.lists(st.integers()).map(tuple),
+    boxes=st.lists(st.tuples(st.integers(), st.integers()), max_size=3).map(tuple),
+    inners=st.lists(inners, max_size=3).map(tuple),
+    counts=st.dictionaries(st.text(), st.integers(), max_size=3),
+    anything=st.dictionaries(st.text(), st.none() | finite | st.lists(st.text()), max_size=3),
+    maybe=st.none() | st.integers(),
+    maybe_inner=st.none() | inners,
+    maybe_many=st.none() | st.lists(st.integers()).map(tuple),
+    made=st.lists(st.integers()).map(tuple),
+)
+
+GOOD = to_plain(
+    Outer(1, 2.0, "t", True, Inner(3), (0.0, 1.0), (1, 2), ((0, 4),), (Inner(5),), {"a": 1}, {"b": [None]}, 6, Inner(7))
+)
+
+
+@given(outers)
+def test_plain_data_gives_the_dataclass_back(value):
+    plain = to_plain(value)
+    assert from_plain(Outer, plain) == value
+    assert to_plain(from_plain(Outer, plain)) == plain
+
+
+@given(outers)
+def test_plain_data_holds_no_tuple_and_no_dataclass(value):
+    def types_in(data):
+        if isinstance(data, dict):
+            return {dict}.union(*(types_in(item) for item in data.values()))
+        return {type(data)}.union(*(types_in(item) for item in data)) if isinstance(data, list) else {type(data)}
+
+    assert types_in(to_plain(value)) <= {dict, list, int, float, str, bool, type(None)}
+
+
+def test_absent_fields_take_their_defaults():
+    required = {name: GOOD[name] for name in GOOD if name not in ("maybe", "maybe_inner", "maybe_many", "made")}
+    value = from_plain(Outer, required)
+    assert (value.maybe, value.maybe_inner, value.maybe_many, value.made) == (None, None, None, (7,))
+    assert from_plain(Inner, {"width": 1}) == Inner(1, 1.0)
+
+
+@given(st.integers(-(2**53), 2**53))
+def test_an_integer_passes_for_a_float_and_becomes_one(number):
+    value = from_plain(Inner, {"width": 1, "scale": number}).scale
+    assert type(value) is float
+    assert value == number
+
+
+@given(finite)
+def test_no_float_passes_for_an_integer(number):
+    with pytest.raises(ValueError, match="width is .*, expected int"):
+        from_plain(Inner, {"width": number})
+
+
+REFUSED = {
+    "bool for int": ({"number": True}, "number is True, expected int"),
+    "bool for float": ({"real": False}, "real is False, expected float"),
+    "int for bool": ({"flag": 1}, "flag is 1, expected bool"),
+    "int for text": ({"text": 1}, "text is 1, expected str"),
+    "text for int": ({"number": "1"}, "number is '1', expected int"),
+    "text for float": ({"real": "1.0"}, "real is '1.0', expected float"),
+    "whole float for int": ({"number": 3.0}, "number is 3.0, expected int"),
+    "NaN": ({"real": math.nan}, "real is nan, expected a finite number"),
+    "infinity": ({"real": math.inf}, "real is inf, expected a finite number"),
+    "negative infinity in a tuple": ({"fixed": [0, -math.inf]}, "fixed is -inf, expected a finite number"),
+    "integer beyond float64": ({"real": 10**400}, "real"),
+    "None where it may not be": ({"number": None}, "number is None, expected int"),
+    "unknown key": ({"other": 1}, "other is not known; known are number, real"),
+    "unknown key that is a number": ({5: 1}, "5 is not known"),
+    "unknown key inside": ({"inner": {"width": 1, "size": 2}}, "inner.size is not known"),
+    "missing key inside": ({"inner": {"scale": 2.0}}, "inner.width is missing"),
+    "wrong type inside": ({"inner": {"width": "3"}}, "inner.width is '3', expected int"),
+    "wrong type inside a tuple": ({"inners": [{"width": 1}, {"width": 1.0}]}, "width is 1.0, expected int"),
+    "list for a dataclass": ({"inner": [3]}, "expected a mapping"),
+    "None for a dataclass": ({"inner": None}, "expected a mapping"),
+    "text for a tuple": ({"free": "12"}, "free is '12', expected a list"),
+    "number for a tuple": ({"free": 12}, "free is 12, expected a list"),
+    "mapping for a tuple": ({"free": {}}, "expected a list"),
+    "too few entries": ({"fixed": [1.0]}, "fixed has 1 entries, expected 2"),
+    "too many entries": ({"fixed": [1.0, 2.0, 3.0]}, "fixed has 3 entries, expected 2"),
+    "a float in a tuple of integers": ({"free": [1, 2.0]}, "free is 2.0, expected int"),
+    "a wrong entry two levels down": ({"boxes": [[0, 4], [0, None]]}, "boxes is None, expected int"),
+    "a wrong length two levels down": ({"boxes": [[0, 4, 5]]}, "boxes has 3 entries, expected 2"),
+    "list for a mapping": ({"counts": []}, "counts is .*, expected a mapping"),
+    "number as a key": ({"counts": {1: 1}}, "counts is .*, expected a mapping"),
+    "wrong value in a mapping": ({"counts": {"a": "1"}}, "counts.a is '1', expected int"),
+    "number as a key of anything": ({"anything": {1: 1}}, "anything is .*, expected a mapping"),
+    "wrong type where None may be": ({"maybe": "no"}, "maybe is 'no', expected int"),
+    "wrong type inside where None may be": ({"maybe_inner": {"width": None}}, "maybe_inner.width is None"),
+    "wrong entry where None may be": ({"maybe_many": [1, "2"]}, "maybe_many is '2', expected int"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)
+def test_nothing_is_converted_silently(change, message):
+    with pytest.raises(ValueError, match=message):
+        from_plain(Outer, {**GOOD, **change})
+
+
+@pytest.mark.parametrize("name", ["number", "real", "text", "flag", "inner", "fixed", "free", "counts", "anything"])
+def test_a_missing_field_without_default_is_named(name):
+    with pytest.raises(ValueError, match=f"^{name} is missing$"):
+        from_plain(Outer, {key: value for key, value in GOOD.items() if key != name})
+
+
+@pytest.mark.parametrize("data", [None, 3, "text", [1], [("width", 1)]])
+def test_what_is_no_mapping_is_refused(data):
+    with pytest.raises(ValueError, match="expected a mapping"):
+        from_plain(Inner, data)
+
+
+def test_messages_tell_where_they_were_found():
+    with pytest.raises(ValueError, match=r"^model\.width is 1\.5, expected int$"):
+        from_plain(Inner, {"width": 1.5}, "model.")
