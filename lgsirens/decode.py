@@ -120,13 +120,14 @@ def decode(
                 done = _place(results, blocks, call, fine, values)
                 if progress is not None:
                     progress.advance(done)
-    rate = representation.signal.sampling_rate
+    known = representation.signal
     return Signal(
         values,
-        representation.signal.kind,
-        representation.signal.value_range,
-        representation.signal.dtype,
-        None if rate is None else float(rate * scales[0]),
+        known.kind,
+        known.value_range,
+        known.dtype,
+        None if known.sampling_rate is None else Fraction(*known.sampling_rate) * scales[0],
+        None if known.spacing is None else tuple(d / float(s) for d, s in zip(known.spacing, scales, strict=True)),
         mask,
     )
 

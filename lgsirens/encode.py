@@ -293,7 +293,7 @@ def _assemble(
         frame=planned.frame,
         extent=planned.extent,
         window=planned.extent,
-        signal=SignalInfo(signal.kind, signal.channels, signal.value_range, signal.dtype, signal.sampling_rate),
+        signal=_known(signal),
         shared={name: value.detach().cpu() for name, value in model.shared.items()},
         rows=MemoryRows(model.local.detach().cpu()),
         origin="",
@@ -306,6 +306,11 @@ def _assemble(
     reached = psnr(signal, decode(representation, device=device))
     record = replace(record, psnr=round(reached, 4) if math.isfinite(reached) else None)
     return replace(representation, fit=record, origin=content_hash(representation))
+
+
+def _known(signal: Signal) -> SignalInfo:
+    rate = None if signal.sampling_rate is None else signal.sampling_rate.as_integer_ratio()
+    return SignalInfo(signal.kind, signal.channels, signal.value_range, signal.dtype, rate, signal.spacing)
 
 
 def history_entry(action: str, window: Box) -> dict[str, Any]:

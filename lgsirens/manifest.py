@@ -80,7 +80,9 @@ def check_manifest(manifest: Manifest) -> None:
     lowest, highest = signal.value_range
     _require(-LARGEST_VALUE <= lowest < highest <= LARGEST_VALUE, f"value range {signal.value_range} is out of range")
     _require(signal.dtype in SAMPLE_TYPES, f"sample type {signal.dtype!r} is unknown")
-    _require(signal.sampling_rate is None or signal.sampling_rate > 0, "the sampling rate is not positive")
+    _require(all(n > 0 for n in signal.sampling_rate or ()), "the sampling rate is not positive")
+    spacing = signal.spacing or (1.0,) * kind.dimensions
+    _require(len(spacing) == kind.dimensions and min(spacing) > 0, "the spacing is not positive in each dimension")
     _require(1 <= manifest.partitions <= _LARGEST_COUNT, f"{manifest.partitions} partitions are out of range")
     _require(model.mode != "mlp" or manifest.partitions == 1, "mode mlp has exactly one partition")
     _check_boxes(manifest)

@@ -42,13 +42,17 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class SignalInfo:
-    """What is known of the encoded signal, to give it back as it came (see `Signal` for the fields)."""
+    """What is known of the encoded signal, to give it back as it came.
+
+    The fields are those of `Signal`, but the sampling rate is a numerator and a denominator.
+    """
 
     kind: str
     channels: int
     value_range: tuple[float, float]
     dtype: str
-    sampling_rate: float | None = None
+    sampling_rate: tuple[int, int] | None = None
+    spacing: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)

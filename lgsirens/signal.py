@@ -5,6 +5,7 @@ It is the only table of kinds: other modules read its columns and never ask whic
 """
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ class Kind:
         samples_per_partition: default number of samples in a partition.
         parameters_per_sample: default parameter budget, in parameters for each sample position.
         psnr_peak: peak of PSNR and SSIM as a fraction of the value range (audio: 1.0 on a signal in [-1, 1]).
+        symmetric: the default value range is -peak to peak, whatever the sample type.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Kind:
     samples_per_partition: int
     parameters_per_sample: float
     psnr_peak: float
+    symmetric: bool = False
 
     @property
     def dimensions(self) -> int:
@@ -46,7 +49,7 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("image", ("row", "column"), 4, 1.0, 32 * 32, 0.75, 1.0),
-        Kind("audio", ("sample",), 64, 100.0, 10_000, 0.65, 0.5),
+        Kind("audio", ("sample",), 64, 100.0, 10_000, 0.65, 0.5, symmetric=True),
         Kind("video", ("frame", "row", "column"), 4, 1.0, 16_000, 0.075, 1.0),
         Kind("volume", ("slice", "row", "column"), 4, 1.0, 16_000, 0.075, 1.0),
     )
@@ -54,7 +57,7 @@ KINDS = {
 
 SAMPLE_TYPES = (
     *("uint8", "uint16", "uint32", "uint64"),
-    *("int8", "int16", "int32", "int64"),
+    *("int8", "int16", "int24", "int32", "int64"),
     *("float16", "float32", "float64"),
 )
 
@@ -73,8 +76,9 @@ class Signal:
             after reading, float32 after decoding.
         kind: a key of `KINDS`.
         value_range: lowest and highest possible value; mapped to [-1, 1] for the network.
-        dtype: sample type that the signal has in a file ("uint8", "uint16", "float32", ...).
-        sampling_rate: samples per second along the first axis, where the signal has one.
+        dtype: sample type that the signal has in a file ("uint8", "int24", "float32", ...).
+        sampling_rate: samples (frames) per second along the first axis, exactly, where the signal has one.
+        spacing: distance of samples along each axis, in the file's unit of length, where the file says so.
         mask: `[*shape]` bool, true where a partition is present; None if all are.
     """
 
@@ -82,7 +86,8 @@ class Signal:
     kind: str
     value_range: tuple[float, float]
     dtype: str
-    sampling_rate: float | None = None
+    sampling_rate: Fraction | None = None
+    spacing: tuple[float, ...] | None = None
     mask: NDArray[np.bool_] | None = None
 
     @classmethod
@@ -91,7 +96,8 @@ class Signal:
         values: Array,
         kind: str | None = None,
         value_range: tuple[float, float] | None = None,
-        sampling_rate: float | None = None,
+        sampling_rate: Fraction | int | None = None,
+        dtype: str | None = None,
     ) -> "Signal":
         """Make a signal from an array, with or without a channel axis.
 
@@ -100,9 +106,10 @@ class Signal:
                 `[T, H, W, C]`; integers, booleans or floats.
             kind: settled by the rank when None: 1 audio, 2 image, 3 image if the last axis is at most 4 and a
                 volume otherwise, 4 video.
-            value_range: lowest and highest value. Default: that of the integer type up to 16 bits; [0, 1] for
-                floats that fit it; else minimum to maximum.
+            value_range: lowest and highest value. Default: -peak to peak for audio; that of the integer type
+                up to 16 bits; [0, 1] for floats that fit it; else minimum to maximum.
             sampling_rate: samples per second along the first axis.
+            dtype: sample type in the file, if it is not that of the array (24-bit sound in an array of int32).
 
         Raises:
             SignalError: wrong type, rank or number of channels, no samples, NaN or infinite samples, an empty
@@ -119,11 +126,12 @@ class Signal:
                 f"{channels}; name another kind or select channels"
             )
         if value_range is None:
-            value_range = _default_range(values)
+            value_range = _symmetric_range(values) if KINDS[kind].symmetric else _default_range(values)
         lo, hi = (float(bound) for bound in value_range)
         if not (lo < hi and max(-lo, hi) <= LARGEST_VALUE):
             raise SignalError(f"value range {lo:g},{hi:g} is empty or no range of float32; give LO,HI with LO < HI")
-        return cls(values, kind, (lo, hi), values.dtype.name, sampling_rate)
+        rate = None if sampling_rate is None else Fraction(sampling_rate)
+        return cls(values, kind, (lo, hi), dtype or values.dtype.name, rate)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -141,25 +149,28 @@ class Signal:
 
     def with_range(self, value_range: tuple[float, float]) -> "Signal":
         """The same samples with another value range (raises SignalError as `from_array`)."""
-        checked = Signal.from_array(self.values, self.kind, value_range, self.sampling_rate)
-        return replace(checked, dtype=self.dtype, mask=self.mask)
+        checked = Signal.from_array(self.values, self.kind, value_range)
+        return replace(self, value_range=checked.value_range)
 
 
 def to_sample_type(values: Array, dtype: str) -> Array:
     """Convert values to the sample type of a file: integers by rounding half to even, clipped to the type.
 
+    24-bit integers come in an array of int32.
+
     Args:
         values: any shape, float.
         dtype: NumPy name of a sample type.
     """
-    kind = np.dtype(dtype)
-    if kind.kind not in "iu":
-        return values.astype(kind)
-    limits, rounded = np.iinfo(kind), np.rint(values)
+    stored = np.dtype("int32" if dtype == "int24" else dtype)
+    if stored.kind not in "iu":
+        return values.astype(stored)
+    lowest, highest = (-(1 << 23), (1 << 23) - 1) if dtype == "int24" else (np.iinfo(stored).min, np.iinfo(stored).max)
+    rounded = np.rint(values)
     # Floats have no number for the highest wide integers, so these are set, not converted.
-    inside = (rounded >= float(limits.min)) & (rounded < float(limits.max) + 1.0)
-    converted = np.where(inside, rounded, 0).astype(kind)
-    return np.where(inside, converted, np.where(rounded < 0, limits.min, limits.max).astype(kind))
+    inside = (rounded >= float(lowest)) & (rounded < float(highest) + 1.0)
+    converted = np.where(inside, rounded, 0).astype(stored)
+    return np.where(inside, converted, np.where(rounded < 0, lowest, highest).astype(stored))
 
 
 def _checked_array(values: Array) -> Array:
@@ -193,6 +204,11 @@ def _settle_kind(values: Array, kind: str | None) -> str:
             "name another kind or reshape it"
         )
     return kind
+
+
+def _symmetric_range(values: Array) -> tuple[float, float]:
+    peak = max(abs(float(values.max())), abs(float(values.min())))
+    return (-peak, peak) if peak > 0 else (-1.0, 1.0)
 
 
 def _default_range(values: Array) -> tuple[float, float]:

@@ -31,7 +31,7 @@ def representation(
     kind: str | None = None,
     value_range: tuple[float, float] = (0.0, 255.0),
     dtype: str = "uint8",
-    sampling_rate: float | None = None,
+    sampling_rate: tuple[int, int] | None = None,
     local_scale: float | None = None,
     local_width: int = 4,
     global_width: int = 5,

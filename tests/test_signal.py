@@ -1,4 +1,5 @@
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from lgsirens.errors import SignalError
 from lgsirens.signal import KINDS, SAMPLE_TYPES, Signal, to_sample_type
 
 shapes = hnp.array_shapes(min_dims=1, max_dims=4, max_side=6).filter(lambda shape: len(shape) < 4 or shape[-1] <= 4)
+grids = hnp.array_shapes(min_dims=2, max_dims=3, min_side=1, max_side=4)  # no audio
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,7 @@ def test_a_named_kind_takes_its_rank_with_and_without_channels(name, channels, b
     assert signal.present.all()
 
 
-@given(hnp.arrays(st.sampled_from([np.uint8, np.int8, np.uint16, np.int16]), shapes))
+@given(hnp.arrays(st.sampled_from([np.uint8, np.int8, np.uint16, np.int16]), grids))
 def test_the_range_of_narrow_integers_is_that_of_their_type(values):
     limits = np.iinfo(values.dtype)
     signal = Signal.from_array(values)
@@ -51,12 +53,12 @@ def test_the_range_of_narrow_integers_is_that_of_their_type(values):
     assert signal.dtype == signal.values.dtype.name == values.dtype.name
 
 
-@given(hnp.arrays(st.sampled_from([np.float16, np.float32, np.float64]), shapes, elements=st.floats(0, 1, width=16)))
+@given(hnp.arrays(st.sampled_from([np.float16, np.float32, np.float64]), grids, elements=st.floats(0, 1, width=16)))
 def test_the_range_of_floats_that_fit_it_is_0_to_1(values):
     assert Signal.from_array(values).value_range == (0.0, 1.0)
 
 
-@given(hnp.arrays(np.float32, shapes, elements=st.floats(-(2.0**100), 2.0**100, width=32)))
+@given(hnp.arrays(np.float32, grids, elements=st.floats(-(2.0**100), 2.0**100, width=32)))
 def test_the_range_of_other_floats_holds_them_and_is_not_empty(values):
     low, high = Signal.from_array(values).value_range
     assert low < high
@@ -64,6 +66,15 @@ def test_the_range_of_other_floats_holds_them_and_is_not_empty(values):
     assert values.max() <= high
     if values.min() != values.max() and not (values.min() >= 0 and values.max() <= 1):
         assert (low, high) == (values.min(), values.max())
+
+
+@given(
+    hnp.arrays(st.sampled_from([np.int16, np.float32]), st.integers(1, 50), elements=st.integers(-(2**15), 2**15 - 1))
+)
+def test_the_range_of_audio_is_minus_peak_to_peak(values):
+    low, high = Signal.from_array(values).value_range
+    assert high == (np.abs(values.astype(float)).max() or 1.0)
+    assert low == -high
 
 
 def test_a_given_range_overrides_and_is_kept_as_floats():
@@ -132,7 +143,7 @@ def test_wide_integers_are_taken_with_a_range(dtype):
 
 def test_another_range_leaves_all_else():
     mask = np.array([[True, False]])
-    signal = Signal(np.zeros((1, 2, 3), np.float32), "image", (0.0, 255.0), "uint8", 25.0, mask)
+    signal = Signal(np.zeros((1, 2, 3), np.float32), "image", (0.0, 255.0), "uint8", Fraction(25), None, mask)
     other = signal.with_range((-1, 1))
     assert other.value_range == (-1.0, 1.0)
     assert (other.dtype, other.kind, other.sampling_rate) == ("uint8", "image", 25.0)
@@ -163,9 +174,9 @@ def test_halves_go_to_the_even_neighbour(number, dtype, source):
 @pytest.mark.parametrize("source", [np.float32, np.float64])
 @pytest.mark.parametrize("dtype", [name for name in SAMPLE_TYPES if "int" in name])
 def test_values_beyond_an_integer_type_are_clipped_to_it(dtype, source):
-    limits = np.iinfo(dtype)
-    values = np.array([-1e30, float(limits.min) - 1, float(limits.max) + 1, 1e30], source)
-    assert to_sample_type(values, dtype).tolist() == [limits.min, limits.min, limits.max, limits.max]
+    lowest, highest = (-(1 << 23), (1 << 23) - 1) if dtype == "int24" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    values = np.array([-1e30, float(lowest) - 1, float(highest) + 1, 1e30], source)
+    assert to_sample_type(values, dtype).tolist() == [lowest, lowest, highest, highest]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
