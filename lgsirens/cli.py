@@ -307,6 +307,7 @@ def _add_encode(parser: argparse.ArgumentParser) -> None:
     add("--global_width", type=_int, metavar="G", help="and of the shared one")
     add("--agg_type", help="fc (default) or fc_and_add: how local and global features meet")
     add("--overlaps", type=_ints, help="halo per dimension, in samples (default 0)")
+    add("--sample_frac", type=_float, metavar="F", help="fraction of the samples drawn in each step (default: all)")
     add("--local_scale", type=_float, metavar="S", help="local coordinates for local networks, in half tiles times S")
     add("--steps", type=_int, help=f"optimiser steps (default {EncodeConfig.steps})")
     add("--target_psnr", type=_float, metavar="DB", help="stop as soon as this PSNR is reached")

@@ -126,7 +126,7 @@ def decode(
         known.kind,
         known.value_range,
         known.dtype,
-        None if known.sampling_rate is None else Fraction(*known.sampling_rate) * scales[0],
+        None if known.rate is None else known.rate * scales[0],
         None if known.spacing is None else tuple(d / float(s) for d, s in zip(known.spacing, scales, strict=True)),
         mask,
     )
@@ -196,7 +196,7 @@ def _requested_box(representation: Representation, region: Region | None, full: 
         return representation.extent if full else representation.window
     if full:
         raise RegionError("a region and --full exclude each other; give one of them")
-    return as_region(region, representation.extent)
+    return as_region(region, representation.extent, representation.signal.rate)
 
 
 def _requested_scale(box: Box, scale: Scale, size: Sequence[int] | None) -> tuple[Fraction, ...]:

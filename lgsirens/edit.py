@@ -38,7 +38,7 @@ def crop(
     if [bool(regions), keep_partitions is not None, drop_partitions is not None].count(True) != 1:
         raise RegionError("crop takes exactly one of --region, --keep_partitions and --drop_partitions")
     lattice = representation.lattice
-    boxes = [as_region(region, representation.extent) for region in regions]
+    boxes = [as_region(region, representation.extent, representation.signal.rate) for region in regions]
     if boxes:
         places = np.unique(np.concatenate([lattice.meeting(box) for box in boxes]))
     elif keep_partitions is not None:
@@ -73,7 +73,7 @@ def _boxes_after(representation: Representation, kept: Lattice, regions: list[Bo
 
 def _kept(lattice: Lattice, ranges: str) -> NDArray[np.int64]:
     low, high = lattice.ids.min(axis=0), lattice.ids.max(axis=0) + 1
-    box = parse_region(ranges, tuple((int(a), int(b)) for a, b in zip(low, high, strict=True)), "partitions")
+    box = parse_region(ranges, tuple((int(a), int(b)) for a, b in zip(low, high, strict=True)), name="partitions")
     inside = np.ones(len(lattice), dtype=bool)
     for axis, (start, stop) in enumerate(box):
         inside &= (lattice.ids[:, axis] >= start) & (lattice.ids[:, axis] < stop)

@@ -17,7 +17,7 @@ from lgsirens.decode import decode
 from lgsirens.errors import ConfigError
 from lgsirens.fileformat import content_hash, sizes
 from lgsirens.fit import Checkpoint, FitState, StopRule, accumulate_gradients, fit
-from lgsirens.lattice import Frame, Lattice
+from lgsirens.lattice import LONGEST_FRAME, Frame, Lattice
 from lgsirens.memory import DEFAULT_LIMIT, training_bytes, training_samples
 from lgsirens.metrics import psnr
 from lgsirens.model import AGGREGATIONS, MODES, ModelConfig, SirenPerPartition, build_model
@@ -25,7 +25,7 @@ from lgsirens.optimizers import build_optimizer
 from lgsirens.region import Box, box_of_shape
 from lgsirens.representation import FitRecord, MemoryRows, Representation, SignalInfo
 from lgsirens.runlog import Progress, note
-from lgsirens.sampling import AllSamples
+from lgsirens.sampling import AllSamples, RandomSamples, Samples
 from lgsirens.schema import from_plain, to_plain
 from lgsirens.signal import KINDS, Signal
 from lgsirens.version import __version__
@@ -46,6 +46,7 @@ class EncodeConfig:
         global_width: G.
         agg_type: "fc" or "fc_and_add", how local and global features meet.
         overlaps: halo along each dimension, in samples.
+        sample_frac: fraction of the samples that a step draws, with replacement; None: every sample in every step.
         local_scale: None: local networks see the signal's coordinates (the paper); else their own, in half tiles
             times this.
         steps: optimiser steps.
@@ -62,6 +63,7 @@ class EncodeConfig:
     global_width: int | None = None
     agg_type: str = "fc"
     overlaps: tuple[int, ...] | None = None
+    sample_frac: float | None = None
     local_scale: float | None = None
     steps: int = 500
     target_psnr: float | None = None
@@ -92,6 +94,9 @@ class EncodeConfig:
         for name in ("parameters", "local_width", "global_width", "steps", "target_psnr", "lr", "local_scale"):
             value = getattr(self, name)
             _require(value is None or (math.isfinite(value) and value > 0), f"{name} {value} must be above 0")
+        _require(
+            self.sample_frac is None or 0 < self.sample_frac <= 1, f"sample_frac {self.sample_frac}: above 0, at most 1"
+        )
         _require(0 <= self.seed < 1 << 63, f"seed {self.seed} must be from 0 to 2^63 - 1")
         for name in ("partitions", "partition_size"):
             _require(
@@ -133,7 +138,9 @@ def plan(signal: Signal, config: EncodeConfig) -> Plan:
     kind = KINDS[signal.kind]
     for name in ("partitions", "partition_size", "overlaps"):
         given = getattr(config, name)
-        if given is not None and len(given) != kind.dimensions:
+        if kind.dimensions == 1 and given is not None and len(given) == 3 and given[::2] == (1, 1):
+            config = replace(config, **{name: given[1:2]})  # as the published commands write it for audio
+        elif given is not None and len(given) != kind.dimensions:
             raise ConfigError(
                 f"{name} {_commas(given)}: {signal.kind} has {kind.dimensions} dimensions ({', '.join(kind.axes)}), "
                 f"got {len(given)} numbers"
@@ -150,6 +157,7 @@ def plan(signal: Signal, config: EncodeConfig) -> Plan:
         model = widths_for_budget(empty, len(lattice), config.parameters)
     else:
         model = default_widths(empty, len(lattice), math.prod(signal.shape), kind.parameters_per_sample)
+    config = replace(config, local_scale=_local_scale(signal, config, lattice.tile))
     frame = Frame(signal.shape, kind.frame_scale, config.local_scale)
     resolved = replace(
         config,
@@ -273,13 +281,32 @@ def _tile(signal: Signal, config: EncodeConfig) -> tuple[int, ...]:
     return tile
 
 
+def _local_scale(signal: Signal, config: EncodeConfig, tile: tuple[int, ...]) -> float | None:
+    """The local scale asked for; where float32 cannot tell the samples of a long axis apart, the one that gives local
+    networks coordinates of their own tile at the frame's step."""
+    longest = max(signal.shape)
+    if config.local_scale is not None or longest <= LONGEST_FRAME:
+        return config.local_scale
+    if config.mode == "mlp":
+        note("mode mlp: float32 cannot tell all of %d samples along one axis apart; modes lg and lc can", longest)
+        return None
+    note("local networks see their own tile's coordinates, because float32 cannot tell %d samples apart", longest)
+    step = 2 * KINDS[signal.kind].frame_scale / (LONGEST_FRAME - 1)
+    return step * tile[signal.shape.index(longest)] / 2
+
+
 def _prepare(
     signal: Signal, planned: Plan, device: torch.device, max_memory: int
-) -> tuple[SirenPerPartition, AllSamples, torch.Generator]:
-    generator = torch.Generator().manual_seed(planned.config.seed)
-    model = build_model(planned.model, len(planned.lattice), generator).to(device)
+) -> tuple[SirenPerPartition, Samples, torch.Generator]:
+    """Model, samples and the generator of draws. Weights are drawn on the CPU: one seed, one start on any device."""
+    config = planned.config
+    model = build_model(planned.model, len(planned.lattice), torch.Generator().manual_seed(config.seed)).to(device)
+    generator = torch.Generator(device).manual_seed(config.seed)
     per_block = training_samples(planned.model, device.type != "cpu", max_memory)
-    return model, AllSamples(signal, planned.lattice, planned.frame, per_block, device), generator
+    common = (signal, planned.lattice, planned.frame, per_block, device)
+    if config.sample_frac is None:
+        return model, AllSamples(*common), generator
+    return model, RandomSamples(*common, config.sample_frac, generator), generator
 
 
 def _assemble(

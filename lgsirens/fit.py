@@ -20,7 +20,7 @@ from lgsirens.errors import FileFormatError, OutputError, RunError
 from lgsirens.model import SirenPerPartition
 from lgsirens.optimizers import build_optimizer, learning_rate
 from lgsirens.runlog import Progress, note
-from lgsirens.sampling import AllSamples
+from lgsirens.sampling import Samples
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
@@ -61,7 +61,7 @@ class FitState:
 
 def fit(
     model: SirenPerPartition,
-    samples: AllSamples,
+    samples: Samples,
     rule: StopRule,
     lr: float | None,
     psnr_peak: float,
@@ -110,6 +110,8 @@ def fit(
             if checkpoint is not None and (time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS or state.stopped):
                 _save_checkpoint(checkpoint, model, optimizer, generator, state)
                 saved = time.monotonic()
+    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+        raise RunError(f"the fit diverged at step {state.step}: its weights are not finite; lower --lr")
     if checkpoint is not None and checkpoint.path.exists() and not state.stopped:
         # The result may yet fail to be written; what was computed is then not lost.
         _save_checkpoint(checkpoint, model, optimizer, generator, state)
@@ -117,8 +119,8 @@ def fit(
     return state
 
 
-def accumulate_gradients(model: SirenPerPartition, samples: AllSamples) -> float:
-    """Set the gradient of every parameter; returns the loss, the mean squared error over all samples and channels.
+def accumulate_gradients(model: SirenPerPartition, samples: Samples) -> float:
+    """Set the gradient of every parameter; returns the loss, the mean squared error over the samples of one draw.
 
     Blocks are differentiated one after the other, so that the working memory is that of one block; a block's rows
     are the only rows that it touches.
@@ -128,12 +130,13 @@ def accumulate_gradients(model: SirenPerPartition, samples: AllSamples) -> float
     rows_gradient = model.local.grad
     assert rows_gradient is not None
     total = torch.zeros((), dtype=torch.float64, device=model.local.device)
-    for block in samples.blocks():
+    draw = samples.draw()
+    for block in draw.blocks:
         rows = model.local.detach()[block.rows].requires_grad_()
         error = model(block.x, rows, block.x_local) - block.target
         if block.weight is not None:
             error = error * block.weight
-        loss = error.square().sum() / samples.count
+        loss = error.square().sum() / draw.count
         loss.backward()
         assert rows.grad is not None
         rows_gradient[block.rows] += rows.grad

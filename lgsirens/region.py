@@ -7,20 +7,25 @@ import math
 import operator
 import re
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 
 from lgsirens.errors import RegionError
 
 Box = tuple[tuple[int, int], ...]
 
+_TIME = re.compile(r"([+-]?\d{1,18}(?:\.\d{1,18})?)s(?![\w.])")
 _RANGE = re.compile(r"([+-]?\d{1,18})?:([+-]?\d{1,18})?")
 
 
-def parse_region(text: str, extent: Box, name: str = "region") -> Box:
+def parse_region(text: str, extent: Box, rate: Fraction | None = None, name: str = "region") -> Box:
     """Read a region such as `"100:300, 50:"`: `start:stop` per dimension, rows first.
+
+    Along the first dimension an end may be a time, such as `1.5s`, if there is a sampling rate.
 
     Args:
         text: one range per dimension; an empty end means the border of `extent`.
         extent: the box that the region must lie in.
+        rate: samples per second along the first dimension.
         name: what the ranges are, for messages.
 
     Raises:
@@ -33,13 +38,21 @@ def parse_region(text: str, extent: Box, name: str = "region") -> Box:
             f"give start:stop for each, within {format_box(extent)}"
         )
     bounds = []
-    for part, (low, high) in zip(parts, extent, strict=True):
+    for axis, (part, (low, high)) in enumerate(zip(parts, extent, strict=True)):
+        if "s" in part and axis == 0:
+            part = _times_to_positions(part, rate, text)
         match = _RANGE.fullmatch(part)
         if match is None:
             raise RegionError(f"{name} {text!r}: {part!r} is not start:stop with whole numbers, such as 100:300")
         start, stop = match.groups()
         bounds.append((low if start is None else int(start), high if stop is None else int(stop)))
     return check_region(tuple(bounds), extent, name)
+
+
+def _times_to_positions(part: str, rate: Fraction | None, text: str) -> str:
+    if rate is None:
+        raise RegionError(f"region {text!r}: times need a sampling rate, this signal has none; give sample numbers")
+    return _TIME.sub(lambda time: str(round(Fraction(time.group(1)) * rate)), part)
 
 
 def check_region(region: Box, extent: Box, name: str = "region") -> Box:
@@ -56,10 +69,10 @@ def check_region(region: Box, extent: Box, name: str = "region") -> Box:
     return region
 
 
-def as_region(region: str | Sequence[slice | tuple[int, int]], extent: Box) -> Box:
+def as_region(region: str | Sequence[slice | tuple[int, int]], extent: Box, rate: Fraction | None = None) -> Box:
     """A region given as text, slices or pairs, checked against `extent` (raises as `parse_region`)."""
     if isinstance(region, str):
-        return parse_region(region, extent)
+        return parse_region(region, extent, rate)
     try:
         ends = [(part.start, part.stop, part.step) if isinstance(part, slice) else (*part, None) for part in region]
         if len(ends) != len(extent):

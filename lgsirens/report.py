@@ -38,7 +38,7 @@ def describe(representation: Representation) -> dict[str, Any]:
         "channels": signal.channels,
         "sample_type": signal.dtype,
         "value_range": list(signal.value_range),
-        "sampling_rate": None if signal.sampling_rate is None else signal.sampling_rate[0] / signal.sampling_rate[1],
+        "sampling_rate": None if signal.rate is None else float(signal.rate),
         "mode": model.mode,
         "local_width": model.local_width,
         "global_width": model.global_width,

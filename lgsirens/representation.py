@@ -2,6 +2,7 @@
 
 import zlib
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
@@ -53,6 +54,11 @@ class SignalInfo:
     dtype: str
     sampling_rate: tuple[int, int] | None = None
     spacing: tuple[float, ...] | None = None
+
+    @property
+    def rate(self) -> Fraction | None:
+        """Samples per second along the first axis."""
+        return None if self.sampling_rate is None else Fraction(*self.sampling_rate)
 
 
 @dataclass(frozen=True)

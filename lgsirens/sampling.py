@@ -4,9 +4,11 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lgsirens.lattice import Frame, Lattice, axis_coordinates, block_shape, mesh, split
@@ -33,6 +35,22 @@ class Block:
     weight: Tensor | None
 
 
+@dataclass(frozen=True)
+class Draw:
+    """What one step sees: blocks, and how many numbers (samples times channels) they hold that count."""
+
+    count: int
+    blocks: Iterator[Block]
+
+
+class Samples(Protocol):
+    """A source of steps."""
+
+    def draw(self) -> Draw:
+        """The samples of the next step."""
+        ...
+
+
 class AllSamples:
     """Every sample in every step (the published recipe for images and audio).
 
@@ -52,18 +70,18 @@ class AllSamples:
         self._sizes = tuple(window.shape[1] for window in windows)
         shape = (len(lattice), *self._sizes)
         samples, mask = split(signal.values, lattice, extent)
-        self.count = int(mask.sum()) * signal.channels
+        self._count = int(mask.sum()) * signal.channels
         self._samples = torch.from_numpy(samples.reshape(*shape, signal.channels)).to(device)
         self._mask = None if mask.all() else torch.from_numpy(mask.reshape(shape)).to(device)
-        shared, local = axis_coordinates(frame, lattice, np.arange(len(lattice)), windows)
-        self._shared = [axis.to(device) for axis in shared]
-        self._local = None if local is None else [axis.to(device) for axis in local]
+        self._coordinates = _WindowCoordinates(frame, lattice, windows, device)
         self._range = signal.value_range
         self._shape = block_shape(self._sizes, samples_per_block)
         self._rows = max(1, samples_per_block // math.prod(self._shape))
 
-    def blocks(self) -> Iterator[Block]:
-        """All samples, each once."""
+    def draw(self) -> Draw:
+        return Draw(self._count, self._blocks())
+
+    def _blocks(self) -> Iterator[Block]:
         corners = [range(0, size, step) for size, step in zip(self._sizes, self._shape, strict=True)]
         for start in range(0, len(self._samples), self._rows):
             rows = slice(start, min(start + self._rows, len(self._samples)))
@@ -71,17 +89,105 @@ class AllSamples:
                 yield self._block(rows, tuple(slice(c, c + n) for c, n in zip(corner, self._shape, strict=True)))
 
     def _block(self, rows: slice, box: tuple[slice, ...]) -> Block:
-        def coordinates(axes: list[Tensor]) -> Tensor:
+        samples = self._samples[(rows, *box)]
+        weight = None if self._mask is None else self._mask[(rows, *box)].reshape(len(samples), -1, 1).float()
+        x, x_local = self._coordinates.of_box(rows, box)
+        target = to_network(samples.reshape(len(samples), -1, samples.shape[-1]), self._range)
+        return Block(rows, x, x_local, target, weight)
+
+
+class RandomSamples:
+    """In each step `int(fraction * samples / P)` samples of each partition's window, drawn with replacement (the
+    published recipe for video). Nothing but the signal itself is kept, so memory follows the fraction.
+
+    Args:
+        signal, lattice, frame, samples_per_block, device: as for `AllSamples`.
+        fraction: of the signal's samples, above 0 and at most 1.
+        generator: on the device.
+    """
+
+    def __init__(
+        self,
+        signal: Signal,
+        lattice: Lattice,
+        frame: Frame,
+        samples_per_block: int,
+        device: torch.device,
+        fraction: float,
+        generator: torch.Generator,
+    ) -> None:
+        extent = box_of_shape(signal.shape)
+        windows = lattice.windows(extent)
+        self._sizes = tuple(window.shape[1] for window in windows)
+        self._values = torch.from_numpy(signal.values.reshape(-1, signal.channels)).to(device)
+        self._shape, self._range = signal.shape, signal.value_range
+        self._windows = [torch.from_numpy(window).to(device) for window in windows]
+        self._coordinates = _WindowCoordinates(frame, lattice, windows, device)
+        self._each = max(1, int(fraction * math.prod(signal.shape) / len(lattice)))
+        self._columns = min(self._each, samples_per_block)
+        self._rows = max(1, samples_per_block // self._columns)
+        self._generator = generator
+
+    def draw(self) -> Draw:
+        size, device = (len(self._windows[0]), self._each), self._values.device
+        picks = torch.randint(math.prod(self._sizes), size, generator=self._generator, device=device)
+        places = self._unravel(picks)
+        inside = torch.ones(size, dtype=torch.bool, device=device)
+        for place, window, length in zip(places, self._windows, self._shape, strict=True):
+            inside &= window.gather(1, place) < length  # a window of the first signal never begins before it
+        return Draw(max(1, int(inside.sum())) * self._values.shape[1], self._blocks(places, inside))
+
+    def _blocks(self, places: list[Tensor], inside: Tensor) -> Iterator[Block]:
+        whole = bool(inside.all())
+        for start in range(0, len(inside), self._rows):
+            rows = slice(start, min(start + self._rows, len(inside)))
+            for column in range(0, self._each, self._columns):
+                part = (rows, slice(column, column + self._columns))
+                weight = None if whole else inside[part][..., None].float()
+                yield self._block(rows, [place[part] for place in places], weight)
+
+    def _block(self, rows: slice, places: list[Tensor], weight: Tensor | None) -> Block:
+        flat = torch.zeros_like(places[0])
+        for place, window, length in zip(places, self._windows, self._shape, strict=True):
+            flat = flat * length + window[rows].gather(1, place).clamp(max=length - 1)
+        x, x_local = self._coordinates.of_places(rows, places)
+        return Block(rows, x, x_local, to_network(self._values[flat], self._range), weight)
+
+    def _unravel(self, picks: Tensor) -> list[Tensor]:
+        """Numbers of samples in a window to their places along each axis."""
+        places = []
+        for size in reversed(self._sizes):
+            places.append(picks % size)
+            picks = picks // size
+        return places[::-1]
+
+
+def to_network(samples: Tensor, value_range: tuple[float, float]) -> Tensor:
+    """Samples of any type to float32, the value range to [-1, 1]."""
+    lowest, highest = value_range
+    return (samples.float() - lowest) * (2 / (highest - lowest)) - 1
+
+
+class _WindowCoordinates:
+    """Network coordinates of the samples of each partition's window, kept per axis `[P, W_d]`."""
+
+    def __init__(self, frame: Frame, lattice: Lattice, windows: list[NDArray[np.int64]], device: torch.device) -> None:
+        shared, local = axis_coordinates(frame, lattice, np.arange(len(lattice)), windows)
+        self._shared = [axis.to(device) for axis in shared]
+        self._local = None if local is None else [axis.to(device) for axis in local]
+
+    def of_box(self, rows: slice, box: tuple[slice, ...]) -> tuple[Tensor, Tensor | None]:
+        """`[B, N, D]` of a box of each window: the signal's coordinates, and the local ones."""
+
+        def combine(axes: list[Tensor]) -> Tensor:
             return mesh([axis[rows, part] for axis, part in zip(axes, box, strict=True)])
 
-        lowest, highest = self._range
-        samples = self._samples[(rows, *box)]
-        target = samples.reshape(len(samples), -1, samples.shape[-1]).float()
-        weight = None if self._mask is None else self._mask[(rows, *box)].reshape(len(samples), -1, 1).float()
-        return Block(
-            rows,
-            coordinates(self._shared),
-            None if self._local is None else coordinates(self._local),
-            (target - lowest) * (2 / (highest - lowest)) - 1,
-            weight,
-        )
+        return combine(self._shared), None if self._local is None else combine(self._local)
+
+    def of_places(self, rows: slice, places: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """`[B, N, D]` of single samples, given by their places `[B, N]` along each axis of the window."""
+
+        def combine(axes: list[Tensor]) -> Tensor:
+            return torch.stack([axis[rows].gather(1, at) for axis, at in zip(axes, places, strict=True)], dim=1).mT
+
+        return combine(self._shared), None if self._local is None else combine(self._local)

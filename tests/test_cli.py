@@ -535,6 +535,12 @@ def test_a_diverging_fit_is_one_line_and_exit_code_1(files, capsys):
     assert not Path("b.safetensors").exists()
 
 
+def test_a_fit_whose_last_step_diverges_is_no_result(files, capsys):
+    assert run("encode", "photo.png", "b.safetensors", "--steps", 1, "--lr", "1e38", "--quiet") == 1
+    _assert_one_line(capsys, "--lr")
+    assert not Path("b.safetensors").exists()
+
+
 def test_help_and_version_exit_with_0(capsys):
     for words in (["--version"], ["--help"], ["encode", "--help"], ["crop", "--help"]):
         with pytest.raises(SystemExit) as stop:

@@ -316,6 +316,10 @@ def test_a_run_that_was_killed_and_resumed_ends_in_the_same_file(tmp_path, monke
     assert sorted(os.listdir(tmp_path)) == ["resumed.safetensors", "state.safetensors", "whole.safetensors"]
 
 
+def in_double(block):
+    return replace(block, **{name: getattr(block, name).double() for name in ("x", "x_local", "target")})
+
+
 # Law 10: a step cut into blocks is the step on everything at once
 
 
@@ -329,9 +333,7 @@ def test_a_step_in_blocks_is_the_step_on_everything(shape_and_tile, mode, sample
     for limit in (samples_per_block, 1 << 20):
         model = build_model(inr.model, len(inr.lattice), torch.Generator().manual_seed(0)).double()
         samples = AllSamples(signal, inr.lattice, inr.frame, limit, torch.device("cpu"))
-        samples.blocks = lambda blocks=samples.blocks: (
-            replace(b, **{n: getattr(b, n).double() for n in ("x", "x_local", "target")}) for b in blocks()
-        )
+        samples.draw = lambda draw=samples.draw: replace(draw(), blocks=map(in_double, draw().blocks))
         loss = fit.accumulate_gradients(model, samples)
         gradients.append([torch.tensor(loss), *(p.grad.clone() for p in model.parameters())])
     for blocked, whole in zip(*gradients, strict=True):

@@ -160,9 +160,9 @@ def test_an_error_names_the_range(text, message):
 
 def test_an_error_names_what_the_ranges_are():
     with pytest.raises(RegionError, match="^partitions '0:9'"):
-        parse_region("0:9", EXTENT, "partitions")
+        parse_region("0:9", EXTENT, name="partitions")
     with pytest.raises(RegionError, match="^partitions 0:9,0:99 is outside"):
-        parse_region("0:9,0:99", EXTENT, "partitions")
+        parse_region("0:9,0:99", EXTENT, name="partitions")
 
 
 WRONG = {

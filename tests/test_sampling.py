@@ -1,0 +1,119 @@
+"""What a step sees: the right samples at the right coordinates, with the right weights."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lgsirens as lg
+from lgsirens.lattice import Frame, Lattice
+from lgsirens.region import box_of_shape
+from lgsirens.sampling import AllSamples, RandomSamples
+
+CPU = torch.device("cpu")
+KINDS = {1: "audio", 2: "image", 3: "video"}
+
+
+@st.composite
+def problems(draw):
+    """A signal whose values are its own sample numbers, with its lattice and frame."""
+    dimensions = draw(st.integers(1, 3))
+    shape = tuple(draw(st.lists(st.integers(1, 12), min_size=dimensions, max_size=dimensions)))
+    tile = tuple(draw(st.integers(1, size)) for size in shape)
+    halo = tuple(draw(st.integers(0, size - 1)) for size in shape)
+    numbers = np.arange(math.prod(shape), dtype=np.float32).reshape(*shape, 1)
+    signal = lg.Signal.from_array(numbers, KINDS[dimensions], (0.0, 4096.0))
+    frame = Frame(shape, 1.0, draw(st.sampled_from([None, 0.5])))
+    return signal, Lattice.covering(box_of_shape(shape), tile, halo), frame
+
+
+def positions_of(block, frame, shape):
+    """Positions of a block's samples, from their coordinates."""
+    axes = []
+    for axis in range(len(shape)):
+        table = frame.coordinate(axis, torch.arange(-64, 128, dtype=torch.float64)).float()
+        axes.append(torch.searchsorted(table, block.x[..., axis].contiguous()) - 64)
+    return torch.stack(axes, -1)
+
+
+def check_block(block, signal, lattice, frame):
+    """Targets are the samples at the coordinates, inside the window of the block's partitions."""
+    position = positions_of(block, frame, signal.shape)
+    bounds = torch.tensor(signal.shape)
+    real = ((position >= 0) & (position < bounds)).all(-1)
+    if block.weight is None:
+        assert real.all()
+    else:
+        assert torch.equal(block.weight[..., 0] > 0, real)
+    number = torch.zeros(real.shape, dtype=torch.long)
+    for axis, size in enumerate(signal.shape):
+        number = number * size + position[..., axis].clamp(0, size - 1)
+    value = (block.target[..., 0] + 1) * 2048
+    assert torch.equal(value[real], number[real].float())
+    low = torch.from_numpy(lattice.ids[block.rows].astype(np.int64))[:, None] * torch.tensor(lattice.tile)
+    width = torch.tensor(lattice.tile) + 2 * torch.tensor(lattice.halo)
+    assert ((position - low).abs() <= width).all()
+    return real
+
+
+@given(problems(), st.sampled_from([16, 40, 1000]))
+def test_all_samples_are_seen_each_once_and_nothing_else(problem, samples_per_block):
+    signal, lattice, frame = problem
+    seen = 0
+    draw = AllSamples(signal, lattice, frame, samples_per_block, CPU).draw()
+    for block in draw.blocks:
+        assert block.x.shape[0] * block.x.shape[1] <= max(samples_per_block, block.x.shape[1])
+        seen += int(check_block(block, signal, lattice, frame).sum())
+    assert seen == draw.count
+    if not any(lattice.halo):
+        assert seen == math.prod(signal.shape)
+
+
+@given(problems(), st.floats(0.01, 1.0), st.sampled_from([16, 40, 1000]), st.integers(0, 100))
+def test_random_samples_are_samples_of_the_windows(problem, fraction, samples_per_block, seed):
+    signal, lattice, frame = problem
+    generator = torch.Generator().manual_seed(seed)
+    samples = RandomSamples(signal, lattice, frame, samples_per_block, CPU, fraction, generator)
+    each = max(1, int(fraction * math.prod(signal.shape) / len(lattice)))
+    for _ in range(2):
+        draw, seen, rows = samples.draw(), 0, np.zeros(len(lattice), dtype=int)
+        for block in draw.blocks:
+            seen += int(check_block(block, signal, lattice, frame).sum())
+            rows[block.rows] += block.x.shape[1]
+        assert (rows == each).all()
+        assert draw.count == max(1, seen)
+
+
+def test_random_samples_reach_every_sample_of_a_window_and_repeat_some():
+    numbers = np.arange(64, dtype=np.float32)[:, None]
+    signal = lg.Signal.from_array(numbers, "audio", (0.0, 4096.0))
+    lattice = Lattice.covering(((0, 64),), (16,), (2,))
+    samples = RandomSamples(signal, lattice, Frame((64,), 100.0), 1000, CPU, 1.0, torch.Generator().manual_seed(0))
+    seen = [set() for _ in range(4)]
+    for _ in range(40):
+        for block in samples.draw().blocks:
+            for row, target in zip(range(4)[block.rows], block.target, strict=True):
+                values = ((target[:, 0] + 1) * 2048).long().tolist()
+                seen[row] |= set(values)
+    # windows of 20 samples, shifted inside at the borders
+    assert seen == [set(range(0, 20)), set(range(14, 34)), set(range(30, 50)), set(range(44, 64))]
+
+
+def test_the_same_seed_draws_the_same_samples_and_another_does_not():
+    signal = lg.Signal.from_array(np.random.default_rng(0).random((40, 40)).astype(np.float32))
+    inrs = [lg.encode(signal, steps=5, sample_frac=0.1, seed=seed) for seed in (0, 0, 1)]
+    assert inrs[0].origin == inrs[1].origin != inrs[2].origin
+
+
+@pytest.mark.parametrize("shape", [(40, 33), (41,), (9, 10, 11)])
+def test_a_fraction_of_the_samples_fits_too(shape):
+    axes = np.meshgrid(*[np.linspace(0, 3, size) for size in shape], indexing="ij")
+    values = np.sin(sum(axes)).astype(np.float32)[..., None]
+    signal = lg.Signal.from_array(values, KINDS[len(shape)])
+    size = tuple(-(-size // 2) for size in shape)
+    options = {"sample_frac": 0.5, "partition_size": size, "local_width": 10, "global_width": 10, "lr": 1e-3}
+    start, end = (lg.encode(signal, steps=n, overlaps=(1,) * len(shape), **options) for n in (1, 120))
+    assert end.fit.psnr > start.fit.psnr + 4
