@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from lgsirens.encode import EncodeConfig, plan, resolve_device
-from lgsirens.encode import _prepare as prepare  # what encode runs, not a copy of it
+from lgsirens.encode import prepare as prepare  # what encode runs, not a copy of it
 from lgsirens.fit import accumulate_gradients
 from lgsirens.memory import DEFAULT_LIMIT
 from lgsirens.model import SirenPerPartition

@@ -10,7 +10,7 @@ values = inr(positions)  # [M, D] positions -> [M, C] values, differentiable in 
 
 from lgsirens.decode import decode, evaluate
 from lgsirens.edit import crop
-from lgsirens.encode import EncodeConfig, encode
+from lgsirens.encode import encode
 from lgsirens.errors import (
     ConfigError,
     FileFormatError,
@@ -25,6 +25,7 @@ from lgsirens.fileformat import load, save
 from lgsirens.media import read, write
 from lgsirens.metrics import psnr, seam_ratio, ssim
 from lgsirens.model import LocalGlobalSiren, ModelConfig, Siren, SirenPerPartition
+from lgsirens.plan import EncodeConfig
 from lgsirens.representation import Representation
 from lgsirens.signal import Signal
 from lgsirens.version import __version__

@@ -19,6 +19,7 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     path = Path(path)
     if "\0" in str(path):
         raise OutputError(f"{str(path)!r}: a name has no NUL byte; choose another name")
+    path = Path(os.path.realpath(path))  # a link stays a link
     try:
         if not path.parent.is_dir():
             raise OutputError(f"{path}: the folder {path.parent} does not exist; create it first")
@@ -43,10 +44,11 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
         OutputError: as `check_output`.
         RunError: the file cannot be written (disk full, no permission).
     """
+    suffix = Path(path).suffix
     path = check_output(path, overwrite)
     temporary: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary

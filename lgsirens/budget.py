@@ -6,17 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from lgsirens.errors import ConfigError
-from lgsirens.model import ModelConfig, count, row_layout, shared_layout
+from lgsirens.model import LARGEST_WIDTH, ModelConfig, parameter_counts
 
 LOCAL_SHARE = 0.9
 LARGEST_GLOBAL_WIDTH = 96
 SMALLEST_DEFAULT_WIDTH = 8
-LARGEST_WIDTH = 16_384
-
-
-def parameters(config: ModelConfig, partitions: int) -> tuple[int, int]:
-    """Number of local parameters (P * K) and of shared ones."""
-    return partitions * count(row_layout(config)), count(shared_layout(config))
 
 
 def widths_for_budget(config: ModelConfig, partitions: int, budget: int, least_global: int = 1) -> ModelConfig:
@@ -72,7 +66,7 @@ def _with_local(config: ModelConfig, local_width: int, global_width: int = 0) ->
 
 
 def _total(config: ModelConfig, partitions: int, local_width: int, global_width: int) -> tuple[int, int]:
-    return parameters(_with_local(config, local_width, global_width), partitions)
+    return parameter_counts(_with_local(config, local_width, global_width), partitions)
 
 
 def _largest(size: Callable[[int], int], limit: int, highest: int = LARGEST_WIDTH) -> int:

@@ -18,12 +18,15 @@ import torch
 
 from lgsirens.atomic import check_output
 from lgsirens.decode import decode
+from lgsirens.device import resolve_device
 from lgsirens.edit import crop
-from lgsirens.encode import EncodeConfig, dry_run, encode, resolve_device
-from lgsirens.errors import ConfigError, LgsirensError
+from lgsirens.encode import dry_run, encode
+from lgsirens.errors import ConfigError, LgsirensError, OutputError
 from lgsirens.fileformat import load, save, sizes
+from lgsirens.fit import interruption, is_checkpoint
 from lgsirens.media import check_format, read, write
 from lgsirens.memory import format_bytes, parse_bytes
+from lgsirens.plan import EncodeConfig
 from lgsirens.region import format_box
 from lgsirens.report import (
     compare,
@@ -40,6 +43,7 @@ from lgsirens.signal import KINDS
 from lgsirens.version import __version__
 
 INTERRUPTED = 130
+CHECKPOINT_SUFFIX = ".checkpoint.safetensors"
 
 # Options of which one replaces the others of its line, wherever they were given.
 _ALTERNATIVES = (("partitions", "partition_size"), ("parameters", "local_width", "global_width"))
@@ -63,15 +67,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.addHandler(handler)
     try:
         options = _parser().parse_args(_join_negative(list(sys.argv[1:] if argv is None else argv)))
-        return int(options.run(options) or 0)
+        code = int(options.run(options) or 0)
+        sys.stdout.flush()
+        return code
     except LgsirensError as error:
         print(f"lgsirens: {_one_line(error)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("lgsirens: interrupted; nothing was written", file=sys.stderr)
+        print("lgsirens: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # files are met with errors of our own: this is standard output, closed or full
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print(f"lgsirens: the result cannot be printed: {error.strerror}", file=sys.stderr)
         return 1
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
@@ -84,12 +91,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _encode(options: argparse.Namespace) -> int:
     _check_representation_name(options.output)
-    checkpoint = options.output.with_name(f"{options.output.stem}.checkpoint.safetensors")
+    checkpoint = options.output.with_name(f"{options.output.stem[:200]}{CHECKPOINT_SUFFIX}")
     resuming = options.resume and checkpoint.exists()
     if not options.dry_run:
         check_output(options.output, options.overwrite or resuming)
-        if checkpoint.exists() and not options.resume:
-            note("%s: a stopped run left its checkpoint; this run replaces it (--resume goes on from it)", checkpoint)
+        _check_checkpoint(checkpoint, options.resume)
     _use_threads(options)
     settings = _settings(options)
     reading = {name: settings.pop(name, None) for name in _READING}
@@ -98,16 +104,17 @@ def _encode(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(dry_run_text(dry_run(signal, config, options.device, options.max_memory)))
         return 0
-    representation = encode(
-        signal,
-        config,
-        device=options.device,
-        max_memory=options.max_memory,
-        checkpoint=checkpoint,
-        resume=options.resume,
-        progress=not options.quiet,
-    )
-    save(representation, options.output, options.overwrite or resuming)
+    with interruption():  # Ctrl-C while the result is measured and saved must not lose it
+        representation = encode(
+            signal,
+            config,
+            device=options.device,
+            max_memory=options.max_memory,
+            checkpoint=checkpoint,
+            resume=options.resume,
+            progress=not options.quiet,
+        )
+        save(representation, options.output, options.overwrite or resuming)
     print(_summary(options.output, representation))
     if representation.fit.stopped == "interrupted":
         steps = representation.fit.steps
@@ -127,7 +134,7 @@ def _decode(options: argparse.Namespace) -> None:
         signal = decode(
             representation,
             options.region,
-            options.scale or 1,
+            1 if options.scale is None else options.scale,
             options.size,
             options.full,
             options.max_memory,
@@ -161,6 +168,8 @@ def _crop(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
+    if options.config and (options.json or options.against is not None):
+        raise ConfigError("--config prints the options alone; leave --json and --against out")
     representation = load(options.file)
     if options.config:
         print(config_yaml(representation), end="")
@@ -193,7 +202,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 def _read_yaml(path: Path) -> dict[str, Any]:
     yaml = yaml_module()
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = yaml.load(path.read_text(encoding="utf-8"), _yaml_loader(yaml))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); give a YAML file") from None
     except yaml.YAMLError as error:
@@ -201,6 +210,18 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
         raise ConfigError(f"{path}: expected lines `option: value`; `info --config` prints an example")
     return settings
+
+
+def _yaml_loader(yaml: Any) -> Any:
+    """A safe loader that takes 5e-4 for a number, as YAML 1.2 does; PyYAML wants 5.0e-4."""
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        pass
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    )
+    return Loader
 
 
 def _kind(value: Any) -> str | None:
@@ -221,23 +242,36 @@ def _value_range(value: Any) -> tuple[float, float] | None:
 def _summary(path: Path, representation: Representation) -> str:
     fit = representation.fit
     quality = "exact" if fit.psnr is None else f"{fit.psnr:.2f} dB"
+    whole = " (of the whole encoding)" if len(representation.history) > 1 else ""
     return (
         f"{path}: {representation.signal.kind} {_size(representation.shape)}, {representation.signal.channels} "
         f"channels, {representation.model.mode}, {len(representation.lattice)} partitions, "
         f"{representation.parameters['total']:,} parameters, {format_bytes(sizes(representation)['file'])}, "
-        f"{quality} after {fit.steps} steps in {fit.seconds:.1f} s"
+        f"{quality}{whole} after {fit.steps} steps in {fit.seconds:.1f} s"
     )
 
 
 def _check_representation_name(path: Path) -> None:
     if path.suffix != ".safetensors":
         raise ConfigError(f"{path}: a representation is a .safetensors file; give the output that suffix")
+    if path.name.endswith(CHECKPOINT_SUFFIX):
+        raise ConfigError(f"{path}: *{CHECKPOINT_SUFFIX} is the name of a checkpoint; choose another name")
+
+
+def _check_checkpoint(path: Path, resume: bool) -> None:
+    """Only a checkpoint of ours may be replaced and, at the end, deleted."""
+    if not os.path.lexists(path) or resume:
+        return
+    if not is_checkpoint(path):
+        raise OutputError(f"{path}: the run keeps its state there, but this file is no checkpoint; move it away")
+    note("%s: a stopped run left its checkpoint; this run replaces it (--resume goes on from it)", path)
 
 
 def _use_threads(options: argparse.Namespace) -> None:
     if options.threads is not None:
-        if options.threads < 1:
-            raise ConfigError(f"threads {options.threads} must be at least 1")
+        most = 4 * (os.cpu_count() or 1)
+        if not 1 <= options.threads <= most:
+            raise ConfigError(f"threads {options.threads} must be from 1 to {most} on this machine")
         torch.set_num_threads(options.threads)
 
 
@@ -280,7 +314,6 @@ _int = _typed("a whole number", int)
 _float = _typed("a number", float)
 _ints = _typed("a list of whole numbers such as 16,16", _numbers(int))
 _floats = _typed("a list of numbers such as 0,255", _numbers(float))
-_bytes = parse_bytes
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -318,7 +351,7 @@ def _add_encode(parser: argparse.ArgumentParser) -> None:
     add("--config_path", type=Path, metavar="run.yaml", help="options from a file, as `info --config` prints them")
     add("--dry_run", action="store_true", help="print parameters, bytes, expected time and memory; write nothing")
     add("--resume", action="store_true", help="go on from the checkpoint of a stopped run")
-    _add_common(parser, evaluates=True)
+    _add_common(parser)
 
 
 def _add_decode(parser: argparse.ArgumentParser) -> None:
@@ -330,7 +363,7 @@ def _add_decode(parser: argparse.ArgumentParser) -> None:
     add("--scale", help="samples per sample: 2, 1.5, 3/2, or one per dimension")
     add("--size", type=_ints, help="or samples of the result per dimension, rows first, such as 1024,768")
     add("--full", action="store_true", help="the whole extent instead of the window")
-    _add_common(parser, evaluates=True)
+    _add_common(parser)
 
 
 def _add_crop(parser: argparse.ArgumentParser) -> None:
@@ -341,7 +374,7 @@ def _add_crop(parser: argparse.ArgumentParser) -> None:
     add("--region", action="append", help="start:stop per dimension, rows first, absolute; may be repeated")
     add("--keep_partitions", help="or ranges of partition ids, such as 2:6,0:3")
     add("--drop_partitions", help='or ids to leave out, such as "0,0;15,15"')
-    _add_common(parser, evaluates=False)
+    parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
 
 
 def _add_info(parser: argparse.ArgumentParser) -> None:
@@ -353,11 +386,10 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
     add("--against", type=Path, metavar="ORIGINAL", help="PSNR and SSIM, overall and of the five worst partitions")
 
 
-def _add_common(parser: argparse.ArgumentParser, evaluates: bool) -> None:
+def _add_common(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    if evaluates:
-        add("--device", default="auto", help="auto (default), cpu or cuda")
-        add("--max_memory", type=_bytes, default="1GiB", help="working memory of one evaluation (default 1GiB)")
-        add("--threads", type=_int, help="CPU threads (default: PyTorch's choice)")
+    add("--device", default="auto", help="auto (default), cpu or cuda")
+    add("--max_memory", type=parse_bytes, default="1GiB", help="working memory of one evaluation (default 1GiB)")
+    add("--threads", type=_int, help="CPU threads (default: PyTorch's choice)")
     add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     add("--quiet", action="store_true", help="no progress bar")

@@ -7,6 +7,7 @@ blocks are cut from each partition's own origin; a region evaluates every block 
 
 import itertools
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,19 +18,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lgsirens.device import resolve_device
 from lgsirens.errors import ConfigError, RegionError
 from lgsirens.lattice import Lattice, axis_coordinates, block_shape, mesh
-from lgsirens.memory import DEFAULT_LIMIT, MIB, evaluation_bytes, evaluation_samples, format_bytes
+from lgsirens.memory import (
+    DEFAULT_LIMIT,
+    MIB,
+    as_bytes,
+    check_fits,
+    evaluation_bytes,
+    evaluation_samples,
+    format_bytes,
+)
 from lgsirens.model import ModelConfig, SirenPerPartition, build_model, count, row_layout
-from lgsirens.region import Box, as_region, box_shape, intersect
+from lgsirens.region import Box, Region, as_region, box_shape, intersect
 from lgsirens.representation import Representation
 from lgsirens.runlog import Progress
 from lgsirens.signal import Array, Signal
 
 Scale = int | float | str | Fraction | Sequence[int | float | str | Fraction]
-Region = str | Sequence[slice | tuple[int, int]]
 
 T = TypeVar("T")
+
+_SCALE = re.compile(r"[+-]?(\d{1,18}/\d{1,18}|(\d{1,18}\.?\d{0,18}|\.\d{1,18})(e[+-]?\d{1,2})?)", re.IGNORECASE)
 
 _BLOCK_SAMPLES = 1024
 _ROW_BYTES = 16 * MIB
@@ -69,7 +80,7 @@ def decode(
     scale: Scale = 1,
     size: Sequence[int] | None = None,
     full: bool = False,
-    max_memory: int = DEFAULT_LIMIT,
+    max_memory: int | str = DEFAULT_LIMIT,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Signal:
@@ -100,21 +111,23 @@ def decode(
     fine = fine_box(box, scales)
     model, lattice = representation.model, representation.lattice
     call = Call.of(model, lattice.tile, scales)
-    if max_memory < call.bytes:
+    limit, where = as_bytes(max_memory), resolve_device(device)
+    if limit < call.bytes:
         raise ConfigError(
-            f"--max_memory {format_bytes(max_memory)} is below one evaluation; give at least {call.bytes} bytes "
+            f"--max_memory {format_bytes(limit)} is below one evaluation; give at least {call.bytes} bytes "
             f"({format_bytes(call.bytes)})"
         )
+    check_fits(4 * math.prod(box_shape(fine)) * model.channels, f"a result of {_times(box_shape(fine))} samples")
     places = lattice.meeting(box)
     values, mask = _blank(representation, box, scales, places)
-    network = network_of(representation, device)
+    network = network_of(representation, where)
     if progress is not None:
         progress.start(math.prod(box_shape(fine)) if mask is None else int(np.count_nonzero(mask)))
     rows_at_once = max(1, _ROW_BYTES // (4 * network.local.shape[1]))
     with torch.inference_mode():
         for start in range(0, len(places), rows_at_once):
             group = places[start : start + rows_at_once]
-            rows = representation.rows.read(group).to(device)
+            rows = representation.rows.read(group).to(where)
             for blocks in _batches(_blocks(lattice, group, scales, fine, call), call.blocks):
                 results = _evaluate(representation, network, rows, blocks, scales, call)
                 done = _place(results, blocks, call, fine, values)
@@ -132,28 +145,35 @@ def decode(
     )
 
 
-def evaluate(representation: Representation, positions: Tensor) -> Tensor:
+def evaluate(representation: Representation, positions: Tensor | Array) -> Tensor:
     """Values at arbitrary positions, differentiable in the positions.
 
     Args:
-        positions: `[M, D]`, absolute, in samples; integers are the samples themselves.
+        positions: `[M, D]`, absolute, in samples; integers are the samples themselves. Arrays become tensors.
 
     Returns:
         `[M, C]` float32 in the units of the value range, not clipped; the lowest value (and no gradient) where no
         partition is present.
 
     Raises:
-        RegionError: not `[M, D]`.
+        RegionError: not `[M, D]` numbers, or NaN or infinite ones.
     """
+    try:
+        positions = torch.as_tensor(positions)
+    except (TypeError, ValueError, RuntimeError):
+        raise RegionError("positions are no array of numbers; give a tensor [M, D]") from None
     model, lattice, frame = representation.model, representation.lattice, representation.frame
     if positions.ndim != 2 or positions.shape[1] != model.dimensions:
         raise RegionError(f"positions of shape {tuple(positions.shape)}: expected [M, {model.dimensions}]")
     exact = positions.double()
+    if not bool(exact.isfinite().all()):
+        raise RegionError("positions are NaN or infinite; give finite ones")
     tile = torch.tensor(lattice.tile, dtype=torch.float64, device=exact.device)
-    ids = torch.floor((exact.detach() + 0.5) / tile).long()
+    ids = torch.floor((exact.detach() + 0.5) / tile).clamp(-(2.0**62), 2.0**62).long()
     place = lattice.find(ids.cpu().numpy())
     lowest, highest = representation.signal.value_range
     out = torch.full((len(place), model.channels), lowest, device=exact.device)
+    out = out + 0 * exact.clamp(-1, 1).sum(dim=1, keepdim=True).float()  # in the graph even where nothing is present
     network = network_of(representation, exact.device)
     for members in _member_blocks(place, evaluation_samples(model)):
         real = members >= 0
@@ -203,8 +223,10 @@ def _requested_scale(box: Box, scale: Scale, size: Sequence[int] | None) -> tupl
     if size is not None:
         if scale != 1:
             raise ConfigError("--scale and --size exclude each other; give one of them")
-        if len(size) != len(box) or not all(0 < n < _LARGEST_SIDE for n in size):
-            raise RegionError(f"size {','.join(map(str, size))}: give {len(box)} positive whole numbers, rows first")
+        whole = isinstance(size, list | tuple) and all(isinstance(n, int) and 0 < n < _LARGEST_SIDE for n in size)
+        if not whole or len(size) != len(box):
+            given = ",".join(map(str, size)) if isinstance(size, list | tuple) else size
+            raise RegionError(f"size {given}: give {len(box)} positive whole numbers, rows first")
         return tuple(Fraction(n, high - low) for n, (low, high) in zip(size, box, strict=True))
     parts: Sequence[Any] = scale if isinstance(scale, list | tuple) else str(scale).split(",")
     scales = tuple(_as_fraction(part) for part in parts)
@@ -223,10 +245,14 @@ def _requested_scale(box: Box, scale: Scale, size: Sequence[int] | None) -> tupl
 
 
 def _as_fraction(value: Any) -> Fraction:
+    text = str(value).strip()
     try:
-        scale = Fraction(str(value).strip()).limit_denominator(_LARGEST_DENOMINATOR)
-    except (ValueError, ZeroDivisionError):
-        raise ConfigError(f"scale {value!r} is no number; give one such as 2, 1.5 or 3/2") from None
+        # An exponent of nine digits would keep Fraction busy for ever.
+        scale = Fraction(text).limit_denominator(_LARGEST_DENOMINATOR) if _SCALE.fullmatch(text) else None
+    except ZeroDivisionError:
+        scale = None
+    if scale is None:
+        raise ConfigError(f"scale {value!r} is no number; give one such as 2, 1.5 or 3/2")
     if scale <= 0:
         raise ConfigError(f"scale {value} is not positive; give a number above 0")
     return scale
@@ -319,6 +345,10 @@ def _padded_mesh(axes: list[Tensor], samples: int) -> Tensor:
 
 def _slices(box: Box, origin: Box) -> tuple[slice, ...]:
     return tuple(slice(start - first, stop - first) for (start, stop), (first, _) in zip(box, origin, strict=True))
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "x".join(str(n) for n in shape)
 
 
 def _to_range(y: Tensor, lowest: float, highest: float) -> Tensor:

@@ -1,5 +1,6 @@
 """Editing that fits nothing: pure functions, a new representation out, the old one untouched."""
 
+import operator
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,19 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lgsirens.decode import Region
-from lgsirens.encode import history_entry
 from lgsirens.errors import RegionError
 from lgsirens.lattice import Lattice, bounding_extent
-from lgsirens.region import Box, as_region, bounding_box, intersect, is_empty, parse_region
-from lgsirens.representation import Representation
+from lgsirens.region import Box, Region, as_region, bounding_box, intersect, is_empty
+from lgsirens.representation import Representation, history_entry
 from lgsirens.runlog import note
+
+_LARGEST_ID = 1 << 31
 
 
 def crop(
     representation: Representation,
     *regions: Region,
-    keep_partitions: str | None = None,
+    keep_partitions: Region | None = None,
     drop_partitions: str | Sequence[Sequence[int]] | None = None,
 ) -> Representation:
     """Keep the partitions that meet any of the regions; nothing of the others stays.
@@ -44,7 +45,7 @@ def crop(
     elif keep_partitions is not None:
         places = _kept(lattice, keep_partitions)
     else:
-        places = _not_dropped(lattice, drop_partitions or ())
+        places = _not_dropped(lattice, () if drop_partitions is None else drop_partitions)
     if not len(places):
         raise RegionError(f"no partition would be left of {len(lattice)}; keep at least one")
     if representation.model.mode == "mlp":
@@ -71,9 +72,10 @@ def _boxes_after(representation: Representation, kept: Lattice, regions: list[Bo
     return extent, extent if is_empty(window) else window
 
 
-def _kept(lattice: Lattice, ranges: str) -> NDArray[np.int64]:
+def _kept(lattice: Lattice, ranges: Region) -> NDArray[np.int64]:
     low, high = lattice.ids.min(axis=0), lattice.ids.max(axis=0) + 1
-    box = parse_region(ranges, tuple((int(a), int(b)) for a, b in zip(low, high, strict=True)), name="partitions")
+    held = tuple((int(a), int(b)) for a, b in zip(low, high, strict=True))
+    box = as_region(ranges, held, name="partitions")
     inside = np.ones(len(lattice), dtype=bool)
     for axis, (start, stop) in enumerate(box):
         inside &= (lattice.ids[:, axis] >= start) & (lattice.ids[:, axis] < stop)
@@ -81,11 +83,17 @@ def _kept(lattice: Lattice, ranges: str) -> NDArray[np.int64]:
 
 
 def _not_dropped(lattice: Lattice, dropped: str | Sequence[Sequence[int]]) -> NDArray[np.int64]:
-    ids = _parse_ids(dropped) if isinstance(dropped, str) else [tuple(entry) for entry in dropped]
+    try:
+        ids = _parse_ids(dropped) if isinstance(dropped, str) else [tuple(map(operator.index, e)) for e in dropped]
+    except TypeError:
+        raise RegionError(f'partitions {dropped!r}: give ids such as "0,0;15,15" or [(0, 0), (15, 15)]') from None
+    if not ids:
+        raise RegionError("no partition is named to be dropped; name at least one")
     for entry in ids:
         if len(entry) != lattice.dimensions:
             raise RegionError(f"partition {_name(entry)} needs {lattice.dimensions} numbers, one per dimension")
-    places = lattice.find(np.array(ids, dtype=np.int64).reshape(-1, lattice.dimensions))
+    bounded = [[max(-_LARGEST_ID, min(_LARGEST_ID, number)) for number in entry] for entry in ids]
+    places = lattice.find(np.array(bounded, dtype=np.int64).reshape(-1, lattice.dimensions))
     for entry, place in zip(ids, places, strict=True):
         if place < 0:
             first, last = _name(lattice.ids[0]), _name(lattice.ids[-1])

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lgsirens.atomic import replacing
-from lgsirens.errors import FileFormatError, OutputError, RunError, SignalError
+from lgsirens.errors import ConfigError, FileFormatError, OutputError, RunError, SignalError
 from lgsirens.lattice import Lattice
 from lgsirens.manifest import FORMAT_VERSION, Manifest, check_manifest
 from lgsirens.model import count, row_layout, shared_layout
@@ -46,6 +46,8 @@ class ByteSource:
     """A file open for reading at offsets; an old content stays readable after the file is replaced."""
 
     def __init__(self, path: PathLike) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise SignalError(f"{path!r} is no path; name a .safetensors file")
         self.path = Path(path)
         try:
             # A pipe would block for ever without O_NONBLOCK.
@@ -126,7 +128,7 @@ def save(representation: Representation, path: PathLike, overwrite: bool = False
         OutputError: the suffix is not `.safetensors`, the folder is missing, or the file exists.
         RunError: the disk is full or the folder is not writable.
     """
-    if Path(path).suffix != ".safetensors":
+    if not isinstance(path, str | os.PathLike) or Path(path).suffix != ".safetensors":
         raise OutputError(f"{path}: a representation is a .safetensors file; give the output that suffix")
     header, index = _encode(representation)
     with replacing(path, overwrite) as temporary, open(temporary, "wb") as file:
@@ -180,10 +182,7 @@ def content_hash(representation: Representation) -> str:
 
 def row_chunks(rows: Rows) -> Iterator[Tensor]:
     """All rows in order, a bounded number of bytes at a time."""
-    if not len(rows):
-        return
-    width = rows.read(np.arange(1)).shape[1]
-    step = max(1, _WRITE_BYTES // (4 * width))
+    step = max(1, _WRITE_BYTES // (4 * rows.width))
     for start in range(0, len(rows), step):
         yield rows.read(np.arange(start, min(start + step, len(rows))))
 
@@ -213,7 +212,12 @@ def _encode(representation: Representation) -> tuple[bytes, bytes]:
         fit=representation.fit,
         config=representation.config,
     )
-    text = json.dumps(to_plain(manifest), allow_nan=False)
+    try:
+        # What the reader refuses must not be written.
+        check_manifest(manifest)
+        text = json.dumps(to_plain(manifest), allow_nan=False)
+    except ValueError as error:
+        raise ConfigError(f"the representation cannot be written: {error}; encode it with other options") from None
     header: dict[str, Any] = {"__metadata__": {_MANIFEST: text, _MANIFEST_CRC: str(zlib.crc32(text.encode()))}}
     header |= _tensor_table(_entries(manifest))
     data = json.dumps(header).encode()

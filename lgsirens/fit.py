@@ -5,6 +5,7 @@ import math
 import signal
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,12 +90,12 @@ def fit(
     if progress is not None:
         progress.start(rule.steps, state.step)
     began, saved = time.monotonic() - state.seconds, time.monotonic()
-    with _interruption() as interrupted:
+    with interruption() as interrupted:
         while state.step < rule.steps and not state.stopped:
-            loss = accumulate_gradients(model, samples)
-            if not math.isfinite(loss):
-                raise RunError(f"the fit diverged at step {state.step}: its loss is {loss}; lower --lr")
-            psnr = psnr_of_loss(loss, psnr_peak)
+            error = accumulate_gradients(model, samples)
+            if not math.isfinite(error):
+                raise RunError(f"the fit diverged at step {state.step}: its loss is {error}; lower --lr")
+            psnr = psnr_of_error(error, psnr_peak)
             if rule.target_psnr is not None and psnr >= rule.target_psnr:
                 state.stopped = "target_psnr"
                 break
@@ -120,7 +121,9 @@ def fit(
 
 
 def accumulate_gradients(model: SirenPerPartition, samples: Samples) -> float:
-    """Set the gradient of every parameter; returns the loss, the mean squared error over the samples of one draw.
+    """Set the gradient of every parameter to that of the loss, the mean squared error over the samples of one draw.
+
+    Returns the mean squared error of the samples that partitions own; without halos that is the loss.
 
     Blocks are differentiated one after the other, so that the working memory is that of one block; a block's rows
     are the only rows that it touches.
@@ -136,39 +139,56 @@ def accumulate_gradients(model: SirenPerPartition, samples: Samples) -> float:
         error = model(block.x, rows, block.x_local) - block.target
         if block.weight is not None:
             error = error * block.weight
-        loss = error.square().sum() / draw.count
-        loss.backward()
+        squares = error.square()
+        (squares.sum() / draw.count).backward()
         assert rows.grad is not None
         rows_gradient[block.rows] += rows.grad
-        total += loss.detach()
+        owned = squares.detach() if block.own is None else squares.detach() * block.own
+        total += owned.sum() / draw.own
     return float(total)
 
 
-def psnr_of_loss(loss: float, psnr_peak: float) -> float:
-    """PSNR in dB of a mean squared error on [-1, 1], not clipped, so at most that of the decoded signal."""
-    return 10 * math.log10((2 * psnr_peak) ** 2 / loss) if loss > 0 else math.inf
+def psnr_of_error(error: float, psnr_peak: float) -> float:
+    """PSNR in dB of a mean squared error on [-1, 1]; not clipped, so at most that of the decoded signal (an estimate
+    of it where a step sees a fraction of the samples)."""
+    return 10 * math.log10((2 * psnr_peak) ** 2 / error) if error > 0 else math.inf
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is a checkpoint of ours, whole or not worth keeping."""
+    try:
+        with safe_open(path, "pt") as file:
+            return _CHECKPOINT in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
 
 @contextmanager
-def _interruption() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set once; a second one acts as usual. Only the main thread can listen."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+def interruption() -> Iterator[threading.Event]:
+    """An event that the first SIGINT or SIGTERM sets; the second acts as usual.
+
+    Inside another one it is the other's event. Only the main thread can listen to signals.
+    """
+    outer = getattr(signal.getsignal(signal.SIGINT), "event", None)
+    event = outer or threading.Event()
+    if outer is not None or threading.current_thread() is not threading.main_thread():
         yield event
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.getsignal(number) for number in numbers}
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def restore() -> None:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
     def stop(number: int, frame: Any) -> None:
+        if event.is_set():
+            restore()
+            signal.raise_signal(number)
         event.set()
-        restore()
-        note("stopping after this step; once more to stop at once")
+        note("finishing what is under way, then saving; once more to stop at once")
 
-    for number in numbers:
+    stop.event = event  # type: ignore[attr-defined]
+    for number in previous:
         signal.signal(number, stop)
     try:
         yield event
@@ -187,7 +207,8 @@ def _save_checkpoint(
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
     tensors["generator"] = generator.get_state()
-    record = {"key": checkpoint.key, "step": state.step, "seconds": state.seconds}
+    tensors = {name: tensors[name].detach().cpu() for name in sorted(tensors)}
+    record = {"key": checkpoint.key, "step": state.step, "seconds": state.seconds, "crc32": _checksum(tensors)}
     try:
         with replacing(checkpoint.path, overwrite=True) as temporary:
             save_file(tensors, temporary, {_CHECKPOINT: json.dumps(record)})
@@ -202,13 +223,13 @@ def _load_checkpoint(
     if not checkpoint.path.exists():
         note("%s: no checkpoint; starting at the first step", checkpoint.path)
         return FitState()
-    device = model.local.device
     try:
         with safe_open(checkpoint.path, "pt") as file:
             record = json.loads(file.metadata()[_CHECKPOINT])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        state = FitState(int(record["step"]), float(record["seconds"]))
-        key = record["key"]
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        if record["crc32"] != _checksum(tensors):
+            raise ValueError("its CRC-32 differs")
+        key, state = record["key"], FitState(int(record["step"]), float(record["seconds"]))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"{checkpoint.path}: damaged checkpoint ({error}); delete it and start again") from error
     if key != checkpoint.key:
@@ -220,8 +241,15 @@ def _load_checkpoint(
     saved: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimizer."):
-            _, index, key = name.split(".", 2)
-            saved.setdefault(int(index), {})[key] = value.to(device)
+            _, index, field = name.split(".", 2)
+            saved.setdefault(int(index), {})[field] = value.to(model.local.device)
     optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
     generator.set_state(tensors["generator"])
     return state
+
+
+def _checksum(tensors: dict[str, torch.Tensor]) -> int:
+    crc = 0
+    for value in tensors.values():
+        crc = zlib.crc32(value.contiguous().numpy().tobytes(), crc)
+    return crc

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lgsirens.lattice import Frame
-from lgsirens.model import AGGREGATIONS, MODES, ModelConfig, row_layout
+from lgsirens.model import AGGREGATIONS, LARGEST_WIDTH, MODES, ModelConfig, row_layout
 from lgsirens.region import Box, contains
 from lgsirens.representation import FitRecord, SignalInfo
 from lgsirens.signal import KINDS, LARGEST_VALUE, SAMPLE_TYPES
@@ -13,10 +13,9 @@ from lgsirens.signal import KINDS, LARGEST_VALUE, SAMPLE_TYPES
 FORMAT_VERSION = 1
 
 _LARGEST_POSITION = 1 << 31
-_LARGEST_WIDTH = 1 << 16
 _LARGEST_DEPTH = 64
 _LARGEST_COUNT = 1 << 40
-_LARGEST_FACTOR = 1e6
+LARGEST_FACTOR = 1e6
 
 
 @dataclass(frozen=True)
@@ -66,11 +65,11 @@ def check_manifest(manifest: Manifest) -> None:
     model, signal = manifest.model, manifest.signal
     _require(model.mode in MODES, f"mode {model.mode!r} is unknown")
     _require(model.agg_type in AGGREGATIONS, f"agg_type {model.agg_type!r} is unknown")
-    _require(1 <= model.local_width <= _LARGEST_WIDTH, f"local width {model.local_width} is out of range")
+    _require(1 <= model.local_width <= LARGEST_WIDTH, f"local width {model.local_width} is out of range")
     least_global = 1 if model.mode == "lg" else 0
-    _require(least_global <= model.global_width <= _LARGEST_WIDTH, f"global width {model.global_width} is out of range")
+    _require(least_global <= model.global_width <= LARGEST_WIDTH, f"global width {model.global_width} is out of range")
     _require(0 <= model.hidden_layers <= _LARGEST_DEPTH, f"{model.hidden_layers} hidden layers are out of range")
-    _require(0 < model.w0 <= _LARGEST_FACTOR, f"w0 {model.w0} is out of range")
+    _require(0 < model.w0 <= LARGEST_FACTOR, f"w0 {model.w0} is out of range")
     _require(manifest.row_layout == Manifest.layout_of(model), "the row layout does not match the model")
     _require(signal.kind in KINDS, f"kind {signal.kind!r} is unknown")
     kind = KINDS[signal.kind]
@@ -95,9 +94,9 @@ def _check_boxes(manifest: Manifest) -> None:
     _require(len(frame.size) == dimensions, f"frame size does not have {dimensions} dimensions")
     _require(all(1 <= size < _LARGEST_POSITION for size in (*manifest.tile, *frame.size)), "a size is out of range")
     _require(all(0 <= size < _LARGEST_POSITION for size in manifest.halo), "a halo is out of range")
-    _require(0 < frame.scale <= _LARGEST_FACTOR, f"frame scale {frame.scale} is out of range")
+    _require(0 < frame.scale <= LARGEST_FACTOR, f"frame scale {frame.scale} is out of range")
     local_scale = 1.0 if frame.local_scale is None else frame.local_scale
-    _require(0 < local_scale <= _LARGEST_FACTOR, f"local scale {local_scale} is out of range")
+    _require(0 < local_scale <= LARGEST_FACTOR, f"local scale {local_scale} is out of range")
     for name in ("extent", "window"):
         for start, stop in getattr(manifest, name):
             _require(-_LARGEST_POSITION <= start < stop <= _LARGEST_POSITION, f"{name} {start}:{stop} is out of range")

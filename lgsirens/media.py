@@ -1,32 +1,56 @@
-"""Files <-> Signal: the tables of formats, and `.npy` arrays. Pictures: `pictures.py`.
+"""Files <-> Signal: the tables of formats, and `.npy` arrays.
+
+Pictures are in `pictures.py`, sounds in `sound.py`, films in `film.py`, stacks of pictures in `volumes.py`.
 
 Reading goes by content, writing by suffix. Samples keep their depth; whatever has to be converted on the way is said
 in one line of log.
 """
 
-import logging
 import os
 import stat
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from lgsirens import pictures
+from lgsirens import film, pictures, sound, volumes
 from lgsirens.atomic import check_output, replacing
-from lgsirens.errors import LgsirensError, SignalError
-from lgsirens.signal import KINDS, Array, Signal, to_sample_type
-
-log = logging.getLogger("lgsirens")
+from lgsirens.errors import ConfigError, LgsirensError, SignalError
+from lgsirens.signal import KINDS, Array, Signal
+from lgsirens.volumes import Frames, Progress, Stored
 
 _NPY_MAGIC = b"\x93NUMPY"
-_BAND_BYTES = 1 << 20
+_HEAD_BYTES = 4096
+_FOLDER = ""
 
-Reader = Callable[[Path, BinaryIO, str | None], tuple[Array, str | None]]
+
+@dataclass(frozen=True)
+class _Order:
+    """What a reader is asked for; see `read`."""
+
+    path: Path
+    kind: str | None
+    value_range: tuple[float, float] | None
+    frames: Frames
+    max_side: int | None
+    progress: Progress | None
+
+    def check(self, kind: str) -> None:
+        """Raise SignalError if another kind of signal is asked for, or a part that only films have."""
+        if self.kind not in (None, kind):
+            raise SignalError(
+                f"{self.path}: is of kind {kind}, not {self.kind!r}; leave out the kind or name another file"
+            )
+        option = "frames" if self.frames is not None else "max_side" if self.max_side is not None else None
+        if kind != "video" and option:
+            raise SignalError(f"{self.path}: {option} is for films, this is of kind {kind}; leave it out")
+
+
+Reader = Callable[[_Order, BinaryIO], Signal]
 
 
 @dataclass(frozen=True)
@@ -34,21 +58,25 @@ class _Format:
     """What a file format can hold, and what writes it.
 
     Attributes:
-        save: writes `[*shape, C]` samples of a stored type to a path.
+        save: writes what is `Stored` to a path; that of H.264 takes `crf` as well.
         kinds: kinds of signal.
         channels: numbers of channels; None for any.
         types: sample types that it keeps exactly; the last one stands in for all others; None for any.
         longest_side: most samples along an axis.
         needs: optional package for a sample type and number of channels; None for none.
+        extra: the extra that installs it, if not that of pictures.
+        deeper: formats that keep what this one does not, for the line that says so.
     """
 
     name: str
-    save: Callable[[Path, Array], None]
+    save: Callable[..., None]
     kinds: tuple[str, ...] = ("image",)
     channels: tuple[int, ...] | None = (1, 2, 3, 4)
     types: tuple[str, ...] | None = ("uint8",)
     longest_side: int = 2**31 - 1
     needs: Callable[[str, int], str | None] = lambda dtype, channels: None
+    extra: str | None = None
+    deeper: tuple[str, str] = (".png and .tif keep", ".tif keeps")
 
     def holds(self, kind: str, channels: int) -> bool:
         return kind in self.kinds and (self.channels is None or channels in self.channels)
@@ -58,74 +86,95 @@ class _Format:
 
 
 def read(
-    path: str | os.PathLike[str], kind: str | None = None, value_range: tuple[float, float] | None = None
+    path: str | os.PathLike[str],
+    kind: str | None = None,
+    value_range: tuple[float, float] | None = None,
+    *,
+    frames: Frames = None,
+    max_side: int | None = None,
+    progress: Progress | None = None,
 ) -> Signal:
-    """Read a picture (PNG, JPEG, TIFF, WebP, BMP, GIF) or a `.npy` array.
+    """Read a picture, a sound, a film, a folder of numbered pictures (a film too) or a `.npy` array.
 
     Args:
-        path: a file; its content decides how it is read.
-        kind: what a `.npy` array is, settled by its rank when None; a picture is always an image.
+        path: a file, whose content decides how it is read, or a folder.
+        kind: what a `.npy` array is, settled by its rank when None; "volume" reads all pages of a TIFF file.
         value_range: lowest and highest value; None for the default of `Signal.from_array`.
+        frames: of a film, the first frame and the one after the last; None for an open end.
+        max_side: of a film, the largest height and width; larger frames are reduced as they are read.
+        progress: told the frames of a film that are done, and all.
 
     Raises:
         SignalError: no such file, damaged, of an unknown format, or no signal of that kind.
+        ConfigError: no such `frames` or `max_side`.
         MissingDependencyError: the file needs an optional package.
     """
     path = Path(path)
-    with _opened(path) as file, warnings.catch_warnings():
+    order = _Order(path, kind, value_range, frames, max_side, progress)
+    with warnings.catch_warnings(), _one_line(path):
         warnings.simplefilter("ignore")  # what matters is raised or logged
-        reader = _READERS.get(path.suffix.lower(), pictures.read_picture)
-        if file.read(len(_NPY_MAGIC)) == _NPY_MAGIC:
-            reader = _read_array
-        file.seek(0)
-        try:
-            values, kind = reader(path, file, kind)
-        except LgsirensError:
-            raise
-        except Exception as error:  # codecs raise errors of any type for damaged files
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise SignalError(f"{path}: cannot be read, it is damaged: {reason}; get or save the file again") from error
-    try:
-        return Signal.from_array(values, kind, value_range)
-    except SignalError as error:
-        raise SignalError(f"{path}: {error}") from error
+        if _is_folder(path):
+            return _read_folder(order)
+        with _opened(path) as file:
+            head = file.read(_HEAD_BYTES)
+            file.seek(0)
+            return _reader(order, head)(order, file)
 
 
-def write(path: str | os.PathLike[str], signal: Signal, overwrite: bool = False) -> None:
+def write(
+    path: str | os.PathLike[str],
+    signal: Signal,
+    overwrite: bool = False,
+    *,
+    crf: int | None = None,
+    progress: Progress | None = None,
+) -> None:
     """Write a signal in the format that the suffix names; the file appears whole or not at all.
+
+    Args:
+        path: a name without suffix is a folder of numbered PNG pictures.
+        signal: what to write.
+        overwrite: replace what is there. A folder is replaced only if it holds nothing but such pictures.
+        crf: quality of H.264 (.mp4): 0 (best) to 51, 18 by default.
+        progress: told the frames of a film that are done, and all.
 
     Raises:
         SignalError: the format cannot hold the signal.
+        ConfigError: `crf` out of range, or for another format.
         OutputError: the file exists and `overwrite` is false, or its folder does not exist.
         RunError: the file cannot be written (disk full, no permission).
         MissingDependencyError: the format needs an optional package.
     """
     path = Path(path)
     check_format(path, signal.kind, signal.channels, signal.dtype)
-    check_output(path, overwrite)
-    form = _FORMATS[path.suffix.lower()]
+    check_target(path, overwrite)
+    suffix = path.suffix.lower()
+    form = _FORMATS[suffix]
+    if crf is not None and form is not _MP4:
+        raise ConfigError(f"{path}: crf is for .mp4, not for {form.name}; leave it out")
     if signal.kind == "image" and max(signal.shape) > form.longest_side:
         size = "x".join(map(str, signal.shape))
         raise SignalError(
             f"{path}: {form.name} holds at most {form.longest_side} samples a side, the image has {size}; "
             "choose .png or .tif"
         )
-    samples = _stored(path, signal, form)
-    with replacing(path, overwrite) as temporary:
+    target = None if form.types is None else form.stored_type(signal.dtype)
+    stored = Stored(path, signal, target, form.deeper, progress)
+    with volumes.replacing_folder(path, overwrite) if suffix == _FOLDER else replacing(path, overwrite) as temporary:
         try:
-            form.save(temporary, samples)
+            form.save(temporary, stored, **({} if crf is None else {"crf": crf}))
         except (LgsirensError, OSError):
             raise
         except Exception as error:  # encoders raise errors of any type; those of PyAV are no OSError
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise SignalError(f"{path}: cannot be encoded as {form.name}: {reason}; choose .npy") from error
+            message = f"{path}: cannot be encoded as {form.name}: {_words(error)}; choose .npy"
+            raise SignalError(message) from error
 
 
 def check_format(path: str | os.PathLike[str], kind: str, channels: int, dtype: str | None = None) -> None:
     """Check, before any long work, that a file of this suffix can hold such a signal.
 
     Args:
-        path: only its suffix matters.
+        path: only its suffix matters; none stands for a folder of pictures.
         kind: a key of `KINDS`.
         channels: number of channels.
         dtype: sample type, where known; then the optional packages that it needs are checked as well.
@@ -134,20 +183,64 @@ def check_format(path: str | os.PathLike[str], kind: str, channels: int, dtype: 
         SignalError: the suffix is unknown, or its format cannot hold the signal.
         MissingDependencyError: an optional package is needed.
     """
-    form = _FORMATS.get(Path(path).suffix.lower())
-    if form is None:
+    path = Path(path)
+    suffix = path.suffix.lower()
+    form = _FORMATS.get(suffix)
+    if form is None or (suffix == _FOLDER and not form.holds(kind, 1)):
         raise SignalError(f"{path}: the suffix names no format that can be written; choose {', '.join(WRITABLE)}")
-    fitting = [suffix for suffix, other in _FORMATS.items() if other.holds(kind, channels)]
     if not form.holds(kind, channels):
-        what = f"an image of {channels} channels" if kind == "image" else f"a signal of kind {kind}"
-        alpha = " (alpha)" if kind == "image" and channels in (2, 4) else ""
+        fitting = [name or "a name without suffix" for name, other in _FORMATS.items() if other.holds(kind, channels)]
+        other_kind = kind not in form.kinds
+        article = "an" if kind == "image" else "a"
+        what = f"a signal of kind {kind}" if other_kind else f"{article} {kind} of {channels} channels"
+        alpha = " (alpha)" if not other_kind and channels in (2, 4) else ""
         raise SignalError(f"{path}: {form.name} cannot hold {what}{alpha}; choose {', '.join(fitting)}")
-    package = dtype and form.needs(form.stored_type(dtype), channels)
+    if dtype is None:
+        return
+    if form is _SOUND:
+        sound.check_sound(path, channels, dtype)
+    package = form.needs(form.stored_type(dtype), channels)
     if package:
-        pictures.optional(package, path)
+        pictures.optional(package, path, form.extra)
+
+
+def check_target(path: str | os.PathLike[str], overwrite: bool = False) -> None:
+    """Check, before any long work, that a file, or for a name without suffix a folder, may be written there.
+
+    Raises:
+        OutputError: as `atomic.check_output`; a folder that holds other things than numbered PNG pictures.
+        RunError: the folder above is not writable.
+    """
+    path = Path(path)
+    if path.suffix == _FOLDER and _is_folder(path):
+        volumes.check_folder(path, overwrite)
+    else:
+        check_output(path, overwrite)
 
 
 # Reading
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # told when it is opened
+        return False
+
+
+@contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except LgsirensError:
+        raise
+    except Exception as error:  # codecs raise errors of any type for damaged files
+        message = f"{path}: cannot be read, it is damaged: {_words(error)}; get or save the file again"
+        raise SignalError(message) from error
+
+
+def _words(error: Exception) -> str:
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager
@@ -155,7 +248,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            raise SignalError(f"{path}: is a folder or a device; name a file")
+            raise SignalError(f"{path}: is a device; name a file")
         if status.st_size == 0:
             raise SignalError(f"{path}: is empty; get or save the file again")
         file = path.open("rb")
@@ -166,66 +259,136 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _read_array(path: Path, file: BinaryIO, kind: str | None) -> tuple[Array, str | None]:
+def _reader(order: _Order, head: bytes) -> Reader:
+    """What reads a file that begins with `head`; the suffix counts only where the content does not tell."""
+    suffix = order.path.suffix.lower()
+    if head.startswith(_NPY_MAGIC) or suffix == ".npy":
+        return _read_array
+    if order.kind == "volume" and head.startswith(pictures.TIFF_MAGIC):
+        return _read_volume
+    if head.startswith(_PICTURE_MAGIC):
+        return _read_picture
+    if film.looks_like_film(head):
+        return _read_film
+    if sound.looks_like_sound(head):
+        if suffix in film.FILM_SUFFIXES:
+            raise SignalError(f"{order.path}: is a sound, it holds no video stream; give it the suffix of a sound")
+        return _read_sound
+    return _read_film if suffix in film.FILM_SUFFIXES else _read_picture
+
+
+def _signal(order: _Order, values: Array, kind: str | None) -> Signal:
     try:
-        return np.lib.format.read_array(file, allow_pickle=False), kind
+        return Signal.from_array(values, kind, order.value_range)
+    except SignalError as error:
+        raise SignalError(f"{order.path}: {error}") from error
+
+
+def _read_array(order: _Order, file: BinaryIO) -> Signal:
+    try:
+        values = np.lib.format.read_array(file, allow_pickle=False)
     except (ValueError, EOFError, OSError, MemoryError) as error:
-        reason = " ".join(str(error).split())
-        raise SignalError(
-            f"{path}: cannot be read as a .npy array: {reason}; save numbers with numpy.save again"
-        ) from error
+        message = f"{order.path}: cannot be read as a .npy array: {_words(error)}; save numbers with numpy.save again"
+        raise SignalError(message) from error
+    signal = _signal(order, values, order.kind)
+    replace(order, max_side=None).check(signal.kind)
+    if order.max_side is not None:
+        raise SignalError(f"{order.path}: max_side is for films in other files than .npy; reduce the array first")
+    start, stop = volumes.bounds(order.path, order.frames, len(signal.values))
+    return replace(signal, values=signal.values[start:stop])
+
+
+def _read_picture(order: _Order, file: BinaryIO) -> Signal:
+    values, kind = pictures.read_picture(order.path, file, order.kind)
+    order.check(kind)
+    return _signal(order, values, kind)
+
+
+def _read_volume(order: _Order, file: BinaryIO) -> Signal:
+    order.check("volume")
+    values, spacing = volumes.read_volume(order.path, file)
+    return replace(_signal(order, values, "volume"), spacing=spacing)
+
+
+def _read_sound(order: _Order, file: BinaryIO) -> Signal:
+    order.check("audio")
+    signal = sound.read_sound(order.path)
+    if order.value_range is None:
+        return signal
+    return replace(signal, value_range=_signal(order, signal.values, "audio").value_range)
+
+
+def _read_film(order: _Order, file: BinaryIO) -> Signal:
+    order.check("video")
+    values, rate = film.read_film(order.path, order.frames, order.max_side, order.progress)
+    return replace(_signal(order, values, "video"), sampling_rate=rate)
+
+
+def _read_folder(order: _Order) -> Signal:
+    order.check("video")
+    return _signal(order, volumes.read_folder(order.path, order.frames, order.max_side, order.progress), "video")
 
 
 # Writing
 
 
-def _save_array(path: Path, samples: Array) -> None:
+def _save_array(path: Path, stored: Stored) -> None:
     with pictures.open_for_writing(path) as file:
-        np.save(file, samples, allow_pickle=False)
+        np.save(file, stored.whole(), allow_pickle=False)
 
 
-def _stored(path: Path, signal: Signal, form: _Format) -> Array:
-    """The samples in the type that the format stores, converted by bands: a large image has room for one copy."""
-    values, target = signal.values, form.stored_type(signal.dtype)
-    if form.types is None or str(values.dtype) == target == signal.dtype:
-        return np.ascontiguousarray(values)
-    scale, offset = _mapping(path, signal, target)
-    samples = np.empty(values.shape, target)
-    height = max(1, _BAND_BYTES // values[:1].nbytes)
-    for top in range(0, len(values), height):
-        band = values[top : top + height].astype(np.float64) * scale + offset
-        samples[top : top + height] = to_sample_type(band, target)
-    return samples
+def _picture(save: Callable[[Path, Array], None]) -> Callable[..., None]:
+    return lambda path, stored: save(path, stored.whole())
 
 
-def _mapping(path: Path, signal: Signal, target: str) -> tuple[float, float]:
-    """Factor and summand from values to stored numbers; other numbers than the signal's own only for 8 bits."""
-    lo, hi = signal.value_range
-    if target != "uint8" or signal.dtype == "uint8":
-        return 1.0, 0.0
-    if signal.dtype == "uint16":
-        log.warning("%s: 16-bit samples are written with 8 bits; .png and .tif keep them", path)
-        return 1 / 257, 0.0
-    log.warning("%s: %s samples in [%g, %g] are written as 0 to 255; .tif keeps them", path, signal.dtype, lo, hi)
-    return 255 / (hi - lo), -lo * 255 / (hi - lo)
+def _save_tiff(path: Path, stored: Stored) -> None:
+    if stored.signal.kind == "volume":
+        volumes.save_volume(path, stored.whole(), stored.signal.spacing)
+    else:
+        pictures.save_tiff(path, stored.whole())
 
 
-_READERS: dict[str, Reader] = {".npy": _read_array}
+def _save_sound(path: Path, stored: Stored) -> None:
+    sound.save_sound(path, stored.signal, stored.path)
 
-_JPEG = _Format("JPEG", pictures.save_jpeg, channels=(1, 3), longest_side=65500)
+
+def _save_mp4(path: Path, stored: Stored, crf: int = 18) -> None:
+    rate = film.known_rate(stored.path, stored.signal.sampling_rate)
+    film.save_mp4(path, stored.path, stored.frames(), rate, crf)
+
+
+def _save_mkv(path: Path, stored: Stored) -> None:
+    film.save_mkv(path, stored.frames(), film.known_rate(stored.path, stored.signal.sampling_rate))
+
+
+_PICTURE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"GIF8", *pictures.TIFF_MAGIC)
+
+_JPEG = _Format("JPEG", _picture(pictures.save_jpeg), channels=(1, 3), longest_side=65500)
 _TIFF = _Format(
     "TIFF",
-    pictures.save_tiff,
+    _save_tiff,
+    kinds=("image", "volume"),
     types=("uint8", "uint16", "int8", "int16", "float32"),
     needs=pictures.package_for_tiff,
 )
+_PNG = _Format("PNG", _picture(pictures.save_png), types=("uint16", "uint8"), needs=pictures.package_for_png)
+_SOUND = _Format("sound", _save_sound, ("audio",), None, None, needs=sound.package_for_sound, extra="audio")
+_DEEPER_FILM = (".mkv keeps", ".npy keeps")
+_MP4 = _Format(
+    "H.264", _save_mp4, ("video",), (1, 3), needs=lambda dtype, channels: "av", extra="video", deeper=_DEEPER_FILM
+)
 _FORMATS = {
     ".npy": _Format(".npy", _save_array, tuple(KINDS), channels=None, types=None),
-    ".png": _Format("PNG", pictures.save_png, types=("uint16", "uint8"), needs=pictures.package_for_png),
+    ".png": _PNG,
     ".tif": _TIFF,
     ".tiff": _TIFF,
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
-    ".webp": _Format("WebP", pictures.save_webp, longest_side=16383),
+    ".webp": _Format("WebP", _picture(pictures.save_webp), longest_side=16383),
+    ".wav": _SOUND,
+    ".flac": _SOUND,
+    ".mp4": _MP4,
+    ".mkv": replace(_MP4, name="FFV1", save=_save_mkv, channels=(1, 3, 4), types=("uint16", "uint8")),
+    _FOLDER: replace(_PNG, name="a folder of PNG", save=volumes.save_folder, kinds=("video",), deeper=_DEEPER_FILM),
 }
-WRITABLE = tuple(_FORMATS)
+WRITABLE = tuple(suffix for suffix in _FORMATS if suffix)

@@ -1,5 +1,6 @@
 """How many samples one evaluation of a model takes at a time, and the working memory that this needs."""
 
+import os
 import re
 
 from lgsirens.errors import ConfigError
@@ -48,6 +49,24 @@ def training_samples(config: ModelConfig, accelerated: bool, limit: int) -> int:
     factor = _ACCELERATOR_FACTOR if accelerated else 1
     wanted = min(_LARGEST_CALL * factor, _power_of_two(_TRAINING_BYTES * factor // each))
     return max(16, min(wanted, _power_of_two(limit // each)))
+
+
+def check_fits(count: float, what: str) -> None:
+    """Raise ConfigError if so many bytes are more than this machine's memory."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if count > machine:
+        raise ConfigError(
+            f"{what} takes {format_bytes(count)}, this machine has {format_bytes(machine)} of memory; ask for less"
+        )
+
+
+def as_bytes(limit: int | str) -> int:
+    """A limit in bytes, given as a number or as text (raises ConfigError)."""
+    if isinstance(limit, str):
+        return parse_bytes(limit)
+    if not isinstance(limit, int) or limit <= 0:
+        raise ConfigError(f"max_memory {limit!r}: give a number of bytes, or text such as 1GiB")
+    return limit
 
 
 def parse_bytes(text: str) -> int:

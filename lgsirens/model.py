@@ -18,6 +18,7 @@ Layout = list[tuple[str, tuple[int, ...]]]
 
 MODES = ("lg", "lc", "mlp")
 AGGREGATIONS = ("fc", "fc_and_add")
+LARGEST_WIDTH = 16_384
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ def shared_layout(config: ModelConfig) -> Layout:
     if config.agg_type == "fc":
         return layout + _layers("aggregation", [local + wide, local])
     return layout + [entry for k in range(depths) for entry in _layers("aggregation", [wide, local], first=k)]
+
+
+def parameter_counts(config: ModelConfig, partitions: int) -> tuple[int, int]:
+    """Number of local parameters (P * K) and of shared ones."""
+    return partitions * count(row_layout(config)), count(shared_layout(config))
 
 
 def count(layout: Layout) -> int:

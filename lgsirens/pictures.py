@@ -28,7 +28,7 @@ log = logging.getLogger("lgsirens")
 # Not all that Pillow opens: some of its plugins start other programs, others reduce 16 bits to 8.
 _PILLOW_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF")
 _PICTURES = "PNG, JPEG, TIFF, WebP, BMP or GIF"
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MAX_PIXELS = 1 << 30
 _BAND_BYTES = 1 << 22
 _ORIENTATION = 274
@@ -38,6 +38,7 @@ _PLAIN = ("L", "LA", "RGB", "RGBA")
 _DEEP = ("I;16", "I;16B", "I;16L", "F")
 _MODE_NAMES = {"P": "a palette", "PA": "a palette with alpha", "1": "1-bit gray"}
 _PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type
+_PURPOSES = {"png16": "16-bit PNG with colour or alpha", "tiff": "this TIFF", "video": "film", "audio": "sound"}
 _PNG16 = {1: "gray16be", 2: "ya16be", 3: "rgb48be", 4: "rgba64be"}
 
 
@@ -71,7 +72,7 @@ def _decode(path: Path, file: BinaryIO, kind: str | None) -> _Picture:
     try:
         image = Image.open(file, formats=_PILLOW_FORMATS)
     except UnidentifiedImageError as error:
-        if magic in _TIFF_MAGIC:
+        if magic in TIFF_MAGIC:
             _check_kind(path, kind)
             return _decode_tiff(path, file)
         raise SignalError(
@@ -308,13 +309,14 @@ def _our_pixel_limit() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def optional(name: str, path: str | os.PathLike[str]) -> Any:
-    """Import an optional package (raises MissingDependencyError)."""
-    extra, purpose = {"av": ("png16", "16-bit PNG with colour or alpha"), "tifffile": ("tiff", "this TIFF")}[name]
+def optional(name: str, path: str | os.PathLike[str], extra: str | None = None) -> Any:
+    """Import an optional package, by default for a picture (raises MissingDependencyError, which names the extra)."""
+    extra = extra or {"av": "png16", "tifffile": "tiff", "soundfile": "audio"}[name]
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise MissingDependencyError(f"{path}: {purpose} needs {name}: pip install 'lgsirens[{extra}]'") from error
+        message = f"{path}: {_PURPOSES[extra]} needs {name}: pip install 'lgsirens[{extra}]'"
+        raise MissingDependencyError(message) from error
 
 
 def save_jpeg(path: Path, samples: Array) -> None:

@@ -12,6 +12,7 @@ from fractions import Fraction
 from lgsirens.errors import RegionError
 
 Box = tuple[tuple[int, int], ...]
+Region = str | Sequence[slice | tuple[int, int]]
 
 _TIME = re.compile(r"([+-]?\d{1,18}(?:\.\d{1,18})?)s(?![\w.])")
 _RANGE = re.compile(r"([+-]?\d{1,18})?:([+-]?\d{1,18})?")
@@ -69,23 +70,23 @@ def check_region(region: Box, extent: Box, name: str = "region") -> Box:
     return region
 
 
-def as_region(region: str | Sequence[slice | tuple[int, int]], extent: Box, rate: Fraction | None = None) -> Box:
+def as_region(region: Region, extent: Box, rate: Fraction | None = None, name: str = "region") -> Box:
     """A region given as text, slices or pairs, checked against `extent` (raises as `parse_region`)."""
     if isinstance(region, str):
-        return parse_region(region, extent, rate)
+        return parse_region(region, extent, rate, name)
     try:
         ends = [(part.start, part.stop, part.step) if isinstance(part, slice) else (*part, None) for part in region]
         if len(ends) != len(extent):
-            raise RegionError(f"region {region!r} has {len(ends)} ranges, the signal has {len(extent)} dimensions")
+            raise RegionError(f"{name} {region!r} has {len(ends)} ranges, the signal has {len(extent)} dimensions")
         if any(step not in (None, 1) for _, _, step in ends):
-            raise RegionError(f"region {region!r}: a step is not possible; decode the range and subsample it")
+            raise RegionError(f"{name} {region!r}: a step is not possible; decode the range and subsample it")
         bounds = tuple(
             (low if start is None else operator.index(start), high if stop is None else operator.index(stop))
             for (start, stop, _), (low, high) in zip(ends, extent, strict=True)
         )
     except (TypeError, ValueError):
-        raise RegionError(f'region {region!r}: give "start:stop" per dimension, or a slice or pair for each') from None
-    return check_region(bounds, extent)
+        raise RegionError(f'{name} {region!r}: give "start:stop" per dimension, or a slice or pair for each') from None
+    return check_region(bounds, extent, name)
 
 
 def format_box(box: Box) -> str:

@@ -60,6 +60,7 @@ def describe_text(facts: dict[str, Any]) -> str:
     count, size, fit = facts["parameters"], facts["bytes"], facts["fit"]
     widths = f"L = {facts['local_width']}" + (f", G = {facts['global_width']}" if facts["global_width"] else "")
     quality = "exact" if fit["psnr"] is None else f"{fit['psnr']:.2f} dB"
+    whole = ", of the whole encoding" if len(facts["history"]) > 1 else ""
     lines = {
         "signal": f"{facts['kind']}, {_times(facts['shape'])} samples, {facts['channels']} channels, "
         f"{facts['sample_type']}, values {facts['value_range'][0]:g} to {facts['value_range'][1]:g}",
@@ -69,7 +70,8 @@ def describe_text(facts: dict[str, Any]) -> str:
         f"{count['shared']:,} shared",
         "bytes": f"{size['file']:,} ({format_bytes(size['file'])}): {size['local']:,} local, {size['shared']:,} "
         f"shared, {size['index']:,} index, {size['header']:,} header; {facts['bits_per_sample']:.2f} bits per sample",
-        "fit": f"{quality} after {fit['steps']} steps, {fit['seconds']:.1f} s on {fit['device']} ({fit['stopped']})",
+        "fit": f"{quality} after {fit['steps']} steps, {fit['seconds']:.1f} s on {fit['device']} "
+        f"({fit['stopped']}){whole}",
         "format": f"version {facts['format_version']}, origin {facts['origin'][:12]}",
     }
     for entry in facts["history"]:
@@ -113,7 +115,8 @@ def compare(representation: Representation, original: Signal, device: str = "cpu
     worst.sort(key=lambda entry: entry[:2])
     return {
         "psnr": _finite(psnr(reference, decoded, where)),
-        "ssim": ssim(reference, decoded),
+        # SSIM looks at neighbourhoods: where partitions are missing it would measure the holes.
+        "ssim": ssim(reference, decoded) if where is None else None,
         "worst": [
             {
                 "partition": to_plain(tuple(int(k) for k in representation.lattice.ids[place])),
@@ -162,6 +165,11 @@ def _cut(representation: Representation, original: Signal) -> Signal:
     if original.channels != representation.signal.channels:
         raise SignalError(
             f"the original has {original.channels} channels, the file {representation.signal.channels}; give its own"
+        )
+    if original.dtype != representation.signal.dtype:
+        raise SignalError(
+            f"the original has samples of type {original.dtype}, the file of type {representation.signal.dtype}; "
+            "give the signal that was encoded"
         )
     reference = replace(original, value_range=representation.signal.value_range)
     if original.shape == representation.frame.size:

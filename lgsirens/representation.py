@@ -2,6 +2,7 @@
 
 import zlib
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -10,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lgsirens.budget import parameters
 from lgsirens.lattice import Frame, Lattice
-from lgsirens.model import ModelConfig, count, row_layout
+from lgsirens.model import ModelConfig, count, parameter_counts, row_layout
 from lgsirens.region import Box, box_shape
+from lgsirens.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,11 @@ class Rows(Protocol):
     """P rows of K weights, in memory or in a file."""
 
     def __len__(self) -> int: ...
+
+    @property
+    def width(self) -> int:
+        """K."""
+        ...
 
     def read(self, places: NDArray[Any]) -> Tensor:
         """Rows `[n, K]` float32 at the given places (sorted, unique)."""
@@ -126,7 +132,7 @@ class Representation:
     @property
     def parameters(self) -> dict[str, int]:
         """Numbers of parameters: total, local, shared, per_partition."""
-        local, shared = parameters(self.model, len(self.lattice))
+        local, shared = parameter_counts(self.model, len(self.lattice))
         return {
             "total": local + shared,
             "local": local,
@@ -150,6 +156,10 @@ class MemoryRows:
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def width(self) -> int:
+        return self.values.shape[1]
+
     def read(self, places: NDArray[Any]) -> Tensor:
         return self.values[torch.from_numpy(np.asarray(places, dtype=np.int64))]
 
@@ -158,6 +168,12 @@ class MemoryRows:
 
     def select(self, places: NDArray[Any]) -> "MemoryRows":
         return MemoryRows(self.read(places))
+
+
+def history_entry(action: str, window: Box) -> dict[str, Any]:
+    """One line of a representation's history: what was done, when, by which version, to which window."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"action": action, "date": now, "version": __version__, "window": [list(ends) for ends in window]}
 
 
 def row_checksums(rows: Tensor) -> NDArray[np.uint32]:

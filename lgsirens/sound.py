@@ -25,6 +25,7 @@ log = logging.getLogger("lgsirens")
 _SOUNDS = "WAV, FLAC, Ogg, MP3, AIFF, AU or CAF"
 _BLOCK = 1 << 16  # samples that are converted at once
 _USUAL_RATE = 44100
+_UNKNOWN = 1 << 62  # a FLAC stream that does not know its length announces about 2^63 samples
 _WAV_LIMIT = (1 << 32) - (1 << 16)  # bytes of samples; the sizes in a WAV header have 32 bits
 
 
@@ -36,13 +37,18 @@ class SoundFormat:
         name: its name, for messages and for libsndfile.
         channels: most channels.
         highest_rate: most samples per second.
+        fine_rate: above this many samples per second, only multiples of ten.
         subtypes: libsndfile's name of each sample type that the format keeps exactly.
     """
 
     name: str
     channels: int
     highest_rate: int
+    fine_rate: int
     subtypes: dict[str, str]
+
+    def holds_rate(self, rate: int) -> bool:
+        return rate <= self.highest_rate and (rate <= self.fine_rate or rate % 10 == 0)
 
     def stored_type(self, dtype: str) -> str | None:
         """The type in which samples of type `dtype` are written; None if there is no such type."""
@@ -58,6 +64,7 @@ FORMATS = {
         "WAV",
         KINDS["audio"].max_channels,
         2**31 - 1,
+        2**31 - 1,
         {
             "int8": "PCM_U8",
             "int16": "PCM_16",
@@ -67,7 +74,7 @@ FORMATS = {
             "float64": "DOUBLE",
         },
     ),
-    ".flac": SoundFormat("FLAC", 8, 655_350, {"int8": "PCM_S8", "int16": "PCM_16", "int24": "PCM_24"}),
+    ".flac": SoundFormat("FLAC", 8, 655_350, 65_535, {"int8": "PCM_S8", "int16": "PCM_16", "int24": "PCM_24"}),
 }
 
 # What is written instead of a type that a format does not have; the first three hold the same numbers.
@@ -238,24 +245,25 @@ def _decode(path: Path, file: BinaryIO) -> tuple[Array, str, int]:
     quiet = _Quiet(file)
     try:
         with soundfile.SoundFile(quiet) as sound:
+            if sound.frames >= _UNKNOWN:  # soundfile fails to read what libsndfile cannot seek in
+                raise SignalError(f"{path}: its header does not say how long it is; convert it with sox or ffmpeg")
             dtype = _SUBTYPES.get(sound.subtype, "float32")
             blocks = list(_blocks(sound, dtype))
             announced, rate, lossy = sound.frames, sound.samplerate, sound.format in ("MP3", "OGG")
+    except SignalError:
+        raise
     except Exception as error:  # errors of any type for damaged files
         raise quiet.error or SignalError(
             f"{path}: cannot be read, it is damaged: {_reason(error)}; get or save the file again"
         ) from error
     if quiet.error is not None:
         raise quiet.error
-    if not blocks:
-        raise SignalError(f"{path}: holds no samples; nothing can be encoded, name another file")
-    values = np.concatenate(blocks)
-    if len(values) < announced < _UNKNOWN:
-        _say_short(path, len(values), announced, lossy)
-    return values, dtype, rate
-
-
-_UNKNOWN = 1 << 62  # a FLAC stream that does not know its length has about 2^63 samples
+    if not blocks and not announced:
+        raise SignalError(f"{path}: holds no samples, nothing can be encoded; get or save the file again")
+    found = sum(map(len, blocks))
+    if found < announced:
+        _say_short(path, found, announced, lossy and found > 0)
+    return np.concatenate(blocks), dtype, rate
 
 
 def _blocks(sound: Any, dtype: str) -> Iterator[Array]:
@@ -313,11 +321,8 @@ def save_sound(path: Path, signal: Signal, name: Path | None = None) -> None:
     target = form.stored_type(signal.dtype)
     assert target is not None  # checked above
     rate = _whole_rate(name, signal.sampling_rate)
-    if rate > form.highest_rate:
-        raise SignalError(
-            f"{name}: {form.name} holds at most {form.highest_rate} samples per second, the sound has {rate}; "
-            "choose .wav or .npy"
-        )
+    if not form.holds_rate(rate):
+        raise SignalError(f"{name}: {form.name} cannot hold {rate} samples per second; choose .wav or .npy")
     _say_converted(name, signal, target)
     _encode(path, name, signal, form, target, rate)
 
@@ -336,7 +341,7 @@ def _say_converted(name: Path, signal: Signal, target: str) -> None:
     if target == signal.dtype:
         return
     notes = ""
-    if signal.dtype.startswith("float") and not target.startswith("float") and signal.value_range[1] > 1:
+    if signal.dtype.startswith("float") and not target.startswith("float") and max(map(abs, signal.value_range)) > 1:
         notes += ", those beyond [-1, 1] are cut"
     if (signal.dtype, target) in _GAINS:
         notes += "; .wav keeps them"

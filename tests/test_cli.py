@@ -1,6 +1,7 @@
 """The command line: its contract, and every wrong use that we could think of."""
 
 import errno
+import importlib
 import json
 import os
 import signal
@@ -16,6 +17,8 @@ from PIL import Image
 import lgsirens as lg
 from lgsirens import atomic, cli, fit
 from lgsirens.cli import main
+
+encode_module = importlib.import_module("lgsirens.encode")  # `lg.encode` is the function
 
 
 @pytest.fixture
@@ -118,6 +121,12 @@ def test_the_config_that_info_prints_makes_the_run_again(files, capsys):
     assert np.array_equal(a.decode().values, b.decode().values)
 
 
+def test_a_config_file_takes_5e_4_for_a_number(files):
+    Path("run.yaml").write_text("lr: 5e-4\nsteps: 1\n")
+    assert run("encode", "photo.png", "b.safetensors", "--config_path", "run.yaml", "--quiet") == 0
+    assert lg.load("b.safetensors").config["lr"] == 5e-4
+
+
 def test_the_command_line_overrides_the_config_file(files, capsys):
     Path("run.yaml").write_text("partition_size: [13, 16]\nsteps: 1\nlocal_width: 9\nglobal_width: 9\n")
     command = ["encode", "photo.png", "b.safetensors", "--config_path", "run.yaml", "--quiet"]
@@ -185,10 +194,13 @@ def test_full_decodes_the_extent_of_a_crop(files):
     assert size_of("full.png") == (16, 13)
 
 
-def test_cropping_mlp_says_that_no_byte_is_saved(folder, capsys, caplog):
+def test_cropping_mlp_says_that_no_byte_is_saved(folder, capsys):
     np.save("a.npy", np.zeros((9, 9), dtype=np.uint8))
     run("encode", "a.npy", "a.safetensors", "--mode", "mlp", "--steps", 1, "--quiet")
+    capsys.readouterr()
     assert run("crop", "a.safetensors", "c.safetensors", "--region", "2:4,2:4") == 0
+    assert "saves no byte" in capsys.readouterr().err
+    assert lg.load("c.safetensors").parameters == lg.load("a.safetensors").parameters
     assert lg.load("c.safetensors").shape == (2, 2)
 
 
@@ -199,6 +211,14 @@ def test_target_psnr_ends_a_run_early(files):
     assert inr.fit.stopped == "target_psnr"
     assert 0 < inr.fit.steps < 300
     assert inr.fit.psnr >= 15
+
+
+def test_target_psnr_is_that_of_what_is_decoded_with_halos_too(files):
+    command = ["encode", "photo.png", "b.safetensors", "--partitions", "3,3", "--overlaps", "12,12", "--quiet"]
+    assert run(*command, "--steps", 300, "--target_psnr", 20) == 0
+    inr = lg.load("b.safetensors")
+    assert inr.fit.stopped == "target_psnr"
+    assert inr.fit.psnr >= 20
 
 
 def test_results_go_to_stdout_and_a_log_off_a_terminal_is_not_flooded(files, capsys):
@@ -268,11 +288,61 @@ def test_resume_without_a_checkpoint_starts_at_the_beginning(files, capsys):
     assert lg.load("b.safetensors").fit.steps == 2
 
 
-def test_a_damaged_checkpoint_is_refused(files, capsys):
+def _left_checkpoint(monkeypatch, *command):
+    """A run whose result could not be saved, so that its checkpoint is left."""
+
+    def full(*arguments):
+        raise lg.RunError("full")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+        failing.setattr(cli, "save", full)
+        assert run(*command) == 1
+
+
+def test_a_damaged_checkpoint_is_refused(files, capsys, monkeypatch):
     Path("b.checkpoint.safetensors").write_bytes(b"nonsense")
-    assert run("encode", "photo.png", "b.safetensors", "--steps", 2, "--resume", "--quiet") == 2
-    assert "b.checkpoint.safetensors" in capsys.readouterr().err
+    command = ["encode", "photo.png", "b.safetensors", "--steps", 4, "--quiet"]
+    assert run(*command, "--resume") == 2
+    _assert_one_line(capsys, "b.checkpoint.safetensors")
+    os.remove("b.checkpoint.safetensors")
+    _left_checkpoint(monkeypatch, *command)
+    content = bytearray(Path("b.checkpoint.safetensors").read_bytes())
+    content[-5] ^= 1
+    Path("b.checkpoint.safetensors").write_bytes(content)
+    capsys.readouterr()
+    assert run(*command, "--resume") == 2
+    _assert_one_line(capsys, "CRC-32")
     assert not Path("b.safetensors").exists()
+
+
+def test_a_file_that_is_no_checkpoint_is_neither_replaced_nor_deleted(files, capsys):
+    content = Path("a.safetensors").read_bytes()
+    Path("b.checkpoint.safetensors").write_bytes(content)
+    Path("c.checkpoint.safetensors").mkdir()
+    for output in ("b.safetensors", "c.safetensors", "d.checkpoint.safetensors"):
+        assert run("encode", "photo.png", output, "--steps", 2, "--quiet") == 2
+        _assert_one_line(capsys, "checkpoint")
+    assert Path("b.checkpoint.safetensors").read_bytes() == content
+
+
+def test_ctrl_c_while_the_result_is_measured_does_not_lose_it(files, monkeypatch):
+    real = encode_module.psnr
+
+    def psnr(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(*arguments)
+
+    monkeypatch.setattr(encode_module, "psnr", psnr)
+    assert run("encode", "photo.png", "b.safetensors", "--steps", 2, "--quiet") == 0
+    assert lg.load("b.safetensors").fit.steps == 2
+
+
+def test_resume_with_another_block_size_is_refused(files, monkeypatch, capsys):
+    command = ["encode", "photo.png", "b.safetensors", "--steps", 4, "--quiet"]
+    _left_checkpoint(monkeypatch, *command)
+    assert run(*command, "--resume", "--max_memory", "300kB") == 2
+    assert run(*command, "--resume") == 0
 
 
 # What does not work says so in one line, and leaves nothing behind
@@ -369,6 +439,13 @@ BAD_OPTIONS = {
     "target psnr nan": (["--target_psnr", "nan"], "target_psnr"),
     "local scale zero": (["--local_scale", "0"], "local_scale"),
     "option without a value": (["--steps"], "--steps"),
+    "local scale that no file may hold": (["--local_scale", "1e7"], "local_scale"),
+    "width that no file may hold": (["--mode", "mlp", "--local_width", "9999999999999"], "local_width"),
+    "budget beyond this machine": (["--parameters", "99999999999999999999999999"], "memory"),
+    "more threads than sense": (["--threads", "100000"], "threads"),
+    "overlaps in mlp": (["--mode", "mlp", "--overlaps", "1,1"], "mlp"),
+    "sample fraction 0": (["--sample_frac", "0"], "sample_frac"),
+    "sample fraction 1.5": (["--sample_frac", "1.5"], "sample_frac"),
 }
 
 
@@ -409,6 +486,9 @@ BAD_REQUESTS = {
     "scale infinite": (["decode", "a.safetensors", "b.png", "--scale", "inf"], "inf"),
     "scale over zero": (["decode", "a.safetensors", "b.png", "--scale", "1/0"], "1/0"),
     "scale that leaves nothing": (["decode", "a.safetensors", "b.png", "--scale", "0.001"], "0.001"),
+    "scale with a huge exponent": (["decode", "a.safetensors", "b.png", "--scale", "1e999999999"], "1e999999999"),
+    "scale of nothing": (["decode", "a.safetensors", "b.png", "--scale", ""], "scale"),
+    "size beyond this machine": (["decode", "a.safetensors", "b.npy", "--size", "2000000000,2000000000"], "memory"),
     "three scales": (["decode", "a.safetensors", "b.png", "--scale", "1,2,3"], "3"),
     "size zero": (["decode", "a.safetensors", "b.png", "--size", "0,5"], "0,5"),
     "size of one number": (["decode", "a.safetensors", "b.png", "--size", "5"], "5"),
@@ -427,6 +507,12 @@ BAD_REQUESTS = {
         ["crop", "a.safetensors", "c.safetensors", "--drop_partitions", "9,9"],
         "9,9",
     ),
+    "drop nothing": (["crop", "a.safetensors", "c.safetensors", "--drop_partitions", ""], "partitions"),
+    "drop a huge id": (
+        ["crop", "a.safetensors", "c.safetensors", "--drop_partitions", "99999999999999999999,0"],
+        "9999",
+    ),
+    "config and json": (["info", "a.safetensors", "--config", "--json"], "--config"),
     "drop words": (["crop", "a.safetensors", "c.safetensors", "--drop_partitions", "a;b"], "a;b"),
     "info of a missing file": (["info", "absent.safetensors"], "absent.safetensors"),
     "info against another size": (["info", "a.safetensors", "--against", "other.npy"], "9x9"),

@@ -1,5 +1,4 @@
 import math
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -139,18 +138,6 @@ def test_wide_integers_are_taken_with_a_range(dtype):
     signal = Signal.from_array(values, value_range=(0, 100_000))
     assert signal.dtype == dtype
     assert np.array_equal(signal.values[..., 0], values)
-
-
-def test_another_range_leaves_all_else():
-    mask = np.array([[True, False]])
-    signal = Signal(np.zeros((1, 2, 3), np.float32), "image", (0.0, 255.0), "uint8", Fraction(25), None, mask)
-    other = signal.with_range((-1, 1))
-    assert other.value_range == (-1.0, 1.0)
-    assert (other.dtype, other.kind, other.sampling_rate) == ("uint8", "image", 25.0)
-    assert other.values is signal.values
-    assert other.present is mask
-    with pytest.raises(SignalError, match="range"):
-        signal.with_range((1, -1))
 
 
 # Back to the sample type of a file

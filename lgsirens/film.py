@@ -1,0 +1,370 @@
+"""Films and folders of numbered pictures <-> arrays `[T, H, W, C]`. Used by `media.py` only.
+
+Everything streams: one frame is decoded, reduced and stored before the next one comes, so a long film is never held
+at full size. A first pass reads the timestamps only; it says which frames there should be, and at which times.
+"""
+
+import io
+import logging
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lgsirens import pictures, volumes
+from lgsirens.errors import ConfigError, LgsirensError, SignalError
+from lgsirens.signal import Array
+from lgsirens.volumes import Frames, Progress
+
+log = logging.getLogger("lgsirens")
+
+FILM_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv")
+DEFAULT_RATE = Fraction(25)
+
+_MAGIC = (
+    *((4, name) for name in (b"ftyp", b"moov", b"mdat", b"wide", b"free")),  # MP4, MOV
+    *((0, start) for start in (b"\x1a\x45\xdf\xa3", b"FLV\1", b"\0\0\1\xba", b"\x30\x26\xb2\x75")),
+    (8, b"AVI "),
+)
+_COARSE_CLOCK = Fraction(1, 1000)  # of Matroska: it rounds the rate of 60000/1001 away
+_RATE_TAG = "LGSIRENS_FRAME_RATE"
+_BROADCAST = [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)]
+_BT709, _LIMITED = 1, 1
+_MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+_ATTACHED_PICTURE = 0x400  # a cover, as a disposition
+
+
+class _Timetable(NamedTuple):
+    """What a film says of its frames before any is decoded.
+
+    Attributes:
+        times: presentation times in presentation order, in the stream's units; None if the file has none.
+        source: for each frame of the signal, the index of the stored frame that it shows.
+        rate: frames per second, None if the file does not say.
+    """
+
+    times: list[int] | None
+    source: NDArray[np.int64]
+    rate: Fraction | None
+
+
+def looks_like_film(head: bytes) -> bool:
+    """Whether a file that begins with these bytes is a container of films (it may yet hold no video stream)."""
+    return any(head[offset : offset + len(magic)] == magic for offset, magic in _MAGIC)
+
+
+def read_film(
+    path: Path, frames: Frames, max_side: int | None, progress: Progress | None
+) -> tuple[Array, Fraction | None]:
+    """Read the first video stream: upright frames `[T, H, W, C]` uint8 or uint16, and frames per second.
+
+    Args:
+        path: a file.
+        frames: first frame and the one after the last; None for an open end.
+        max_side: largest height and width; larger frames are reduced as they are read.
+        progress: told after each frame.
+
+    Raises:
+        SignalError: no video stream, no frames, fewer than it says, damaged, or `frames` beyond its end.
+        MissingDependencyError: PyAV is missing.
+    """
+    av = pictures.optional("av", path, "video")
+    volumes.check_options(frames, max_side)
+    with _told(av, path):
+        with _opened(av, path) as container:
+            table = _timetable(path, container, _video_stream(path, container))
+        start, stop = volumes.bounds(path, frames, len(table.source))
+        wanted = table.source[start:stop]
+        with _opened(av, path) as container:  # a second time, because not every container can be rewound
+            found = _converted(path, _decoded(path, container, table), max_side, set(wanted.tolist()))
+            return volumes.gathered(path, found, wanted, progress), table.rate
+
+
+# Films
+
+
+@contextmanager
+def _told(av: Any, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except LgsirensError:
+        raise
+    except av.FFmpegError as error:
+        raise SignalError(
+            f"{path}: cannot be read as a film, it is cut off or damaged: {error.strerror}; get or save the file again"
+        ) from error
+
+
+def _opened(av: Any, path: Path) -> Any:
+    # A scheme and a list of protocols, because FFmpeg takes a name such as "concat:a" or a playlist for an address.
+    return av.open(f"file:{path.absolute()}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
+
+
+def _video_stream(path: Path, container: Any) -> Any:
+    covers = [stream for stream in container.streams.video if int(stream.disposition) & _ATTACHED_PICTURE]
+    films = [stream for stream in container.streams.video if stream not in covers]
+    sounds = len(container.streams.audio)
+    if not films:
+        raise SignalError(
+            f"{path}: holds no video stream{', only sound' if sounds else ''}; "
+            f"{'save its sound as .wav or .flac' if sounds else 'name a film'}"
+        )
+    return films[0]
+
+
+def _say_what_is_left_out(path: Path, container: Any, stream: Any) -> None:
+    if stream.metadata.get("alpha_mode") == "1" and not any(part.is_alpha for part in stream.format.components):
+        log.warning("%s: its alpha channel is left out", path)  # FFmpeg's own decoders of VP8 and VP9 do not know it
+    if container.streams.audio:
+        log.warning("%s: its sound track is left out", path)
+    if len(container.streams.video) > 1:
+        log.warning("%s: holds %d video streams, the first is read", path, len(container.streams.video))
+
+
+def _timetable(path: Path, container: Any, stream: Any) -> _Timetable:
+    if stream.codec_context is None:
+        raise SignalError(f"{path}: its video codec is unknown, or the file is cut off; convert it to MP4")
+    _say_what_is_left_out(path, container, stream)
+    times: list[int | None] = []
+    stored = damaged = 0
+    for packet in container.demux(stream):
+        stored += packet.dts is not None or packet.size > 0  # the last packet is an empty one
+        damaged += _is_damaged(stream, packet)
+        if packet.size > 0 and not packet.is_discard:
+            times.append(packet.pts)
+    stated = stream.frames if "mp4" in container.format.name else 0  # of AVI it is a guess
+    if stored < stated or damaged or _ends_early(container, stream, times):
+        whole = f", {stored - damaged} of {stated} frames are there" if stated else ""
+        raise SignalError(f"{path}: is cut off or damaged{whole}; get or save the file again")
+    if not times:
+        raise SignalError(f"{path}: holds no frames; name another film")
+    known = sorted(time for time in times if time is not None)
+    rate = _first_rate(stream)
+    if len(known) < len(times) or len(known) < 2 or known[0] == known[-1]:
+        return _Timetable(known if len(known) == len(times) else None, np.arange(len(times)), rate)
+    return _regular(path, stream, known)
+
+
+def _ends_early(container: Any, stream: Any, times: list[int | None]) -> bool:
+    """Whether the timestamps end before the duration that the file states: Matroska counts no frames."""
+    known = sorted(time for time in times if time is not None)
+    if "matroska" not in container.format.name or len(known) < max(1, len(times)):
+        return False
+    found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if found:
+        stated = int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
+    elif container.duration and not container.streams.audio:
+        stated = container.duration / 1e6
+    else:
+        return False
+    rate = _first_rate(stream)
+    longest = float(max(np.diff(known), default=0) * stream.time_base) or (1 / float(rate) if rate else stated)
+    return bool(stated - known[-1] * float(stream.time_base) > 1.5 * longest + 0.002)
+
+
+def _is_damaged(stream: Any, packet: Any) -> bool:
+    """Whether a packet is damaged, as far as it tells; FFmpeg shows FFV1 slices with a wrong checksum silently."""
+    if packet.is_corrupt or stream.codec_context.name != "ffv1" or _RATE_TAG not in stream.metadata:
+        return bool(packet.is_corrupt)
+    data = bytes(packet)  # of ours: each slice ends with its size (3 bytes), a zero and the checksum (4 bytes)
+    while data:
+        size = 8 + int.from_bytes(data[-8:-5], "big")
+        # The checksum takes bits from the other end than that of zlib and starts from 0; of an intact slice it is 0.
+        if size > len(data) or zlib.crc32(data[-size:].translate(_MIRRORED), 0xFFFFFFFF) != 0xFFFFFFFF:
+            return True
+        data = data[:-size]
+    return False
+
+
+def _candidate_rates(stream: Any) -> list[Fraction]:
+    rates = [rate for rate in (stream.average_rate, stream.base_rate, stream.guessed_rate) if rate]
+    tag = re.fullmatch(r"(\d{1,10})/([1-9]\d{0,9})", stream.metadata.get(_RATE_TAG, ""))
+    near: list[Fraction] = []
+    if stream.time_base == _COARSE_CLOCK:
+        near = [rate for rate in _BROADCAST if rates and abs(rates[0] / rate - 1) < Fraction(1, 10**5)]
+    return [*([Fraction(int(tag[1]), int(tag[2]))] if tag and int(tag[1]) else []), *near, *rates]
+
+
+def _first_rate(stream: Any) -> Fraction | None:
+    return next(iter(_candidate_rates(stream)), None)
+
+
+def _regular(path: Path, stream: Any, times: list[int]) -> _Timetable:
+    """Times on a grid: those of the file if a rate that it states fits them, else the nearest at its average rate."""
+    ticks = np.array(times, np.float64) - times[0]
+    for rate in _candidate_rates(stream):
+        grid = np.arange(len(times)) / float(rate * stream.time_base)
+        if np.abs(ticks - grid).max() <= max(1.0, 0.5 * grid[1]):
+            return _Timetable(times, np.arange(len(times)), rate)
+    average = Fraction(len(times) - 1, times[-1] - times[0]) / stream.time_base
+    rate = average.limit_denominator(1001) or average
+    log.warning("%s: its frame rate varies; resampled to the average, %.3f frames/s", path, rate)
+    grid = np.arange(len(times)) * (ticks[-1] / (len(times) - 1))
+    return _Timetable(times, np.searchsorted((ticks[1:] + ticks[:-1]) / 2, grid), rate)
+
+
+def _decoded(path: Path, container: Any, table: _Timetable) -> Iterator[tuple[int, Any]]:
+    """The frames of the timetable with their indices."""
+    stream = _video_stream(path, container)
+    stream.thread_type = "AUTO"
+    index, count = 0, len(table.source)
+    for frame in container.decode(stream):
+        expected = None if table.times is None or index >= count else table.times[index]
+        if expected is not None and frame.pts is not None and frame.pts < expected:
+            continue  # shown by no player
+        if frame.is_corrupt or index >= count or (None not in (expected, frame.pts) and frame.pts != expected):
+            raise SignalError(f"{path}: frame {index} cannot be decoded; get or save the file again")
+        yield index, frame
+        index += 1
+    if index < count:
+        raise SignalError(f"{path}: {index} of {count} frames can be decoded; get or save the file again")
+
+
+def _converted(
+    path: Path, decoded: Iterator[tuple[int, Any]], max_side: int | None, wanted: set[int]
+) -> Iterator[tuple[int, Array]]:
+    turns: int | None = None
+    for index, frame in decoded:
+        if turns is None:
+            turns = _quarter_turns(path, frame.rotation)
+        if index in wanted:
+            yield index, np.rot90(volumes.unpacked(frame, max_side), turns)
+
+
+def _quarter_turns(path: Path, degrees: int) -> int:
+    turns = round(degrees / 90)
+    if turns * 90 != degrees:
+        log.warning("%s: its rotation of %d degrees is not applied", path, degrees)
+        return 0
+    return turns % 4
+
+
+# Writing
+
+
+def save_mp4(target: Path, path: Path, frames: Iterable[Array], rate: Fraction | None, crf: int) -> None:
+    """Write frames `[H, W, C]` uint8, gray or RGB, as H.264.
+
+    Args:
+        target: the file to write.
+        path: the name for messages.
+        frames: all of one size; consumed one by one.
+        rate: frames per second; 25 if unknown.
+        crf: 0 (largest) to 51.
+
+    Raises:
+        ConfigError: no such `crf`.
+        OSError: the disk is full.
+        Exception: of FFmpeg.
+    """
+    if not 0 <= crf <= 51:
+        raise ConfigError(f"crf {crf} must be within 0 (largest file) and 51; 18 is the default")
+    options = {"crf": str(crf)}
+    _encode(target, "mp4", "libx264", _evened(path, frames), lambda dtype, channels: "yuv420p", rate, options)
+
+
+def save_mkv(target: Path, frames: Iterable[Array], rate: Fraction | None) -> None:
+    """Write frames `[H, W, C]` uint8 or uint16, gray, RGB or RGBA, as FFV1, which keeps every bit; see `save_mp4`."""
+    options = {"level": "3", "slicecrc": "1"}
+    _encode(target, "matroska", "ffv1", frames, lambda dtype, channels: _FFV1[dtype][channels], rate, options)
+
+
+# 8-bit planar colour (gbrp) fails.
+_FFV1 = {
+    "uint8": {1: "gray", 3: "bgr0", 4: "bgra"},
+    "uint16": {1: "gray16le", 3: "gbrp16le", 4: "gbrap16le"},
+}
+
+
+def known_rate(path: Path, rate: Fraction | None) -> Fraction:
+    """The frame rate to write; says so if it is not the signal's own."""
+    if rate is None:
+        log.warning("%s: the frame rate is unknown; written with %s frames/s", path, DEFAULT_RATE)
+        return DEFAULT_RATE
+    near = rate.limit_denominator(1_000_000)  # containers hold two numbers of 31 bits
+    if near != rate:
+        log.warning("%s: the frame rate %s is written as %s", path, rate, near)
+    return near
+
+
+def _evened(path: Path, frames: Iterable[Array]) -> Iterator[Array]:
+    told = False
+    for samples in frames:
+        height, width, channels = samples.shape
+        more = height % 2, width % 2
+        if not told and any(more):
+            log.warning(
+                "%s: H.264 needs even sizes: %dx%d is written as %dx%d; the repeated last row or column is no part "
+                "of the signal (.mkv needs none)",
+                *(path, width, height, width + more[1], height + more[0]),
+            )
+        if not told and channels == 1:
+            log.warning("%s: H.264 holds gray as colour; .mkv keeps one channel", path)
+        told = True
+        yield np.pad(samples, ((0, more[0]), (0, more[1]), (0, 0)), "edge") if any(more) else samples
+
+
+class _Output:
+    """A file for PyAV that remembers why it could not be written: FFmpeg loses it, or tells it too late."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.error: OSError | None = None
+        self.seek, self.tell = file.seek, file.tell
+
+    def write(self, data: bytes) -> int:
+        try:
+            return int(self._file.write(data))
+        except OSError as error:
+            self.error = error
+            raise
+
+
+def _encode(
+    target: Path,
+    container: str,
+    codec: str,
+    frames: Iterable[Array],
+    pixels: Callable[[str, int], str],
+    rate: Fraction | None,
+    options: dict[str, str],
+) -> None:
+    av = pictures.optional("av", target, "video")
+    rate = rate or DEFAULT_RATE
+    with io.FileIO(target, "wb") as raw:
+        output = _Output(raw)
+        try:
+            with av.open(output, "w", format=container) as film:
+                stream: Any = None
+                for number, samples in enumerate(frames):
+                    if stream is None:
+                        stream = film.add_stream(codec, rate=rate, options=options)
+                        _describe(stream, samples, pixels(str(samples.dtype), samples.shape[-1]), rate)
+                    frame = volumes.packed(av, samples).reformat(
+                        format=stream.pix_fmt, dst_colorspace=_BT709, interpolation=volumes.interpolation("BICUBIC")
+                    )
+                    frame.pts, frame.time_base = number, 1 / rate
+                    film.mux(stream.encode(frame))
+                film.mux(stream.encode(None))
+        except Exception:
+            if output.error is None:
+                raise
+        if output.error is not None:
+            raise output.error
+
+
+def _describe(stream: Any, samples: Array, pixels: str, rate: Fraction) -> None:
+    stream.height, stream.width = samples.shape[:2]
+    stream.pix_fmt = pixels
+    stream.codec_context.time_base = 1 / rate
+    stream.metadata[_RATE_TAG] = str(rate.numerator) + "/" + str(rate.denominator)
+    if pixels.startswith("yuv"):
+        context = stream.codec_context
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
+        context.color_range = _LIMITED

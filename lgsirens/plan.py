@@ -1,0 +1,220 @@
+"""What options mean for one signal: lattice, frame and widths, before any weight is drawn."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lgsirens.budget import default_widths, widths_for_budget
+from lgsirens.errors import ConfigError
+from lgsirens.lattice import LONGEST_FRAME, Frame, Lattice
+from lgsirens.manifest import LARGEST_FACTOR
+from lgsirens.memory import check_fits
+from lgsirens.model import AGGREGATIONS, LARGEST_WIDTH, MODES, ModelConfig, parameter_counts
+from lgsirens.region import Box, box_of_shape
+from lgsirens.runlog import note
+from lgsirens.schema import from_plain
+from lgsirens.signal import KINDS, Signal
+
+
+@dataclass(frozen=True)
+class EncodeConfig:
+    """The options that determine a representation.
+
+    Attributes:
+        mode: "lg" (Local-Global SIREN), "lc" (SIREN-per-Partition) or "mlp" (SIREN).
+        partitions: number of partitions along each dimension.
+        partition_size: instead: samples of a partition along each dimension. Default: 32,32 for images.
+        parameters: budget; default: 0.75 for each sample position of an image.
+        local_width: instead of a budget: L, with `global_width` in mode "lg".
+        global_width: G.
+        agg_type: "fc" or "fc_and_add", how local and global features meet.
+        overlaps: halo along each dimension, in samples.
+        sample_frac: fraction of the samples that a step draws, with replacement; None: every sample in every step.
+        local_scale: None: local networks see the signal's coordinates (the paper); else their own, in half tiles
+            times this.
+        steps: optimiser steps.
+        target_psnr: stop earlier, at this PSNR in dB.
+        lr: constant learning rate of Adam (published: 5e-4 for images); None: warm-up and cosine decay.
+        seed: of the initial weights.
+    """
+
+    mode: str = "lg"
+    partitions: tuple[int, ...] | None = None
+    partition_size: tuple[int, ...] | None = None
+    parameters: int | None = None
+    local_width: int | None = None
+    global_width: int | None = None
+    agg_type: str = "fc"
+    overlaps: tuple[int, ...] | None = None
+    sample_frac: float | None = None
+    local_scale: float | None = None
+    steps: int = 500
+    target_psnr: float | None = None
+    lr: float | None = None
+    seed: int = 0
+
+    @classmethod
+    def from_options(cls, options: dict[str, Any]) -> "EncodeConfig":
+        """Check types, names and ranges of options by name.
+
+        Raises:
+            ConfigError: names the option, what was given and what it may be.
+        """
+        try:
+            config = from_plain(cls, {name: _plain(value) for name, value in options.items()})
+        except ValueError as error:
+            raise ConfigError(f"option {error}") from None
+        config.check()
+        return config
+
+    def check(self) -> None:
+        """Raise ConfigError if options exclude each other or are out of range."""
+        _one_of("mode", self.mode, MODES)
+        _one_of("agg_type", self.agg_type, AGGREGATIONS)
+        for name in ("parameters", "local_width", "global_width", "steps", "target_psnr", "lr", "local_scale"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"{name} {value} must be above 0")
+        for name, most in (
+            *(("local_width", LARGEST_WIDTH), ("global_width", LARGEST_WIDTH)),
+            *(("local_scale", LARGEST_FACTOR), ("sample_frac", 1.0), ("seed", (1 << 63) - 1)),
+        ):
+            value = getattr(self, name)
+            _require(value is None or value <= most, f"{name} {value} must be at most {most}")
+        _require(self.sample_frac is None or self.sample_frac > 0, f"sample_frac {self.sample_frac} must be above 0")
+        _require(self.seed >= 0, f"seed {self.seed} must be at least 0")
+        for name, least in (("partitions", 1), ("partition_size", 1), ("overlaps", 0)):
+            numbers = getattr(self, name)
+            _require(numbers is None or numbers, f"{name}: empty; give one number per dimension")
+            _require(all(n >= least for n in numbers or ()), f"{name} {_commas(numbers)}: each at least {least}")
+        self._check_alternatives()
+
+    def _check_alternatives(self) -> None:
+        _require(
+            self.partitions is None or self.partition_size is None,
+            "partitions and partition_size exclude each other; give one of them",
+        )
+        widths = self.local_width is not None or self.global_width is not None
+        _require(self.parameters is None or not widths, "parameters and widths exclude each other; give one of them")
+        if self.mode == "lg":
+            both = (self.local_width is None) == (self.global_width is None)
+            _require(both, "mode lg needs local_width and global_width together, or a number of parameters")
+        else:
+            _require(self.global_width is None, f"global_width: mode {self.mode} has no shared network; use mode lg")
+        if self.mode == "mlp":
+            one = all(n == 1 for n in self.partitions or ()) and self.partition_size is None
+            _require(one, "partitions: mode mlp is one network for the whole signal; use mode lg or lc")
+            alone = not any(self.overlaps or ())
+            _require(alone, "overlaps: mode mlp has one partition and no neighbours; leave them out")
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a config means for one signal."""
+
+    model: ModelConfig
+    lattice: Lattice
+    frame: Frame
+    extent: Box
+    config: EncodeConfig
+
+
+def plan(signal: Signal, config: EncodeConfig) -> Plan:
+    """Lattice, frame and widths for a signal (no weights yet).
+
+    Raises:
+        ConfigError: the config does not fit the signal.
+    """
+    kind = KINDS[signal.kind]
+    for name in ("partitions", "partition_size", "overlaps"):
+        given = getattr(config, name)
+        if kind.dimensions == 1 and given is not None and len(given) == 3 and given[::2] == (1, 1):
+            config = replace(config, **{name: given[1:2]})  # as the published commands write it for audio
+        elif given is not None and len(given) != kind.dimensions:
+            raise ConfigError(
+                f"{name} {_commas(given)}: {signal.kind} has {kind.dimensions} dimensions ({', '.join(kind.axes)}), "
+                f"got {len(given)} numbers"
+            )
+    extent = box_of_shape(signal.shape)
+    halo = config.overlaps or (0,) * kind.dimensions
+    if any(o >= size for o, size in zip(halo, signal.shape, strict=True) if o):
+        raise ConfigError(f"overlaps {_commas(halo)}: must be smaller than the signal, {_commas(signal.shape)} samples")
+    lattice = Lattice.covering(extent, _tile(signal, config), halo)
+    empty = ModelConfig(config.mode, kind.dimensions, signal.channels, 0, agg_type=config.agg_type)
+    if config.local_width is not None:
+        model = replace(empty, local_width=config.local_width, global_width=config.global_width or 0)
+    elif config.parameters is not None:
+        model = widths_for_budget(empty, len(lattice), config.parameters)
+    else:
+        model = default_widths(empty, len(lattice), math.prod(signal.shape), kind.parameters_per_sample)
+    # weights, gradients and two moments
+    check_fits(16 * sum(parameter_counts(model, len(lattice))), f"a fit of {len(lattice)} partitions of this width")
+    config = replace(config, local_scale=_local_scale(signal, config, lattice.tile))
+    frame = Frame(signal.shape, kind.frame_scale, config.local_scale)
+    resolved = replace(
+        config,
+        partitions=None,
+        partition_size=None if config.mode == "mlp" else lattice.tile,
+        parameters=None,
+        local_width=model.local_width,
+        global_width=model.global_width or None,
+        overlaps=halo,
+    )
+    return Plan(model, lattice, frame, extent, resolved)
+
+
+def _tile(signal: Signal, config: EncodeConfig) -> tuple[int, ...]:
+    shape = signal.shape
+    if config.mode == "mlp":
+        return shape
+    if config.partition_size is not None:
+        return tuple(min(t, size) for t, size in zip(config.partition_size, shape, strict=True))
+    if config.partitions is None:
+        side = round(KINDS[signal.kind].samples_per_partition ** (1 / len(shape)))
+        return tuple(min(side, size) for size in shape)
+    if any(n > size for n, size in zip(config.partitions, shape, strict=True)):
+        raise ConfigError(
+            f"partitions {_commas(config.partitions)}: more than the signal has samples, {_commas(shape)}; give fewer"
+        )
+    tile = tuple(-(-size // n) for n, size in zip(config.partitions, shape, strict=True))
+    real = tuple(-(-size // t) for size, t in zip(shape, tile, strict=True))
+    if real != config.partitions:
+        note(
+            "partitions: asked for %s, got %s, because tiles of %s samples cover %s",
+            *(_commas(numbers) for numbers in (config.partitions, real, tile, shape)),
+        )
+    return tile
+
+
+def _local_scale(signal: Signal, config: EncodeConfig, tile: tuple[int, ...]) -> float | None:
+    """The local scale asked for; where float32 cannot tell the samples of a long axis apart, the one that gives local
+    networks coordinates of their own tile at the frame's step."""
+    longest = max(signal.shape)
+    if config.local_scale is not None or longest <= LONGEST_FRAME:
+        return config.local_scale
+    if config.mode == "mlp":
+        note("mode mlp: float32 cannot tell all of %d samples along one axis apart; modes lg and lc can", longest)
+        return None
+    note("local networks see their own tile's coordinates, because float32 cannot tell %d samples apart", longest)
+    step = 2 * KINDS[signal.kind].frame_scale / (LONGEST_FRAME - 1)
+    return step * tile[signal.shape.index(longest)] / 2
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def _commas(numbers: Any) -> str:
+    return ",".join(str(n) for n in numbers or ())
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    _require(value in known, f"{name} {value!r} is unknown; choose one of {', '.join(known)}")
+
+
+def _require(condition: Any, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)

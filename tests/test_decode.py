@@ -1,0 +1,117 @@
+"""Decoding and evaluation beyond the laws: shapes, masks, positions."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lgsirens as lg
+from lgsirens.lattice import axis_coordinates
+from lgsirens.plan import EncodeConfig, plan
+from tests.small import representation
+
+
+def grid(shape):
+    axes = [torch.arange(size, dtype=torch.float64) for size in shape]
+    return torch.cartesian_prod(*axes).view(-1, len(shape))
+
+
+@pytest.mark.parametrize("mode", ["lg", "lc", "mlp"])
+@pytest.mark.parametrize("local_scale", [None, 0.5])
+@pytest.mark.parametrize("shape", [(40,), (9, 14), (5, 6, 7)])
+def test_positions_of_samples_give_the_samples(mode, local_scale, shape):
+    inr = representation(shape, 2, mode, None if mode == "mlp" else (4,) * len(shape), 1, local_scale=local_scale)
+    found = inr(grid(shape)).numpy().reshape(*shape, 2)
+    np.testing.assert_allclose(np.clip(found, *inr.signal.value_range), inr.decode().values, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["lg", "lc", "mlp"])
+def test_values_are_differentiable_in_the_positions(mode):
+    inr = representation((12, 12), 1, mode, None if mode == "mlp" else (4, 4), 1, value_range=(0.0, 1.0))
+    points = torch.tensor([[1.2, 3.1], [7.8, 0.4], [5.0, 5.3], [11.2, 11.1]], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(inr(points).sum(), points)
+    step = 1e-2
+    for axis in range(2):
+        move = torch.zeros(2, dtype=torch.float64)
+        move[axis] = step
+        with torch.no_grad():
+            slope = (inr(points + move) - inr(points - move))[:, 0].double() / (2 * step)
+        torch.testing.assert_close(gradient[:, axis], slope, rtol=0.05, atol=0.02)
+
+
+def test_positions_without_a_partition_have_the_lowest_value_and_no_gradient():
+    inr = representation((12, 12), 3, "lg", (4, 4), 1, value_range=(-2.0, 5.0)).crop("0:4,0:4", "8:12,8:12")
+    points = torch.tensor([[5.0, 5.0], [1e30, 0.0], [-3.0, 2.0]], dtype=torch.float64, requires_grad=True)
+    values = inr(points)
+    assert (values == -2).all()
+    values.sum().backward()
+    assert (points.grad == 0).all()
+
+
+def test_no_positions_give_no_values():
+    assert representation((12, 12), 3, "lg", (4, 4), 1)(torch.zeros(0, 2)).shape == (0, 3)
+
+
+@given(st.lists(st.tuples(st.floats(-9, 20), st.floats(-9, 20)), min_size=1, max_size=60))
+def test_the_order_of_positions_does_not_matter(points):
+    inr = representation((12, 12), 1, "lg", (4, 4), 1)
+    points = torch.tensor(points, dtype=torch.float64)
+    order = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(inr(points[order]), inr(points)[order], rtol=1e-5, atol=1e-2)
+
+
+def test_arrays_and_lists_are_positions_too():
+    inr = representation((12, 12), 1, "lg", (4, 4), 1)
+    expected = inr(torch.tensor([[1.0, 2.0]]))
+    assert torch.equal(inr(np.array([[1.0, 2.0]])), expected)
+    assert torch.equal(inr([[1, 2]]), expected)
+
+
+def test_the_mask_says_what_is_present():
+    inr = representation((12, 12), 2, "lc", (4, 4), 1)
+    decoded = inr.crop(drop_partitions=[(1, 1)]).decode(scale=2)
+    expected = np.ones((24, 24), dtype=bool)
+    expected[8:16, 8:16] = False
+    assert np.array_equal(decoded.present, expected)
+    assert (decoded.values[~expected] == inr.signal.value_range[0]).all()
+    assert inr.decode().mask is None
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 50), st.integers(1, 50))
+def test_size_gives_exactly_that_size_of_any_region(height, width, rows, columns):
+    inr = representation((30, 30), 1, "lc", (7, 9), 1)
+    region = ((30 - height, 30), (0, width))
+    assert inr.decode(region, size=(rows, columns)).shape == (rows, columns)
+
+
+def test_values_are_float32_in_the_range_and_the_source_type_is_remembered():
+    decoded = representation((12, 12), 3, "lg", (4, 4), 1, value_range=(0.0, 65535.0), dtype="uint16").decode()
+    assert decoded.values.dtype == np.float32
+    assert decoded.values.min() >= 0
+    assert decoded.values.max() <= 65535
+    assert decoded.dtype == "uint16"
+
+
+def test_a_scaled_sound_has_a_scaled_rate_and_regions_take_seconds():
+    inr = representation((50,), 1, "lg", (10,), 1, kind="audio", sampling_rate=(44100, 1))
+    assert inr.decode(scale="3/2").sampling_rate == 66150
+    assert inr.decode("0.0001s:").shape == (46,)
+    with pytest.raises(lg.RegionError, match="sampling rate"):
+        representation((12, 12), 1, "lg", (4, 4), 1).decode("1s:2s,0:3")
+
+
+def test_two_samples_ten_minutes_into_a_recording_do_not_share_a_coordinate():
+    rate = 44100
+    signal = lg.Signal.from_array(np.zeros(20 * 60 * rate, dtype=np.int8), "audio", (-1, 1), rate)
+    planned = plan(signal, EncodeConfig())
+    at = 10 * 60 * rate
+    place = planned.lattice.meeting(((at, at + 1),))
+    first = int(planned.lattice.ids[place[0], 0]) * planned.lattice.tile[0]
+    positions = [np.arange(first, first + planned.lattice.tile[0])[None]]
+    _, local = axis_coordinates(planned.frame, planned.lattice, place, positions)
+    steps = np.diff(local[0].numpy()[0].astype(np.float64))
+    assert (steps > 0).all()
+    assert math.isclose(steps.mean(), 200 / 2_499_999, rel_tol=1e-3)

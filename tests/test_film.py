@@ -1,0 +1,440 @@
+"""Films and folders of pictures: round trips, rates, rotation, what is left out, damage."""
+
+import logging
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from lgsirens import media
+from lgsirens.errors import ConfigError, MissingDependencyError, OutputError, RunError, SignalError
+from lgsirens.signal import Signal
+
+NTSC = Fraction(30000, 1001)
+
+
+@pytest.fixture
+def lines(caplog, monkeypatch):
+    """What was logged since, without the path."""
+    monkeypatch.setattr(logging.getLogger("lgsirens"), "propagate", True)  # the command line turns it off
+    return lambda: [record.getMessage().split(": ", 1)[1] for record in caplog.records if record.name == "lgsirens"]
+
+
+def noise(shape: tuple[int, ...], dtype: str = "uint8", rate: Fraction | None = Fraction(25)) -> Signal:
+    values = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+    return Signal.from_array(values, "video", sampling_rate=rate)
+
+
+def smooth(count: int = 6, height: int = 32, width: int = 48) -> Signal:
+    """Colours that H.264 keeps well, each frame brighter than the one before."""
+    t, y, x = np.meshgrid(np.arange(count), np.arange(height), np.arange(width), indexing="ij")
+    values = np.stack([40 + 20 * t + x, 60 + 15 * t + y, 200 - 10 * t - x], axis=-1)
+    return Signal.from_array(values.astype(np.uint8), "video", sampling_rate=NTSC)
+
+
+def film(
+    path: Path, count: int = 6, times: list[int] | None = None, sound: bool = False, codec: str = "libx264"
+) -> Path:
+    """A film made with PyAV alone: frame i is gray of level 20 * i, at `times` in 1/90 s (default: 30 frames/s)."""
+    clock = Fraction(1, 90 if times else 30)
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codec, rate=30, options={"bf": "0"} if codec == "libx264" else {})
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
+        stream.codec_context.time_base = clock
+        track = container.add_stream("aac", rate=48000, layout="mono") if sound else None
+        for index in range(count):
+            gray = np.full((16, 32), 20 * index, np.uint8)
+            frame = av.VideoFrame.from_ndarray(gray, "gray").reformat(format="yuv420p")
+            frame.pts, frame.time_base = (times[index] if times else index), clock
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        if track is not None:
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            silence.sample_rate, silence.pts = 48000, 0
+            container.mux(track.encode(silence))
+            container.mux(track.encode(None))
+    return path
+
+
+def levels(signal: Signal) -> list[int]:
+    return [round(float(frame.mean()) / 20) for frame in signal.values]
+
+
+def refusal(path: Path, **options) -> str:
+    with pytest.raises(SignalError) as caught:
+        media.read(path, **options)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert "; " in message
+    assert "\n" not in message
+    return message
+
+
+# Round trips
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 7, 13), (4, 16, 18)])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_ffv1_and_png_folders_give_back_every_bit(tmp_path, shape, channels, dtype):
+    signal = noise((*shape, channels), dtype, NTSC)
+    shift = np.random.default_rng(1).uniform(-0.4, 0.4, signal.values.shape)
+    decoded = Signal((signal.values + shift).astype(np.float32), "video", signal.value_range, dtype, NTSC)
+    for name, source in (("a.mkv", signal), ("b.mkv", decoded), ("a", signal), ("b", decoded)):
+        media.write(tmp_path / name, source)
+        result = media.read(tmp_path / name)
+        assert (result.kind, result.dtype, result.value_range) == ("video", dtype, signal.value_range)
+        assert result.sampling_rate == (NTSC if name.endswith(".mkv") else None)
+        assert np.array_equal(result.values, signal.values)
+    assert sorted(os.listdir(tmp_path)) == ["a", "a.mkv", "b", "b.mkv"]
+
+
+@pytest.mark.parametrize("rate", ["25", "30000/1001", "60000/1001", "120000/1001", "1/3", "1234/567", "2997/50", "50"])
+def test_frame_rates_are_kept_as_fractions(tmp_path, rate):
+    signal = noise((9, 16, 16, 3), rate=Fraction(rate))
+    for name in ("a.mkv", "a.mp4"):
+        media.write(tmp_path / name, signal)
+        assert media.read(tmp_path / name).sampling_rate == Fraction(rate)
+
+
+def test_broadcast_rates_of_foreign_matroska_files_are_recognised(tmp_path):
+    with av.open(tmp_path / "a.mkv", "w") as container:
+        stream = container.add_stream("ffv1", rate=Fraction(60000, 1001))
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "gray"
+        for index in range(9):
+            frame = av.VideoFrame.from_ndarray(np.full((16, 16), index, np.uint8), "gray")
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    result = media.read(tmp_path / "a.mkv")
+    assert result.sampling_rate == Fraction(60000, 1001)
+    assert result.channels == 1
+    assert result.values[:, 0, 0, 0].tolist() == list(range(9))
+
+
+def test_h264_is_close_and_gets_better_with_a_smaller_crf(tmp_path, lines):
+    signal, errors, sizes = smooth(), [], []
+    for crf in (1, None, 40):
+        media.write(tmp_path / "a.mp4", signal, True, crf=crf)
+        result = media.read(tmp_path / "a.mp4")
+        assert (result.shape, result.channels, result.sampling_rate) == (signal.shape, 3, NTSC)
+        errors.append(np.abs(result.values.astype(int) - signal.values).mean())
+        sizes.append((tmp_path / "a.mp4").stat().st_size)
+    assert errors[0] < 2
+    assert errors[1] < 4
+    assert errors[0] < errors[1] < errors[2]
+    assert sizes[0] > sizes[1] > sizes[2]
+    assert lines() == []
+
+
+def test_odd_sizes_are_padded_in_h264_with_one_line(tmp_path, lines):
+    signal = smooth(3, 17, 31)
+    media.write(tmp_path / "a.mp4", signal)
+    result = media.read(tmp_path / "a.mp4").values.astype(int)
+    assert result.shape == (3, 18, 32, 3)
+    assert np.abs(result[:, :17, :31] - signal.values).mean() < 4
+    assert lines() == [
+        "H.264 needs even sizes: 31x17 is written as 32x18; the repeated last row or column is no part of the signal "
+        "(.mkv needs none)"
+    ]
+
+
+def test_gray_becomes_colour_in_h264_and_an_unknown_rate_25_with_a_line_each(tmp_path, lines):
+    media.write(tmp_path / "a.mp4", noise((2, 16, 16, 1), rate=None))
+    assert media.read(tmp_path / "a.mp4").sampling_rate == 25
+    assert lines() == [
+        "the frame rate is unknown; written with 25 frames/s",
+        "H.264 holds gray as colour; .mkv keeps one channel",
+    ]
+
+
+def test_deeper_samples_are_reduced_to_8_bits_with_one_line(tmp_path, lines):
+    media.write(tmp_path / "a.mp4", noise((2, 16, 16, 3), "uint16"))
+    media.write(tmp_path / "a.mkv", Signal.from_array(np.full((2, 4, 4, 1), 0.5), "video", sampling_rate=25))
+    assert (media.read(tmp_path / "a.mkv").values == 128).all()
+    assert lines() == [
+        "16-bit samples are written with 8 bits; .mkv keeps them",
+        "float64 samples in [0, 1] are written as 0 to 255; .npy keeps them",
+    ]
+
+
+def test_a_folder_is_replaced_only_if_it_holds_such_pictures(tmp_path, lines):
+    path, signal = tmp_path / "a", noise((3, 4, 5, 3))
+    path.mkdir()
+    media.write(path, signal)  # an empty one
+    assert sorted(os.listdir(path)) == ["000000.png", "000001.png", "000002.png"]
+    with pytest.raises(OutputError, match="exists already"):
+        media.write(path, signal)
+    media.write(path, noise((2, 4, 5, 3)), overwrite=True)
+    assert len(os.listdir(path)) == 2
+    (path / "letter.txt").write_text("dear")
+    with pytest.raises(OutputError, match=r"holds letter.txt, so the folder is not replaced"):
+        media.write(path, signal, overwrite=True)
+    assert len(os.listdir(path)) == 3
+    assert os.listdir(tmp_path) == ["a"]
+    assert lines() == ["pictures hold no frame rate; .mkv keeps it"] * 2
+
+
+# Reading
+
+
+def test_frames_and_size_are_reduced_on_reading(tmp_path):
+    signal, told = smooth(6, 32, 48), []
+    media.write(tmp_path / "a.mkv", signal)
+    media.write(tmp_path / "a", signal)
+    for name in ("a.mkv", "a"):
+        result = media.read(tmp_path / name, frames=(2, 5), max_side=12, progress=lambda *now: told.append(now))
+        assert result.values.shape == (3, 8, 12, 3)
+        expected = signal.values[2:5].reshape(3, 8, 4, 12, 4, 3).mean(axis=(2, 4))
+        assert np.abs(result.values - expected).max() <= 1.5
+        assert np.array_equal(media.read(tmp_path / name, frames=(4, None)).values, signal.values[4:])
+        assert np.array_equal(media.read(tmp_path / name, max_side=48).values, signal.values)
+    assert told == [(1, 3), (2, 3), (3, 3)] * 2
+
+
+def test_frames_of_an_array_are_cut_out(tmp_path):
+    signal = noise((5, 4, 3, 2))
+    media.write(tmp_path / "a.npy", signal)
+    assert np.array_equal(media.read(tmp_path / "a.npy", frames=(1, 3)).values, signal.values[1:3])
+    assert "max_side is for films in other files" in refusal(tmp_path / "a.npy", max_side=2)
+
+
+@pytest.mark.parametrize(("turns", "matrix"), [(1, (0, 1, -1, 0)), (2, (-1, 0, 0, -1)), (3, (0, -1, 1, 0))])
+def test_rotation_is_applied(tmp_path, turns, matrix):
+    """`turns` quarters clockwise, as a phone writes them into the track header."""
+    media.write(tmp_path / "a.mp4", smooth())
+    plain = media.read(tmp_path / "a.mp4")
+    content = bytearray((tmp_path / "a.mp4").read_bytes())
+    place = content.index(b"tkhd") + 44
+    assert struct.unpack(">5i", content[place : place + 20]) == (1 << 16, 0, 0, 0, 1 << 16)
+    a, b, c, d = (number << 16 for number in matrix)
+    content[place : place + 20] = struct.pack(">5i", a, b, 0, c, d)
+    (tmp_path / "a.mp4").write_bytes(content)
+    turned = media.read(tmp_path / "a.mp4")
+    assert np.array_equal(turned.values, np.rot90(plain.values, -turns, axes=(1, 2)))
+    assert turned.sampling_rate == plain.sampling_rate
+    assert media.read(tmp_path / "a.mp4", max_side=12).shape == ((6, 12, 8) if turns % 2 else (6, 8, 12))
+
+
+def test_a_varying_frame_rate_is_resampled_to_the_average_with_one_line(tmp_path, lines):
+    for name in ("a.mp4", "a.mkv"):
+        film(tmp_path / name, 6, [0, 3, 6, 9, 27, 45])
+        result = media.read(tmp_path / name)
+        assert result.sampling_rate == 10
+        assert levels(result) == [0, 3, 3, 4, 4, 5]
+        assert levels(media.read(tmp_path / name, frames=(2, 5))) == [3, 4, 4]
+    assert lines() == ["its frame rate varies; resampled to the average, 10.000 frames/s"] * 4
+
+
+def test_sound_tracks_are_left_out_with_one_line(tmp_path, lines):
+    assert levels(media.read(film(tmp_path / "a.mp4", sound=True))) == [0, 1, 2, 3, 4, 5]
+    assert lines() == ["its sound track is left out"]
+
+
+@pytest.mark.parametrize("name", ["a.mov", "a.webm", "a.avi", "a.ts"])
+def test_other_containers_are_read(tmp_path, name):
+    codec = {"a.webm": "libvpx-vp9"}.get(name, "libx264")
+    result = media.read(film(tmp_path / name, codec=codec))
+    assert levels(result) == [0, 1, 2, 3, 4, 5]
+    assert result.shape == (6, 16, 32)
+    assert result.sampling_rate == 30
+
+
+def test_formats_with_alpha_and_with_more_bits_are_read(tmp_path, lines):
+    for pixels, channels, dtype in (("yuva420p", 4, "uint8"), ("gray10le", 1, "uint16"), ("ya8", 2, "uint8")):
+        with av.open(tmp_path / "a.mkv", "w") as container:
+            stream = container.add_stream("ffv1", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 8, 6, pixels
+            stream.metadata["alpha_mode"] = "1"
+            frame = av.VideoFrame.from_ndarray(np.full((6, 8, 4), 128, np.uint8), "rgba").reformat(format=pixels)
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        result = media.read(tmp_path / "a.mkv")
+        assert (result.values.shape, result.dtype) == ((1, 6, 8, channels), dtype)
+        assert np.abs(result.values / (255 if dtype == "uint8" else 65535) - 0.5).max() < 0.02
+    assert lines() == ["its alpha channel is left out"]  # of gray10le, which has none
+
+
+def test_the_content_decides_not_the_suffix(tmp_path):
+    film(tmp_path / "a.mp4").rename(tmp_path / "a.png")
+    assert media.read(tmp_path / "a.png").kind == "video"
+
+
+def test_pictures_of_a_folder_are_sorted_by_number(tmp_path, lines):
+    for number in (10, 9, 1):
+        media.write(tmp_path / f"shot{number}.png", Signal.from_array(np.full((2, 3), number, np.uint8), "image"))
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert media.read(tmp_path).values[:, 0, 0, 0].tolist() == [1, 9, 10]
+    assert lines() == ["7 numbers are missing; the other pictures follow one another"]
+
+
+# Errors
+
+
+def test_films_that_are_cut_off_are_refused(tmp_path):
+    signal = noise((12, 32, 32, 3))
+    for name in ("a.mp4", "a.mkv"):
+        media.write(tmp_path / name, signal)
+        content = (tmp_path / name).read_bytes()
+        for share in (0.02, 0.3, 0.7, 0.95):
+            (tmp_path / f"cut{name}").write_bytes(content[: int(share * len(content))])
+            refusal(tmp_path / f"cut{name}")
+    with av.open(tmp_path / "a.mp4") as old, av.open(tmp_path / "b.mp4", "w", options={"movflags": "faststart"}) as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                new.mux(packet)
+    content = (tmp_path / "b.mp4").read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")
+    for share in (0.5, 0.8, 0.99):
+        (tmp_path / "cut.mp4").write_bytes(content[: int(share * len(content))])
+        assert "is cut off or damaged" in refusal(tmp_path / "cut.mp4")
+
+
+def test_damaged_frames_are_refused(tmp_path):
+    media.write(tmp_path / "a.mkv", noise((4, 32, 32, 3)))
+    content = bytearray((tmp_path / "a.mkv").read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (tmp_path / "a.mkv").write_bytes(content)
+    assert "is cut off or damaged" in refusal(tmp_path / "a.mkv")
+
+
+def test_sounds_texts_and_empty_films_are_refused(tmp_path):
+    with av.open(tmp_path / "sound.mp4", "w") as container:
+        track = container.add_stream("aac", rate=48000, layout="mono")
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        silence.sample_rate = 48000
+        container.mux(track.encode(silence))
+        container.mux(track.encode(None))
+    assert "holds no video stream, only sound" in refusal(tmp_path / "sound.mp4")
+    (tmp_path / "wav.mp4").write_bytes(b"RIFF\x24\0\0\0WAVEfmt " + bytes(30))
+    assert "is a sound, it holds no video stream" in refusal(tmp_path / "wav.mp4")
+    (tmp_path / "text.mkv").write_text("no film at all\n" * 99)
+    assert "cannot be read as a film" in refusal(tmp_path / "text.mkv")
+    refusal(film(tmp_path / "none.mp4", 0))
+    refusal(film(tmp_path / "none.mkv", 0))
+
+
+def test_what_only_films_have_is_refused_elsewhere(tmp_path):
+    media.write(tmp_path / "a.png", Signal.from_array(np.zeros((4, 4), np.uint8), "image"))
+    media.write(tmp_path / "a.mkv", noise((3, 4, 4, 1)))
+    assert "frames is for films, this is of kind image" in refusal(tmp_path / "a.png", frames=(0, 1))
+    assert "max_side is for films, this is of kind image" in refusal(tmp_path / "a.png", max_side=2)
+    assert "is of kind video, not 'image'" in refusal(tmp_path / "a.mkv", kind="image")
+    assert "has 3 frames, not 0:4; choose frames within 0:3" in refusal(tmp_path / "a.mkv", frames=(0, 4))
+    for options in ({"frames": (2, 2)}, {"frames": (-1, 2)}, {"max_side": 0}):
+        with pytest.raises(ConfigError):
+            media.read(tmp_path / "a.mkv", **options)
+
+
+def test_what_a_film_cannot_be_written_as_is_refused(tmp_path):
+    for name, channels, message in (
+        ("a.mp4", 4, "H.264 cannot hold a video of 4 channels (alpha); choose .npy, .mkv, a name without suffix"),
+        ("a.mkv", 2, "FFV1 cannot hold a video of 2 channels (alpha); choose .npy, a name without suffix"),
+        ("a.png", 3, "PNG cannot hold a signal of kind video; choose .npy, .mp4, .mkv, a name without suffix"),
+    ):
+        with pytest.raises(SignalError) as caught:
+            media.write(tmp_path / name, noise((2, 4, 4, channels)))
+        assert message in str(caught.value)
+    for name, crf in (("a.mp4", 52), ("a.mkv", 18)):
+        with pytest.raises(ConfigError, match="crf"):
+            media.write(tmp_path / name, noise((2, 4, 4, 3)), crf=crf)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "name", "message"),
+    [
+        ((4, 5), "2.png", "frame 1 is 5x4 with 1 channels"),
+        ((4, 4), "two.png", "no number"),
+        ((4, 4), "01.png", "1.png"),
+    ],
+)
+def test_folders_that_are_no_film_are_refused(tmp_path, shape, name, message):
+    media.write(tmp_path / "1.png", Signal.from_array(np.zeros((4, 4), np.uint8), "image"))
+    media.write(tmp_path / name, Signal.from_array(np.zeros(shape, np.uint8), "image"))
+    assert message in refusal(tmp_path)
+
+
+def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
+    film(tmp_path / "a.mp4")
+    monkeypatch.setitem(sys.modules, "av", None)
+    calls = (
+        lambda: media.read(tmp_path / "a.mp4"),
+        lambda: media.write(tmp_path / "b.mkv", noise((2, 4, 4, 3))),
+        lambda: media.check_format("b.mp4", "video", 3, "uint8"),
+    )
+    for call in calls:
+        with pytest.raises(MissingDependencyError, match=r"film needs av: pip install 'lgsirens\[video\]'"):
+            call()
+
+
+def test_a_full_disk_leaves_nothing_and_is_told_in_one_line(tmp_path):
+    program = """
+import os, resource
+import numpy as np
+from lgsirens import media
+from lgsirens.errors import RunError
+from lgsirens.signal import Signal
+values = np.random.default_rng(0).integers(0, 255, (8, 64, 64, 3), "uint8")
+signal = Signal.from_array(values, "video", sampling_rate=25)
+for name in ("a.mp4", "a.mkv", "a"):
+    for room in (3000, 20000 if name == "a.mp4" else 9000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+        try:
+            media.write(name, signal)
+        except RunError as error:
+            print(error)
+        assert os.listdir(".") == [], (name, os.listdir("."))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    told = [(Path(line.split(": ")[0]).name, line.split(": ")[1]) for line in done.stdout.splitlines()]
+    assert told == [(name, "cannot be written") for name in ("a.mp4", "a.mkv", "a") for _ in range(2)]
+
+
+def test_an_interrupted_folder_leaves_the_old_one(tmp_path, monkeypatch):
+    media.write(tmp_path / "a", noise((3, 4, 4, 3)))
+
+    def fail(path, samples):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(media.pictures, "save_png", fail)
+    with pytest.raises(RunError, match="cannot be written: No space left"):
+        media.write(tmp_path / "a", noise((9, 4, 4, 3)), overwrite=True)
+    assert os.listdir(tmp_path) == ["a"]
+    assert len(os.listdir(tmp_path / "a")) == 3
+
+
+# Other programs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_another_program_finds_length_rate_and_size(tmp_path, name):
+    if shutil.which("ffprobe") is None:
+        pytest.fail("install ffmpeg: this test reads films with ffprobe")
+    media.write(tmp_path / name, smooth(7, 32, 48))
+    entries = "stream=codec_name,width,height,r_frame_rate,nb_read_frames,pix_fmt"
+    command = ["ffprobe", "-v", "error", "-count_frames", "-show_entries", entries, "-of", "default=nw=1", name]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert dict(line.split("=") for line in done.stdout.split()) == {
+        "codec_name": "h264" if name == "a.mp4" else "ffv1",
+        "pix_fmt": "yuv420p" if name == "a.mp4" else "bgr0",
+        "width": "48",
+        "height": "32",
+        "r_frame_rate": "30000/1001",
+        "nb_read_frames": "7",
+    }
