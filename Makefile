@@ -23,6 +23,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/fit.py
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/crop.py
+	$(BIN)/python benchmarks/fidelity.py
 
 clean:
 	rm -rf .venv out build *.egg-info

@@ -52,7 +52,7 @@ def main() -> int:
         for (quantity, unit), values in figures.items():
             measurements.append(record.Measurement("camera 256x256", f"{mode}, {steps} steps", quantity, unit, values))
             print(measurements[-1], flush=True)
-    return record.finish("fidelity", measurements, options.quick, options.device)
+    return record.finish("fidelity", measurements, options)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command `lgsirens`: argparse subcommands over the public functions.
+"""The command `lgsirens`: what its subcommands do. Their options: `arguments.py`.
 
 Results go to standard output, progress and log lines to standard error. Exit code 0 if all went well, 1 for a failure
 at run time, 2 for wrong use or bad input, 130 if Ctrl-C ended the run.
@@ -10,12 +10,14 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
+from lgsirens.arguments import Command, parse_arguments
 from lgsirens.atomic import check_output
 from lgsirens.decode import decode
 from lgsirens.device import resolve_device
@@ -24,8 +26,8 @@ from lgsirens.encode import dry_run, encode
 from lgsirens.errors import ConfigError, LgsirensError, OutputError
 from lgsirens.fileformat import load, save, sizes
 from lgsirens.fit import interruption, is_checkpoint
-from lgsirens.media import check_format, read, write
-from lgsirens.memory import format_bytes, parse_bytes
+from lgsirens.media import check_format, check_target, read, write
+from lgsirens.memory import format_bytes
 from lgsirens.plan import EncodeConfig
 from lgsirens.region import format_box
 from lgsirens.report import (
@@ -39,25 +41,41 @@ from lgsirens.report import (
 )
 from lgsirens.representation import Representation
 from lgsirens.runlog import Progress, log, note
-from lgsirens.signal import KINDS
-from lgsirens.version import __version__
+from lgsirens.schema import from_plain, to_plain
+from lgsirens.signal import KINDS, Signal
 
 INTERRUPTED = 130
 CHECKPOINT_SUFFIX = ".checkpoint.safetensors"
 
 # Options of which one replaces the others of its line, wherever they were given.
 _ALTERNATIVES = (("partitions", "partition_size"), ("parameters", "local_width", "global_width"))
-_READING = ("kind", "value_range")
 
 
-class _Parser(argparse.ArgumentParser):
-    """One line for a wrong command line; no abbreviated options."""
+@dataclass(frozen=True)
+class _Reading:
+    """How the input is read: see `media.read`."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, **options)
+    kind: str | None = None
+    value_range: tuple[float, float] | None = None
+    frames: tuple[int | None, int | None] | None = None
+    max_side: int | None = None
 
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see {self.prog} --help")
+    @classmethod
+    def from_options(cls, options: dict[str, Any]) -> "_Reading":
+        try:
+            reading = from_plain(cls, options)
+        except ValueError as error:
+            raise ConfigError(f"option {error}") from None
+        if reading.kind is not None and reading.kind not in KINDS:
+            raise ConfigError(f"kind {reading.kind!r} is unknown; choose one of {', '.join(KINDS)}")
+        return reading
+
+    def reduced(self) -> dict[str, Any]:
+        """What of a film was read, for the config."""
+        return {"frames": to_plain(self.frames), "max_side": self.max_side} if self.frames or self.max_side else {}
+
+    def read(self, path: Path, bar: Progress) -> Signal:
+        return read(path, self.kind, self.value_range, frames=self.frames, max_side=self.max_side, progress=bar.count)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     handler.setFormatter(logging.Formatter("lgsirens: %(message)s"))
     log.addHandler(handler)
     try:
-        options = _parser().parse_args(_join_negative(list(sys.argv[1:] if argv is None else argv)))
+        options = parse_arguments(list(sys.argv[1:] if argv is None else argv), _COMMANDS)
         code = int(options.run(options) or 0)
         sys.stdout.flush()
         return code
@@ -98,9 +116,10 @@ def _encode(options: argparse.Namespace) -> int:
         _check_checkpoint(checkpoint, options.resume)
     _use_threads(options)
     settings = _settings(options)
-    reading = {name: settings.pop(name, None) for name in _READING}
+    reading = _Reading.from_options({name: settings.pop(name, None) for name in _Reading.__dataclass_fields__})
     config = EncodeConfig.from_options(settings)
-    signal = read(options.input, _kind(reading["kind"]), _value_range(reading["value_range"]))
+    with Progress("read", "frame", options.quiet) as bar:
+        signal = reading.read(options.input, bar)
     if options.dry_run:
         print(dry_run_text(dry_run(signal, config, options.device, options.max_memory)))
         return 0
@@ -114,6 +133,7 @@ def _encode(options: argparse.Namespace) -> int:
             resume=options.resume,
             progress=not options.quiet,
         )
+        representation = replace(representation, config=representation.config | reading.reduced())
         save(representation, options.output, options.overwrite or resuming)
     print(_summary(options.output, representation))
     if representation.fit.stopped == "interrupted":
@@ -125,7 +145,7 @@ def _encode(options: argparse.Namespace) -> int:
 
 
 def _decode(options: argparse.Namespace) -> None:
-    check_output(options.output, options.overwrite)
+    check_target(options.output, options.overwrite)
     representation = load(options.file)
     signal_info = representation.signal
     check_format(options.output, signal_info.kind, signal_info.channels, signal_info.dtype)
@@ -141,7 +161,8 @@ def _decode(options: argparse.Namespace) -> None:
             resolve_device(options.device),
             progress,
         )
-    write(options.output, signal, options.overwrite)
+    with Progress("write", "frame", options.quiet) as bar:
+        write(options.output, signal, options.overwrite, crf=options.crf, progress=bar.count)
     missing = int(signal.present.size - signal.present.sum())
     absent = f", {missing} samples without a partition" if missing else ""
     print(f"{options.output}: {signal.kind} {_size(signal.shape)}, {signal.channels} channels{absent}")
@@ -176,7 +197,12 @@ def _info(options: argparse.Namespace) -> None:
         return
     facts = describe(representation)
     if options.against is not None:
-        original = read(options.against, representation.signal.kind, representation.signal.value_range)
+        known = {"kind": representation.signal.kind, "value_range": representation.signal.value_range}
+        reduced = {
+            name: representation.config[name] for name in ("frames", "max_side") if name in representation.config
+        }
+        with Progress("read", "frame") as bar:
+            original = _Reading.from_options(known | reduced).read(options.against, bar)
         facts["against"] = compare(representation, original)
     if options.json:
         print(json.dumps(facts, indent=2))
@@ -188,7 +214,7 @@ def _info(options: argparse.Namespace) -> None:
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """Options of the run: those of the config file, overridden by those of the command line."""
-    names = [*EncodeConfig.__dataclass_fields__, *_READING]
+    names = [*EncodeConfig.__dataclass_fields__, *_Reading.__dataclass_fields__]
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.config_path is None:
         return given
@@ -222,21 +248,6 @@ def _yaml_loader(yaml: Any) -> Any:
         "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
     )
     return Loader
-
-
-def _kind(value: Any) -> str | None:
-    if value is not None and value not in KINDS:
-        raise ConfigError(f"kind {value!r} is unknown; choose one of {', '.join(KINDS)}")
-    return value  # type: ignore[no-any-return]
-
-
-def _value_range(value: Any) -> tuple[float, float] | None:
-    if value is None:
-        return None
-    numbers = isinstance(value, list | tuple) and all(isinstance(v, int | float) for v in value)
-    if not numbers or len(value) != 2:
-        raise ConfigError(f"value_range {value!r}: give two numbers, LO,HI")
-    return float(value[0]), float(value[1])
 
 
 def _summary(path: Path, representation: Representation) -> str:
@@ -283,113 +294,4 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _join_negative(argv: list[str]) -> list[str]:
-    """`--region -128:0,0:50` as `--region=-128:0,0:50`: argparse takes a leading minus for an option."""
-    joined: list[str] = []
-    for word in argv:
-        if joined and re.match(r"-[\d.:]", word) and re.fullmatch(r"--\w+", joined[-1]):
-            joined[-1] += f"={word}"
-        else:
-            joined.append(word)
-    return joined
-
-
-def _typed(name: str, convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    """An argparse type whose error names what is expected."""
-
-    def parse(text: str) -> Any:
-        try:
-            return convert(text.strip())
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {name}") from None
-
-    return parse
-
-
-def _numbers(convert: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
-    return lambda text: tuple(convert(part) for part in re.sub(r"^\[(.*)\]$", r"\1", text).split(","))
-
-
-_int = _typed("a whole number", int)
-_float = _typed("a number", float)
-_ints = _typed("a list of whole numbers such as 16,16", _numbers(int))
-_floats = _typed("a list of numbers such as 0,255", _numbers(float))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="lgsirens", description="Signals as neural networks that can be cut and read in pieces.")
-    parser.add_argument("--version", action="version", version=f"lgsirens {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    _add_encode(commands.add_parser("encode", help="fit a representation to a signal"))
-    _add_decode(commands.add_parser("decode", help="decode any region at any resolution"))
-    _add_crop(commands.add_parser("crop", help="keep the partitions of some regions"))
-    _add_info(commands.add_parser("info", help="what a file holds, and how good it is"))
-    return parser
-
-
-def _add_encode(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(run=_encode)
-    add = parser.add_argument
-    add("input", type=Path, metavar="INPUT", help="an image, or .npy with [H, W] or [H, W, C]")
-    add("output", type=Path, metavar="OUTPUT.safetensors")
-    add("--mode", help="lg (Local-Global SIREN, default), lc (SIREN-per-Partition) or mlp (SIREN)")
-    add("--partitions", type=_ints, help="number of partitions per dimension, such as 16,16")
-    add("--partition_size", type=_ints, help="or samples of one partition (default 32,32)")
-    add("--parameters", type=_int, help="budget (default 0.75 for each sample position)")
-    add("--local_width", type=_int, metavar="L", help="or the widths: of each local network")
-    add("--global_width", type=_int, metavar="G", help="and of the shared one")
-    add("--agg_type", help="fc (default) or fc_and_add: how local and global features meet")
-    add("--overlaps", type=_ints, help="halo per dimension, in samples (default 0)")
-    add("--sample_frac", type=_float, metavar="F", help="fraction of the samples drawn in each step (default: all)")
-    add("--local_scale", type=_float, metavar="S", help="local coordinates for local networks, in half tiles times S")
-    add("--steps", type=_int, help=f"optimiser steps (default {EncodeConfig.steps})")
-    add("--target_psnr", type=_float, metavar="DB", help="stop as soon as this PSNR is reached")
-    add("--lr", type=_float, help="constant learning rate of Adam (default: warm-up and cosine decay)")
-    add("--seed", type=_int, help="of the initial weights (default 0)")
-    add("--kind", help="image, audio, video or volume, where the rank of an array does not tell")
-    add("--value_range", type=_floats, metavar="LO,HI", help="of the samples (default: see docs/conventions.md)")
-    add("--config_path", type=Path, metavar="run.yaml", help="options from a file, as `info --config` prints them")
-    add("--dry_run", action="store_true", help="print parameters, bytes, expected time and memory; write nothing")
-    add("--resume", action="store_true", help="go on from the checkpoint of a stopped run")
-    _add_common(parser)
-
-
-def _add_decode(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(run=_decode)
-    add = parser.add_argument
-    add("file", type=Path, metavar="FILE")
-    add("output", type=Path, metavar="OUTPUT", help="an image, or .npy for the float32 values")
-    add("--region", help="start:stop per dimension, rows first, absolute; an empty end is the border")
-    add("--scale", help="samples per sample: 2, 1.5, 3/2, or one per dimension")
-    add("--size", type=_ints, help="or samples of the result per dimension, rows first, such as 1024,768")
-    add("--full", action="store_true", help="the whole extent instead of the window")
-    _add_common(parser)
-
-
-def _add_crop(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(run=_crop)
-    add = parser.add_argument
-    add("file", type=Path, metavar="FILE")
-    add("output", type=Path, metavar="OUTPUT.safetensors")
-    add("--region", action="append", help="start:stop per dimension, rows first, absolute; may be repeated")
-    add("--keep_partitions", help="or ranges of partition ids, such as 2:6,0:3")
-    add("--drop_partitions", help='or ids to leave out, such as "0,0;15,15"')
-    parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
-
-
-def _add_info(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(run=_info)
-    add = parser.add_argument
-    add("file", type=Path, metavar="FILE")
-    add("--json", action="store_true", help="one JSON object")
-    add("--config", action="store_true", help="the YAML that makes the run again")
-    add("--against", type=Path, metavar="ORIGINAL", help="PSNR and SSIM, overall and of the five worst partitions")
-
-
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--device", default="auto", help="auto (default), cpu or cuda")
-    add("--max_memory", type=parse_bytes, default="1GiB", help="working memory of one evaluation (default 1GiB)")
-    add("--threads", type=_int, help="CPU threads (default: PyTorch's choice)")
-    add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
-    add("--quiet", action="store_true", help="no progress bar")
+_COMMANDS: dict[str, Command] = {"encode": _encode, "decode": _decode, "crop": _crop, "info": _info}

@@ -119,7 +119,9 @@ def _video_stream(path: Path, container: Any) -> Any:
 
 
 def _say_what_is_left_out(path: Path, container: Any, stream: Any) -> None:
-    if stream.metadata.get("alpha_mode") == "1" and not any(part.is_alpha for part in stream.format.components):
+    if "1" in (stream.metadata.get("alpha_mode"), stream.metadata.get("ALPHA_MODE")) and not any(
+        part.is_alpha for part in stream.format.components
+    ):
         log.warning("%s: its alpha channel is left out", path)  # FFmpeg's own decoders of VP8 and VP9 do not know it
     if container.streams.audio:
         log.warning("%s: its sound track is left out", path)

@@ -20,7 +20,7 @@ import numpy as np
 from lgsirens import film, pictures, sound, volumes
 from lgsirens.atomic import check_output, replacing
 from lgsirens.errors import ConfigError, LgsirensError, SignalError
-from lgsirens.signal import KINDS, Array, Signal
+from lgsirens.signal import KINDS, Array, Signal, check_signal
 from lgsirens.volumes import Frames, Progress, Stored
 
 _NPY_MAGIC = b"\x93NUMPY"
@@ -109,7 +109,7 @@ def read(
         ConfigError: no such `frames` or `max_side`.
         MissingDependencyError: the file needs an optional package.
     """
-    path = Path(path)
+    path = _as_path(path)
     order = _Order(path, kind, value_range, frames, max_side, progress)
     with warnings.catch_warnings(), _one_line(path):
         warnings.simplefilter("ignore")  # what matters is raised or logged
@@ -145,7 +145,8 @@ def write(
         RunError: the file cannot be written (disk full, no permission).
         MissingDependencyError: the format needs an optional package.
     """
-    path = Path(path)
+    check_signal(signal)
+    path = _as_path(path)
     check_format(path, signal.kind, signal.channels, signal.dtype)
     check_target(path, overwrite)
     suffix = path.suffix.lower()
@@ -183,7 +184,7 @@ def check_format(path: str | os.PathLike[str], kind: str, channels: int, dtype: 
         SignalError: the suffix is unknown, or its format cannot hold the signal.
         MissingDependencyError: an optional package is needed.
     """
-    path = Path(path)
+    path = _as_path(path)
     suffix = path.suffix.lower()
     form = _FORMATS.get(suffix)
     if form is None or (suffix == _FOLDER and not form.holds(kind, 1)):
@@ -211,11 +212,17 @@ def check_target(path: str | os.PathLike[str], overwrite: bool = False) -> None:
         OutputError: as `atomic.check_output`; a folder that holds other things than numbered PNG pictures.
         RunError: the folder above is not writable.
     """
-    path = Path(path)
+    path = _as_path(path)
     if path.suffix == _FOLDER and _is_folder(path):
         volumes.check_folder(path, overwrite)
     else:
         check_output(path, overwrite)
+
+
+def _as_path(path: str | os.PathLike[str]) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise SignalError(f"{path!r} is no path; name a file")
+    return Path(path)
 
 
 # Reading

@@ -1,7 +1,7 @@
 """What steps the weights.
 
 The published recipe is Adam at a constant learning rate. Without a rate of one's own, the recipe here is Adam with a
-short warm-up and a cosine decay, which is better at every number of steps that was measured (docs/lab-notes.md).
+short warm-up and a cosine decay (docs/reproduce.md has both).
 """
 
 import math

@@ -1,0 +1,159 @@
+"""The command line of `lgsirens`: its subcommands, options and their types, nothing else."""
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lgsirens.errors import ConfigError
+from lgsirens.memory import parse_bytes
+from lgsirens.plan import EncodeConfig
+from lgsirens.version import __version__
+
+Command = Callable[[argparse.Namespace], int | None]
+
+
+def parse_arguments(argv: list[str], commands: dict[str, Command]) -> argparse.Namespace:
+    """The options of one command line; `run` among them is the command to call.
+
+    Raises:
+        ConfigError: wrong use, in one line.
+    """
+    parser = _Parser(prog="lgsirens", description="Signals as neural networks that can be cut and read in pieces.")
+    parser.add_argument("--version", action="version", version=f"lgsirens {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+    for name, (summary, add_options) in _COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary)
+        subparser.set_defaults(run=commands[name])
+        add_options(subparser)
+    return parser.parse_args(_join_negative(argv))
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line for a wrong command line; no abbreviated options."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def _join_negative(argv: list[str]) -> list[str]:
+    """`--region -128:0,0:50` as `--region=-128:0,0:50`: argparse takes a leading minus for an option."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and re.match(r"-[\d.:]", word) and re.fullmatch(r"--\w+", joined[-1]):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _typed(name: str, convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    """An argparse type whose error names what is expected."""
+
+    def parse(text: str) -> Any:
+        try:
+            return convert(text.strip())
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {name}") from None
+
+    return parse
+
+
+def _numbers(convert: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    return lambda text: tuple(convert(part) for part in re.sub(r"^\[(.*)\]$", r"\1", text).split(","))
+
+
+def _ends(text: str) -> tuple[int | None, int | None]:
+    start, stop = (int(end) if end.strip() else None for end in text.split(":"))
+    return start, stop
+
+
+_int = _typed("a whole number", int)
+_float = _typed("a number", float)
+_frames = _typed("a range of frames such as 0:50", _ends)
+_ints = _typed("a list of whole numbers such as 16,16", _numbers(int))
+_floats = _typed("a list of numbers such as 0,255", _numbers(float))
+
+
+def _add_encode(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("input", type=Path, metavar="INPUT", help="an image, sound, film, volume or .npy array")
+    add("output", type=Path, metavar="OUTPUT.safetensors")
+    add("--mode", help="lg (Local-Global SIREN, default), lc (SIREN-per-Partition) or mlp (SIREN)")
+    add("--partitions", type=_ints, help="number of partitions per dimension, such as 16,16")
+    add("--partition_size", type=_ints, help="or samples of one partition (default 32,32)")
+    add("--parameters", type=_int, help="budget (default 0.75 for each sample position)")
+    add("--local_width", type=_int, metavar="L", help="or the widths: of each local network")
+    add("--global_width", type=_int, metavar="G", help="and of the shared one")
+    add("--agg_type", help="fc (default) or fc_and_add: how local and global features meet")
+    add("--overlaps", type=_ints, help="halo per dimension, in samples (default 0)")
+    add("--sample_frac", type=_float, metavar="F", help="fraction of the samples drawn in each step (default: all)")
+    add("--local_scale", type=_float, metavar="S", help="local coordinates for local networks, in half tiles times S")
+    add("--steps", type=_int, help=f"optimiser steps (default {EncodeConfig.steps})")
+    add("--target_psnr", type=_float, metavar="DB", help="stop as soon as this PSNR is reached")
+    add("--lr", type=_float, help="constant learning rate of Adam (default: warm-up and cosine decay)")
+    add("--seed", type=_int, help="of the initial weights (default 0)")
+    add("--kind", help="image, audio, video or volume, where the rank of an array does not tell")
+    add("--value_range", type=_floats, metavar="LO,HI", help="of the samples (default: see docs/conventions.md)")
+    add("--frames", type=_frames, metavar="A:B", help="only these frames of a film")
+    add("--max_side", type=_int, metavar="N", help="reduce a film on reading, its longer side to N samples")
+    add("--config_path", type=Path, metavar="run.yaml", help="options from a file, as `info --config` prints them")
+    add("--dry_run", action="store_true", help="print parameters, bytes, expected time and memory; write nothing")
+    add("--resume", action="store_true", help="go on from the checkpoint of a stopped run")
+    _add_common(parser)
+
+
+def _add_decode(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("file", type=Path, metavar="FILE")
+    add(
+        "output",
+        type=Path,
+        metavar="OUTPUT",
+        help="a file of that kind; .npy for the float32 values, no suffix for a folder of pictures",
+    )
+    add("--region", help="start:stop per dimension, rows first, absolute; an empty end is the border")
+    add("--scale", help="samples per sample: 2, 1.5, 3/2, or one per dimension")
+    add("--size", type=_ints, help="or samples of the result per dimension, rows first, such as 1024,768")
+    add("--crf", type=_int, help="quality of H.264 in .mp4, 0 (best) to 51 (default 18)")
+    add("--full", action="store_true", help="the whole extent instead of the window")
+    _add_common(parser)
+
+
+def _add_crop(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("file", type=Path, metavar="FILE")
+    add("output", type=Path, metavar="OUTPUT.safetensors")
+    add("--region", action="append", help="start:stop per dimension, rows first, absolute; may be repeated")
+    add("--keep_partitions", help="or ranges of partition ids, such as 2:6,0:3")
+    add("--drop_partitions", help='or ids to leave out, such as "0,0;15,15"')
+    parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
+
+
+def _add_info(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("file", type=Path, metavar="FILE")
+    add("--json", action="store_true", help="one JSON object")
+    add("--config", action="store_true", help="the YAML that makes the run again")
+    add("--against", type=Path, metavar="ORIGINAL", help="PSNR and SSIM, overall and of the five worst partitions")
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--device", default="auto", help="auto (default), cpu or cuda")
+    add("--max_memory", type=parse_bytes, default="1GiB", help="working memory of one evaluation (default 1GiB)")
+    add("--threads", type=_int, help="CPU threads (default: PyTorch's choice)")
+    add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
+    add("--quiet", action="store_true", help="no progress bar")
+
+
+_COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+    "encode": ("fit a representation to a signal", _add_encode),
+    "decode": ("decode any region at any resolution", _add_decode),
+    "crop": ("keep the partitions of some regions", _add_crop),
+    "info": ("what a file holds, and how good it is", _add_info),
+}
