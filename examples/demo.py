@@ -85,9 +85,16 @@ def draw(
 
 def table(*rows: tuple[str, lg.Representation, float, str, float]) -> None:
     """The figures before and after the crop."""
-    print(
-        f"\n{'':<8}{'samples':>9}{'partitions':>12}{'parameters':>12}{'bytes':>10}{'PSNR':>11}{'fit, s':>10}{'decode, s':>11}"
+    heads = (
+        ("samples", 9),
+        ("partitions", 12),
+        ("parameters", 12),
+        ("bytes", 10),
+        ("PSNR", 11),
+        ("fit, s", 10),
+        ("decode, s", 11),
     )
+    print(" " * 8 + "".join(f"{head:>{width}}" for head, width in heads))
     for name, shown, quality, fit_seconds, decode_seconds in rows:
         size = (OUT / f"{name}.safetensors").stat().st_size
         print(

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lgsirens.budget import default_widths, parameters, smallest_budget, widths_for_budget
+from lgsirens.budget import default_widths, smallest_budget, widths_for_budget
 from lgsirens.errors import ConfigError
-from lgsirens.model import ModelConfig
+from lgsirens.model import ModelConfig, parameter_counts
 from lgsirens.signal import KINDS
 
 
@@ -63,7 +63,7 @@ def test_parameters_counts_every_weight(config_and_partitions, local, wide):
     config, partitions = config_and_partitions
     config = replace(config, local_width=local, global_width=wide if config.mode == "lg" else 0)
     expected = local_count(config, partitions, local), shared_count(config, local, wide)
-    assert parameters(config, partitions) == expected
+    assert parameter_counts(config, partitions) == expected
 
 
 @settings(max_examples=150)
@@ -74,7 +74,7 @@ def test_widths_follow_the_rule_of_the_design(config_and_partitions, more):
     found = widths_for_budget(config, partitions, budget)
     assert (found.local_width, found.global_width) == widths_by_trial(config, partitions, budget)
     assert replace(found, local_width=0, global_width=0) == config
-    assert sum(parameters(found, partitions)) <= budget
+    assert sum(parameter_counts(found, partitions)) <= budget
 
 
 @given(configs())
@@ -127,7 +127,7 @@ VIDEO = {"dimensions": 3, "partitions": 320}
 )
 def test_the_published_commands_have_their_published_counts(command, mode, channels, local, wide, total, parts):
     config = ModelConfig(mode, command["dimensions"], channels, local, wide)
-    counts = parameters(config, 1 if mode == "mlp" else command["partitions"])
+    counts = parameter_counts(config, 1 if mode == "mlp" else command["partitions"])
     assert sum(counts) == total
     assert counts == (parts or (total - counts[1], counts[1]))
 
