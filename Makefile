@@ -1,7 +1,7 @@
 # A new machine needs Python 3.11, pip, venv and make; everything else comes into .venv.
 PYTHON ?= python3
-# Threads that wait without spinning: several times faster where the machine has other work too (docs/lab-notes.md).
-export OMP_WAIT_POLICY ?= passive
+# Threads that soon stop spinning while they wait: faster where the machine has other work too (docs/lab-notes.md).
+export GOMP_SPINCOUNT ?= 10000
 BIN := .venv/bin
 READY := .venv/ready
 

@@ -70,7 +70,10 @@ def fit(
     checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
 ) -> FitState:
-    """Minimise the mean squared error over all samples; the weights change in place.
+    """Minimise the mean squared error; the weights change in place.
+
+    Where every step sees all samples, the weights of the step with the lowest error are kept: at a constant rate the
+    error of the last one is a matter of luck.
 
     Ctrl-C (or a termination signal) ends the loop after the step under way.
 
@@ -83,10 +86,10 @@ def fit(
         RunError: the loss is no longer finite.
         FileFormatError: the checkpoint to resume from is damaged or belongs to another run.
     """
-    optimizer = build_optimizer(model)
-    state = FitState()
+    optimizer, state = build_optimizer(model), FitState()
+    best = _Best(model) if samples.complete else None
     if checkpoint is not None and checkpoint.resume:
-        state = _load_checkpoint(checkpoint, model, optimizer, generator)
+        state = _load_checkpoint(checkpoint, model, optimizer, generator, best)
     if progress is not None:
         progress.start(rule.steps, state.step)
     began, saved = time.monotonic() - state.seconds, time.monotonic()
@@ -96,6 +99,8 @@ def fit(
             if not math.isfinite(error):
                 raise RunError(f"the fit diverged at step {state.step}: its loss is {error}; lower --lr")
             psnr = psnr_of_error(error, psnr_peak)
+            if best is not None:
+                best.see(error)
             if rule.target_psnr is not None and psnr >= rule.target_psnr:
                 state.stopped = "target_psnr"
                 break
@@ -109,13 +114,15 @@ def fit(
             if interrupted.is_set() and state.step < rule.steps:
                 state.stopped = "interrupted"
             if checkpoint is not None and (time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS or state.stopped):
-                _save_checkpoint(checkpoint, model, optimizer, generator, state)
+                _save_checkpoint(checkpoint, model, optimizer, generator, state, best)
                 saved = time.monotonic()
     if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
         raise RunError(f"the fit diverged at step {state.step}: its weights are not finite; lower --lr")
     if checkpoint is not None and checkpoint.path.exists() and not state.stopped:
         # The result may yet fail to be written; what was computed is then not lost.
-        _save_checkpoint(checkpoint, model, optimizer, generator, state)
+        _save_checkpoint(checkpoint, model, optimizer, generator, state, best)
+    if best is not None:
+        best.keep(mean_error(model, samples))
     state.stopped = state.stopped or "steps"
     return state
 
@@ -146,6 +153,39 @@ def accumulate_gradients(model: SirenPerPartition, samples: Samples) -> float:
         owned = squares.detach() if block.own is None else squares.detach() * block.own
         total += owned.sum() / draw.own
     return float(total)
+
+
+@torch.no_grad()
+def mean_error(model: SirenPerPartition, samples: Samples) -> float:
+    """The mean squared error of the samples that partitions own, as `accumulate_gradients` returns it."""
+    draw = samples.draw()
+    total = torch.zeros((), dtype=torch.float64, device=model.local.device)
+    for block in draw.blocks:
+        squares = (model(block.x, model.local[block.rows], block.x_local) - block.target).square()
+        for weight in (block.weight, block.own):
+            squares = squares if weight is None else squares * weight
+        total += squares.sum() / draw.own
+    return float(total)
+
+
+class _Best:
+    """The weights with the lowest error so far."""
+
+    def __init__(self, model: SirenPerPartition) -> None:
+        self.error = math.inf
+        self._weights = [parameter.detach() for parameter in model.parameters()]
+        self.weights = [weight.clone() for weight in self._weights]
+
+    def see(self, error: float) -> None:
+        """Remember the present weights if their error is the lowest."""
+        if error < self.error:
+            self.error = error
+            torch._foreach_copy_(self.weights, self._weights)
+
+    def keep(self, last_error: float) -> None:
+        """Put the best weights back, unless the last ones are better."""
+        if self.error < last_error:
+            torch._foreach_copy_(self._weights, self.weights)
 
 
 def psnr_of_error(error: float, psnr_peak: float) -> float:
@@ -202,11 +242,15 @@ def _save_checkpoint(
     optimizer: torch.optim.Optimizer,
     generator: torch.Generator,
     state: FitState,
+    best: _Best | None,
 ) -> None:
     tensors = {f"model.{name}": value.detach() for name, value in model.named_parameters()}
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
     tensors["generator"] = generator.get_state()
+    if best is not None:
+        tensors |= {f"best.{index}": weight for index, weight in enumerate(best.weights)}
+        tensors["best.error"] = torch.tensor(best.error, dtype=torch.float64)
     tensors = {name: tensors[name].detach().cpu() for name in sorted(tensors)}
     record = {"key": checkpoint.key, "step": state.step, "seconds": state.seconds, "crc32": _checksum(tensors)}
     try:
@@ -218,7 +262,11 @@ def _save_checkpoint(
 
 
 def _load_checkpoint(
-    checkpoint: Checkpoint, model: SirenPerPartition, optimizer: torch.optim.Optimizer, generator: torch.Generator
+    checkpoint: Checkpoint,
+    model: SirenPerPartition,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+    best: _Best | None,
 ) -> FitState:
     if not checkpoint.path.exists():
         note("%s: no checkpoint; starting at the first step", checkpoint.path)
@@ -245,6 +293,10 @@ def _load_checkpoint(
             saved.setdefault(int(index), {})[field] = value.to(model.local.device)
     optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
     generator.set_state(tensors["generator"])
+    if best is not None:
+        best.error = float(tensors["best.error"])
+        for index, weight in enumerate(best.weights):
+            weight.copy_(tensors[f"best.{index}"])
     return state
 
 

@@ -52,7 +52,13 @@ class Draw:
 
 
 class Samples(Protocol):
-    """A source of steps."""
+    """A source of steps.
+
+    Attributes:
+        complete: every draw is of all samples, so that the errors of two steps can be compared.
+    """
+
+    complete: bool
 
     def draw(self) -> Draw:
         """The samples of the next step."""
@@ -69,6 +75,8 @@ class AllSamples:
         samples_per_block: bound on B * N.
         device: where blocks are needed.
     """
+
+    complete = True
 
     def __init__(
         self, signal: Signal, lattice: Lattice, frame: Frame, samples_per_block: int, device: torch.device
@@ -115,6 +123,8 @@ class RandomSamples:
         fraction: of the signal's samples, above 0 and at most 1.
         generator: on the device.
     """
+
+    complete = False
 
     def __init__(
         self,

@@ -1,0 +1,71 @@
+"""The loop itself: what it keeps, how it ends, its rates."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import lgsirens as lg
+from lgsirens import fit
+from lgsirens.optimizers import PEAK_RATES, learning_rate
+
+
+def picture():
+    rows, columns = np.mgrid[:40, :33]
+    return lg.Signal.from_array((127 + 60 * np.sin(rows / 4) + 60 * np.cos(columns / 5)).astype(np.uint8))
+
+
+def errors_seen(monkeypatch, climb_from, **options):
+    """A fit that climbs the error from some step on, and the PSNR before each of its steps."""
+    seen, real = [], fit.accumulate_gradients
+
+    def step(model, samples):
+        seen.append(real(model, samples))
+        if len(seen) > climb_from:
+            for parameter in model.parameters():
+                parameter.grad.neg_()
+        return seen[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fit, "accumulate_gradients", step)
+        inr = lg.encode(picture(), partitions=(4, 4), **options)
+    return inr, [fit.psnr_of_error(error, 1.0) for error in seen]
+
+
+@pytest.mark.parametrize("overlaps", [(0, 0), (2, 3)])
+def test_the_weights_of_the_best_step_are_kept(monkeypatch, overlaps):
+    inr, psnrs = errors_seen(monkeypatch, 20, steps=60, lr=1e-3, overlaps=overlaps)
+    assert max(psnrs) > psnrs[-1] + 0.5
+    assert inr.fit.psnr >= max(psnrs) - 1e-3
+    assert inr.fit.steps == 60
+
+
+def test_a_rate_of_ones_own_is_constant_and_the_default_warms_up_and_decays():
+    assert {learning_rate(step, 100, "lg", 5e-4) for step in range(100)} == {5e-4}
+    for mode, peak in PEAK_RATES.items():
+        rates = [learning_rate(step, 300, mode, None) for step in range(300)]
+        assert max(rates) == pytest.approx(peak)
+        assert rates[:20] == sorted(rates[:20])
+        assert rates[20:] == sorted(rates[20:], reverse=True)
+        assert 0 < rates[-1] < 0.03 * peak
+    assert all(math.isfinite(learning_rate(0, steps, "lg", None)) for steps in (1, 2, 20, 21))
+
+
+def test_adam_is_pytorchs_own_with_its_defaults():
+    optimizer = fit.build_optimizer(torch.nn.Linear(2, 2))
+    assert type(optimizer) is torch.optim.Adam
+    group = optimizer.param_groups[0]
+    assert (group["betas"], group["eps"], group["weight_decay"], group["amsgrad"]) == ((0.9, 0.999), 1e-8, 0, False)
+
+
+def test_the_error_without_gradients_is_that_with_them():
+    inr = lg.encode(picture(), partitions=(4, 4), overlaps=(2, 3), steps=1)
+    from lgsirens.encode import prepare
+    from lgsirens.memory import DEFAULT_LIMIT
+    from lgsirens.plan import EncodeConfig, plan
+
+    planned = plan(picture(), EncodeConfig(partitions=(4, 4), overlaps=(2, 3)))
+    model, samples, _ = prepare(picture(), planned, torch.device("cpu"), DEFAULT_LIMIT)
+    assert fit.mean_error(model, samples) == pytest.approx(fit.accumulate_gradients(model, samples), rel=1e-6)
+    assert inr.fit.stopped == "steps"
