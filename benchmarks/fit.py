@@ -42,7 +42,7 @@ class Baseline:
     """`lg` as the reference computes it, with the weights of a shipped model."""
 
     def __init__(self, model: SirenPerPartition, samples: AllSamples) -> None:
-        blocks = list(samples.blocks())
+        blocks = list(samples.draw().blocks)
         self.x = torch.cat([block.x for block in blocks]).contiguous()
         self.target = torch.cat([block.target for block in blocks])
         self.depths, self.w0 = model.config.hidden_layers + 1, model.config.w0
