@@ -5,6 +5,7 @@ at run time, 2 for wrong use or bad input, 130 if Ctrl-C ended the run.
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import os
@@ -80,6 +81,9 @@ class _Reading:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    # A closed stream is None; print would then write errors to standard output, or fail.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("lgsirens: %(message)s"))
     log.addHandler(handler)
@@ -94,6 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("lgsirens: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
     except OSError as error:  # files are met with errors of our own: this is standard output, closed or full
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         print(f"lgsirens: the result cannot be printed: {error.strerror}", file=sys.stderr)
@@ -109,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _encode(options: argparse.Namespace) -> int:
     _check_representation_name(options.output)
-    checkpoint = options.output.with_name(f"{options.output.stem[:200]}{CHECKPOINT_SUFFIX}")
+    checkpoint = _checkpoint_path(options.output)
     resuming = options.resume and checkpoint.exists()
     if not options.dry_run:
         check_output(options.output, options.overwrite or resuming)
@@ -231,7 +238,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         settings = yaml.load(path.read_text(encoding="utf-8"), _yaml_loader(yaml))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); give a YAML file") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path}: no valid YAML ({_one_line(error)}); `info --config` prints an example") from None
     if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
         raise ConfigError(f"{path}: expected lines `option: value`; `info --config` prints an example")
@@ -269,13 +276,23 @@ def _check_representation_name(path: Path) -> None:
         raise ConfigError(f"{path}: *{CHECKPOINT_SUFFIX} is the name of a checkpoint; choose another name")
 
 
+def _checkpoint_path(output: Path) -> Path:
+    """Beside the output; a name too long for the suffix is cut and told apart by its hash."""
+    stem = os.fsencode(output.stem)
+    if len(stem) > 200:
+        digest = hashlib.sha256(stem).hexdigest()[:12]
+        return output.with_name(f"{stem[:180].decode(errors='ignore')}-{digest}{CHECKPOINT_SUFFIX}")
+    return output.with_name(f"{output.stem}{CHECKPOINT_SUFFIX}")
+
+
 def _check_checkpoint(path: Path, resume: bool) -> None:
     """Only a checkpoint of ours may be replaced and, at the end, deleted."""
-    if not os.path.lexists(path) or resume:
+    if not os.path.lexists(path):
         return
     if not is_checkpoint(path):
-        raise OutputError(f"{path}: the run keeps its state there, but this file is no checkpoint; move it away")
-    note("%s: a stopped run left its checkpoint; this run replaces it (--resume goes on from it)", path)
+        raise OutputError(f"{path}: the run keeps its state there, but this is no checkpoint, or damaged; move it away")
+    if not resume:
+        note("%s: a stopped run left its checkpoint; this run replaces it (--resume goes on from it)", path)
 
 
 def _use_threads(options: argparse.Namespace) -> None:

@@ -221,7 +221,7 @@ def _requested_box(representation: Representation, region: Region | None, full: 
 
 def _requested_scale(box: Box, scale: Scale, size: Sequence[int] | None) -> tuple[Fraction, ...]:
     if size is not None:
-        if scale != 1:
+        if not (isinstance(scale, int) and scale == 1):
             raise ConfigError("--scale and --size exclude each other; give one of them")
         whole = isinstance(size, list | tuple) and all(isinstance(n, int) and 0 < n < _LARGEST_SIDE for n in size)
         if not whole or len(size) != len(box):

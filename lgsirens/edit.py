@@ -102,7 +102,9 @@ def _not_dropped(lattice: Lattice, dropped: str | Sequence[Sequence[int]]) -> ND
 
 
 def _parse_ids(text: str) -> list[tuple[int, ...]]:
-    if not re.fullmatch(r"\s*[+-]?\d+(\s*,\s*[+-]?\d+)*(\s*;\s*[+-]?\d+(\s*,\s*[+-]?\d+)*)*\s*", text):
+    if not re.fullmatch(
+        r"\s*[+-]?\d{1,18}(\s*,\s*[+-]?\d{1,18})*(\s*;\s*[+-]?\d{1,18}(\s*,\s*[+-]?\d{1,18})*)*\s*", text
+    ):
         raise RegionError(f'partitions {text!r}: give ids separated by semicolons, such as "0,0;15,15"')
     return [tuple(int(number) for number in entry.split(",")) for entry in text.split(";")]
 

@@ -106,8 +106,8 @@ def dry_run(
         "parameters": representation.parameters,
         "bytes": sizes(representation),
         "seconds": sorted(durations)[_TIMED_STEPS // 2] * config.steps,
-        # weights, gradients and two moments of Adam; the samples as read and as cut
-        "memory": 4 * weights + 2 * signal.values.nbytes + block,
+        # weights, the best ones, gradients and two moments of Adam; the samples as read and as cut
+        "memory": 5 * weights + 2 * signal.values.nbytes + block,
     }
 
 

@@ -215,6 +215,8 @@ def interruption() -> Iterator[threading.Event]:
         yield event
         return
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # What is ignored (nohup) stays ignored, and what Python did not install cannot be put back.
+    previous = {number: h for number, h in previous.items() if h not in (signal.SIG_IGN, None)}
 
     def restore() -> None:
         for number, handler in previous.items():
@@ -252,7 +254,8 @@ def _save_checkpoint(
         tensors |= {f"best.{index}": weight for index, weight in enumerate(best.weights)}
         tensors["best.error"] = torch.tensor(best.error, dtype=torch.float64)
     tensors = {name: tensors[name].detach().cpu() for name in sorted(tensors)}
-    record = {"key": checkpoint.key, "step": state.step, "seconds": state.seconds, "crc32": _checksum(tensors)}
+    record: dict[str, Any] = {"key": checkpoint.key, "step": state.step, "seconds": state.seconds}
+    record["crc32"] = _checksum(record, tensors)
     try:
         with replacing(checkpoint.path, overwrite=True) as temporary:
             save_file(tensors, temporary, {_CHECKPOINT: json.dumps(record)})
@@ -275,7 +278,7 @@ def _load_checkpoint(
         with safe_open(checkpoint.path, "pt") as file:
             record = json.loads(file.metadata()[_CHECKPOINT])
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-        if record["crc32"] != _checksum(tensors):
+        if record.pop("crc32") != _checksum(record, tensors):
             raise ValueError("its CRC-32 differs")
         key, state = record["key"], FitState(int(record["step"]), float(record["seconds"]))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
@@ -300,8 +303,10 @@ def _load_checkpoint(
     return state
 
 
-def _checksum(tensors: dict[str, torch.Tensor]) -> int:
-    crc = 0
+def _checksum(record: dict[str, Any], tensors: dict[str, torch.Tensor]) -> int:
+    """CRC-32 of all that a checkpoint says: its record, and names, types, shapes and bytes of its tensors."""
+    described = [(name, str(value.dtype), list(value.shape)) for name, value in tensors.items()]
+    crc = zlib.crc32(json.dumps([record, described], sort_keys=True).encode())
     for value in tensors.values():
         crc = zlib.crc32(value.contiguous().numpy().tobytes(), crc)
     return crc

@@ -65,7 +65,7 @@ def ssim(reference: Signal, decoded: Signal) -> float | None:
     import torch
 
     def planes(values: NDArray[Any]) -> torch.Tensor:
-        return torch.from_numpy(np.moveaxis(_clipped(values, reference), -1, 0)[None])
+        return torch.from_numpy(np.moveaxis(_clipped(values, reference) - reference.value_range[0], -1, 0)[None])
 
     span = peak(reference)
     with torch.inference_mode():

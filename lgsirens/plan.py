@@ -148,8 +148,8 @@ def plan(signal: Signal, config: EncodeConfig) -> Plan:
         model = widths_for_budget(empty, len(lattice), config.parameters)
     else:
         model = default_widths(empty, len(lattice), math.prod(signal.shape), kind.parameters_per_sample)
-    # weights, gradients and two moments
-    check_fits(16 * sum(parameter_counts(model, len(lattice))), f"a fit of {len(lattice)} partitions of this width")
+    # weights, the best ones, gradients and two moments
+    check_fits(20 * sum(parameter_counts(model, len(lattice))), f"a fit of {len(lattice)} partitions of this width")
     config = replace(config, local_scale=_local_scale(signal, config, lattice.tile))
     frame = Frame(signal.shape, kind.frame_scale, config.local_scale)
     resolved = replace(
@@ -204,7 +204,9 @@ def _local_scale(signal: Signal, config: EncodeConfig, tile: tuple[int, ...]) ->
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
-    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):  # options nest no deeper; a list may hold itself
+        return [entry.tolist() if isinstance(entry, np.generic) else entry for entry in value]
+    return value
 
 
 def _commas(numbers: Any) -> str:

@@ -63,6 +63,7 @@ SAMPLE_TYPES = (
 
 LARGEST_VALUE = float(np.finfo(np.float32).max)
 SMALLEST_SPAN = 1e-30
+LEAST_STEPS = 256  # of float32, that a value range must have
 
 # The integer types whose own range is a sensible value range; wider integers rarely use theirs.
 _NARROW_INTEGERS = ("uint8", "int8", "uint16", "int16")
@@ -130,10 +131,15 @@ class Signal:
             value_range = _symmetric_range(values) if KINDS[kind].symmetric else _default_range(values)
         try:
             lo, hi = (float(bound) for bound in value_range)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise SignalError(f"value range {value_range!r} is no pair of numbers; give LO,HI with LO < HI") from None
         if not (lo < hi and max(-lo, hi) <= LARGEST_VALUE and SMALLEST_SPAN <= hi - lo <= LARGEST_VALUE):
             raise SignalError(f"value range {lo:g},{hi:g} is empty or no range of float32; give LO,HI with LO < HI")
+        if hi - lo < LEAST_STEPS * float(np.spacing(np.float32(max(-lo, hi)))):
+            raise SignalError(
+                f"value range {lo:g},{hi:g} lies so far from 0 that float32 cannot tell its values apart; "
+                "subtract an offset first"
+            )
         rate = None if sampling_rate is None else Fraction(sampling_rate)
         return cls(values, kind, (lo, hi), dtype or values.dtype.name, rate)
 
