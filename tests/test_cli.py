@@ -664,3 +664,29 @@ def _assert_one_line(capsys, named):
     assert lines[0].startswith("lgsirens: ")
     assert str(named) in lines[0]
     assert "Traceback" not in err
+
+
+def test_a_checkpoint_whose_record_was_changed_is_refused(files, capsys, monkeypatch):
+    command = ["encode", "photo.png", "b.safetensors", "--steps", 4, "--quiet"]
+    _left_checkpoint(monkeypatch, *command)
+    checkpoint = Path("b.checkpoint.safetensors")
+    content = checkpoint.read_bytes()
+    for old, new in ((b'\\"step\\": 4', b'\\"step\\": 2'), (b"generator", b"gemerator"), (b"best.0", b"best.9")):
+        assert old in content
+        checkpoint.write_bytes(content.replace(old, new))
+        capsys.readouterr()
+        assert run(*command, "--resume") == 2
+        _assert_one_line(capsys, "b.checkpoint.safetensors")
+
+
+@pytest.mark.parametrize("stem", ["n" * 240, "é" * 120])
+def test_the_longest_names_can_be_encoded_to(files, stem):
+    assert run("encode", "photo.png", f"{stem}.safetensors", "--steps", 2, "--quiet") == 0
+    assert lg.load(f"{stem}.safetensors").fit.steps == 2
+
+
+def test_broken_yaml_scalars_are_one_line(files, capsys):
+    for content in ("lr: 2020-13-45", "lr: !!int abc", "lr: !!bool abc", "partitions: &a [*a]"):
+        Path("run.yaml").write_text(content)
+        assert run("encode", "photo.png", "b.safetensors", "--config_path", "run.yaml") == 2
+        _assert_one_line(capsys, "")

@@ -172,3 +172,9 @@ def test_floats_are_not_rounded_to_integers(dtype):
     found = to_sample_type(values, dtype)
     assert found.dtype == dtype
     assert found.tolist() == values.tolist()
+
+
+def test_values_that_float32_cannot_tell_apart_are_refused_with_the_remedy():
+    with pytest.raises(SignalError, match="subtract an offset"):
+        Signal.from_array(1e9 + np.linspace(0, 1, 16).reshape(4, 4))
+    assert Signal.from_array(1e3 + np.linspace(0, 1, 16).reshape(4, 4)).value_range == (1000.0, 1001.0)
