@@ -26,6 +26,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/crop.py
 	$(BIN)/python benchmarks/fidelity.py
+	$(BIN)/python benchmarks/recordings.py
 
 clean:
 	rm -rf .venv out build *.egg-info

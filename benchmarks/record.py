@@ -69,12 +69,17 @@ class Measurement:
         return f"{name} {self.median:10.4g} {self.unit:6} {spread:32} {verdict}".rstrip()
 
 
-def options(description: str | None, devices: bool = True) -> argparse.Namespace:
-    """The command line of a benchmark: `--quick`, and `--device` where it can run on an accelerator."""
+def options(
+    description: str | None, devices: bool = True, extra: Mapping[str, dict[str, Any]] | None = None
+) -> argparse.Namespace:
+    """The command line of a benchmark: `--quick`, `--device` where it can run on an accelerator, and its `extra` ones
+    with argparse's settings."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, no limits, nothing is written")
     if devices:
         parser.add_argument("--device", choices=("cpu", "cuda"))
+    for name, settings in (extra or {}).items():
+        parser.add_argument(name, **settings)
     parser.set_defaults(device="cpu", run=_run())  # now: the working tree may change while a benchmark runs
     return parser.parse_args()
 

@@ -1,0 +1,113 @@
+"""PSNR of the published recipes for sound and film, and of a plain loop with the reference's arithmetic.
+
+Sound: Adam at a constant 1e-4, every sample in each step, 300 steps: `lg` (32 partitions, L = 42, G = 72), `lc`
+(L = 45), and `lg` again as the plain loop of `benchmarks/fit.py`, from the same weights; what is shipped must be at
+most 0.5 dB worse. The sounds are `data/gt_bach.wav`, the recording that the reference uses, where someone has put it
+(or `--bach FILE`), and `prelude()`.
+
+Film: `bikes`, its first 50 frames, longer side 160, 5x8x8 partitions, halo 1,2,2, 2 % of the samples in each step, Adam
+at a constant 1e-4, 2,000 steps: `lg` (L = 55, G = 180) and `lc` (L = 56).
+
+    python benchmarks/recordings.py [--bach FILE] [--device cuda] [--quick]
+"""
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import record
+import torch
+from fit import Baseline, Windows
+from record import Measurement
+
+import lgsirens as lg
+from lgsirens.device import resolve_device
+from lgsirens.encode import prepare
+from lgsirens.memory import DEFAULT_LIMIT
+from lgsirens.plan import EncodeConfig, plan
+from lgsirens.runlog import Progress
+from lgsirens.samples import bikes, prelude
+
+BACH = Path(__file__).resolve().parent.parent / "data" / "gt_bach.wav"
+SOUND = {"partitions": (32,), "lr": 1e-4, "steps": 300}
+FILM = {"partitions": (5, 8, 8), "overlaps": (1, 2, 2), "sample_frac": 0.02, "lr": 1e-4, "steps": 2000}
+WIDTHS = {
+    "audio": {"lg": {"local_width": 42, "global_width": 72}, "lc": {"local_width": 45}},
+    "video": {"lg": {"local_width": 55, "global_width": 180}, "lc": {"local_width": 56}},
+}
+LARGEST_LOSS = 0.5
+
+
+def shipped(name: str, signal: lg.Signal, mode: str, recipe: dict[str, Any], device: str) -> list[Measurement]:
+    widths = WIDTHS[signal.kind][mode]
+    inr = lg.encode(signal, mode=mode, **widths, **recipe, device=device, progress=True)
+    decoded, subject = inr.decode(), f"{mode}, {recipe['steps']} steps"
+    figures = {
+        ("PSNR", "dB"): lg.psnr(signal, decoded),
+        ("parameters", ""): inr.parameters["total"],
+        ("time", "s"): inr.fit.seconds,
+    }
+    if len(signal.shape) > 1:
+        figures["seam ratio", ""] = lg.seam_ratio(signal, decoded, inr.lattice.tile)
+    return told([Measurement(name, subject, quantity, unit, [value]) for (quantity, unit), value in figures.items()])
+
+
+def plain_loop(signal: lg.Signal, recipe: dict[str, Any], device: str) -> float:
+    """PSNR of `lg` after the steps of the plain baseline, from the weights that `encode` starts with."""
+    planned = plan(signal, EncodeConfig.from_options({**recipe, "mode": "lg", **WIDTHS[signal.kind]["lg"]}))
+    where = resolve_device(device)
+    model, _, _ = prepare(signal, planned, where, DEFAULT_LIMIT)
+    baseline = Baseline(model, Windows(signal, planned, where), recipe["lr"])
+    with Progress("plain loop", "step") as bar:
+        bar.start(recipe["steps"])
+        for _ in range(recipe["steps"]):
+            baseline.step()
+            bar.advance()
+    x, target, weight = baseline.windows.draw()
+    with torch.no_grad():
+        squares = (baseline(x).clamp(-1, 1) - target).double().square()
+    # audio: the peak of PSNR is 1 on the signal divided by its own peak
+    count = squares.numel() if weight is None else float(weight.sum())
+    total = float(squares.sum() if weight is None else (squares * weight).sum())
+    return 10 * math.log10(count / total)
+
+
+def sound(name: str, signal: lg.Signal, with_plain: bool, recipe: dict[str, Any], device: str) -> list[Measurement]:
+    measurements = [m for mode in ("lg", "lc") for m in shipped(name, signal, mode, recipe, device)]
+    if with_plain:
+        plain = plain_loop(signal, recipe, device)
+        reached = measurements[0].values[0]
+        subject = f"lg, plain loop, {recipe['steps']} steps"
+        measurements += told(
+            [
+                Measurement(name, subject, "PSNR", "dB", [plain]),
+                Measurement(name, "plain loop - shipped", "PSNR", "dB", [plain - reached], LARGEST_LOSS),
+            ]
+        )
+    return measurements
+
+
+def told(measurements: list[Measurement]) -> list[Measurement]:
+    for measurement in measurements:
+        print(measurement, flush=True)
+    return measurements
+
+
+def main() -> int:
+    options = record.options(__doc__, extra={"--bach": {"type": Path, "default": BACH, "metavar": "FILE"}})
+    short = {"steps": 2} if options.quick else {}
+    measurements: list[Measurement] = []
+    if options.bach.is_file():
+        measurements += sound("gt_bach.wav", lg.read(options.bach), True, {**SOUND, **short}, options.device)
+    else:
+        print(f"{options.bach}: not there; prelude and bikes alone", file=sys.stderr)
+    measurements += sound("prelude", prelude(), False, {**SOUND, **short}, options.device)
+    film = bikes(frames=(0, 50), max_side=160)
+    for mode in ("lg", "lc"):
+        measurements += shipped("bikes 50x68x160", film, mode, {**FILM, **short}, options.device)
+    return record.finish("recordings", measurements, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
