@@ -36,7 +36,7 @@ from lgsirens.memory import DEFAULT_LIMIT
 from lgsirens.model import SirenPerPartition
 from lgsirens.optimizers import build_optimizer
 from lgsirens.plan import EncodeConfig, Plan, plan
-from lgsirens.sampling import AllSamples, Samples
+from lgsirens.sampling import AllSamples, Placed, Samples
 from lgsirens.signal import Signal
 
 LARGEST_DIFFERENCE = 1e-3
@@ -112,7 +112,7 @@ class Windows:
     """Coordinates, targets and weights of all samples of all windows, and the draws of a step."""
 
     def __init__(self, signal: Signal, planned: Plan, device: torch.device) -> None:
-        everything = AllSamples(signal, planned.lattice, planned.frame, 1 << 60, device)
+        everything = AllSamples(Placed.first(signal), planned.lattice, planned.frame, 1 << 60, device)
         (block,) = everything.draw().blocks
         self.x, self.target, self.weight = block.x.contiguous(), block.target, block.weight
         self.each = 0

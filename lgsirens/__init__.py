@@ -4,12 +4,13 @@ import lgsirens as lg
 
 inr = lg.encode(lg.read("photo.png"), partitions=(16, 16), parameters=200_000, steps=1000)
 inr.crop("100:300, 50:200").save("face.safetensors")
+wider = inr.extend(lg.read("panorama.png"), offset=(0, -128))  # the old samples stay as they are, to the bit
 lg.write("face.png", lg.load("face.safetensors").decode(scale=2))
 values = inr(positions)  # [M, D] positions -> [M, C] values, differentiable in the positions
 """
 
 from lgsirens.decode import decode, evaluate
-from lgsirens.edit import crop
+from lgsirens.edit import crop, merge
 from lgsirens.encode import encode
 from lgsirens.errors import (
     ConfigError,
@@ -21,6 +22,7 @@ from lgsirens.errors import (
     RunError,
     SignalError,
 )
+from lgsirens.extend import FitOptions, extend, replace
 from lgsirens.fileformat import load, save
 from lgsirens.media import read, write
 from lgsirens.metrics import psnr, seam_ratio, ssim
@@ -32,6 +34,9 @@ from lgsirens.version import __version__
 
 Representation.crop = crop
 Representation.decode = decode
+Representation.extend = extend
+Representation.merge = merge
+Representation.replace = replace
 Representation.save = save
 Representation.__call__ = evaluate
 
@@ -39,6 +44,7 @@ __all__ = [
     "ConfigError",
     "EncodeConfig",
     "FileFormatError",
+    "FitOptions",
     "LgsirensError",
     "LocalGlobalSiren",
     "MissingDependencyError",
@@ -56,9 +62,12 @@ __all__ = [
     "decode",
     "encode",
     "evaluate",
+    "extend",
     "load",
+    "merge",
     "psnr",
     "read",
+    "replace",
     "save",
     "seam_ratio",
     "ssim",

@@ -31,7 +31,7 @@ from lgsirens.memory import (
     format_bytes,
 )
 from lgsirens.model import ModelConfig, SirenPerPartition, build_model, count, row_layout
-from lgsirens.region import Box, Region, as_region, box_shape, intersect
+from lgsirens.region import Box, Region, as_region, box_shape, intersect, slices
 from lgsirens.representation import Representation
 from lgsirens.runlog import Progress
 from lgsirens.signal import Array, Signal
@@ -99,7 +99,7 @@ def decode(
 
     Returns:
         A signal with float32 values `[*shape, C]`, clipped to the value range, and the mask of what is present;
-        samples without a partition have the lowest value.
+        samples without a partition have the lowest value (audio: silence).
 
     Raises:
         RegionError: the region or size is empty, outside, or of wrong dimension.
@@ -152,8 +152,8 @@ def evaluate(representation: Representation, positions: Tensor | Array) -> Tenso
         positions: `[M, D]`, absolute, in samples; integers are the samples themselves. Arrays become tensors.
 
     Returns:
-        `[M, C]` float32 in the units of the value range, not clipped; the lowest value (and no gradient) where no
-        partition is present.
+        `[M, C]` float32 in the units of the value range, not clipped; the lowest value (audio: silence), and
+        no gradient, where no partition is present.
 
     Raises:
         RegionError: not `[M, D]` numbers, or NaN or infinite ones.
@@ -172,7 +172,7 @@ def evaluate(representation: Representation, positions: Tensor | Array) -> Tenso
     ids = torch.floor((exact.detach() + 0.5) / tile).clamp(-(2.0**62), 2.0**62).long()
     place = lattice.find(ids.cpu().numpy())
     lowest, highest = representation.signal.value_range
-    out = torch.full((len(place), model.channels), lowest, device=exact.device)
+    out = torch.full((len(place), model.channels), representation.signal.blank, device=exact.device)
     out = out + 0 * exact.clamp(-1, 1).sum(dim=1, keepdim=True).float()  # in the graph even where nothing is present
     network = network_of(representation, exact.device)
     for members in _member_blocks(place, evaluation_samples(model)):
@@ -261,15 +261,15 @@ def _as_fraction(value: Any) -> Fraction:
 def _blank(
     representation: Representation, box: Box, scales: tuple[Fraction, ...], places: NDArray[np.int64]
 ) -> tuple[Array, NDArray[np.bool_] | None]:
-    """Values at the lowest value, and the mask of what the partitions at `places` own (None: all of it)."""
+    """Values all blank, and the mask of what the partitions at `places` own (None: all of it)."""
     lattice, fine = representation.lattice, fine_box(box, scales)
     shape = box_shape(fine)
-    values = np.full((*shape, representation.model.channels), representation.signal.value_range[0], dtype=np.float32)
+    values = np.full((*shape, representation.model.channels), representation.signal.blank, dtype=np.float32)
     if len(places) == math.prod(-(-high // t) - low // t for (low, high), t in zip(box, lattice.tile, strict=True)):
         return values, None
     mask = np.zeros(shape, dtype=bool)
     for place in places:
-        mask[_slices(intersect(fine_box(lattice.box(place), scales), fine), fine)] = True
+        mask[slices(intersect(fine_box(lattice.box(place), scales), fine), fine)] = True
     return values, mask
 
 
@@ -332,8 +332,8 @@ def _place(results: Array, blocks: list[_Block], call: Call, fine: Box, values: 
     for result, block in zip(results, blocks, strict=False):
         samples = result[: math.prod(call.block)].reshape(*call.block, -1)
         origin = tuple((s, s) for s in block.start)
-        part = samples[_slices(block.target, origin)]
-        values[_slices(block.target, fine)] = part
+        part = samples[slices(block.target, origin)]
+        values[slices(block.target, fine)] = part
         written += part.size // values.shape[-1]
     return written
 
@@ -341,10 +341,6 @@ def _place(results: Array, blocks: list[_Block], call: Call, fine: Box, values: 
 def _padded_mesh(axes: list[Tensor], samples: int) -> Tensor:
     x = mesh(axes).mT
     return torch.nn.functional.pad(x, (0, samples - x.shape[-1])).mT
-
-
-def _slices(box: Box, origin: Box) -> tuple[slice, ...]:
-    return tuple(slice(start - first, stop - first) for (start, stop), (first, _) in zip(box, origin, strict=True))
 
 
 def _times(shape: Sequence[int]) -> str:

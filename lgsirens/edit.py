@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from lgsirens.errors import RegionError
+from lgsirens.errors import ConfigError, RegionError
+from lgsirens.fileformat import FileRows
 from lgsirens.lattice import Lattice, bounding_extent
 from lgsirens.region import Box, Region, as_region, bounding_box, intersect, is_empty
-from lgsirens.representation import Representation, history_entry
+from lgsirens.representation import GatheredRows, Representation, history_entry
 from lgsirens.runlog import note
 
 _LARGEST_ID = 1 << 31
@@ -58,8 +60,118 @@ def crop(
         rows=representation.rows.select(places),
         extent=extent,
         window=window,
-        history=(*representation.history, history_entry("crop", window)),
+        history=(*representation.history, history_entry("crop", window, len(kept))),
     )
+
+
+def merge(
+    representation: Representation, *others: Representation, prefer: Representation | None = None
+) -> Representation:
+    """Pieces of one origin come back together.
+
+    Rows that several pieces hold must agree. Where they do not, those win that alone were fitted anew since the pieces
+    parted (partial tiles that an extension filled, replaced content).
+
+    Args:
+        others: further pieces.
+        prefer: the piece whose rows win where two were fitted anew and disagree.
+
+    Raises:
+        ConfigError: the pieces are of different origin, their rows disagree, or together they would show samples that
+            nobody fitted.
+    """
+    pieces = (representation, *others)
+    for number, piece in enumerate(pieces):
+        _check_kin(representation, piece, number)
+    if prefer is not None and not any(piece is prefer for piece in pieces):
+        raise ConfigError("prefer: name one of the pieces to merge")
+    ids = np.unique(np.concatenate([piece.lattice.ids for piece in pieces]), axis=0)
+    lattice = replace(representation.lattice, ids=np.ascontiguousarray(ids, dtype=np.int32))
+    places = np.stack([piece.lattice.find(lattice.ids) for piece in pieces])
+    owners = _owners(pieces, lattice, places, prefer)
+    extent = bounding_box([piece.extent for piece in pieces])
+    for number, piece in enumerate(pieces):
+        own = lattice.select(np.flatnonzero(owners == number))
+        grown = np.flatnonzero(own.samples_of_each(extent) > own.samples_of_each(piece.extent))
+        if len(grown):
+            raise ConfigError(
+                f"partition {_name(own.ids[grown[0]])} is partial in {_title(piece, number)}, and other pieces reach "
+                "beyond it: nobody fitted the samples between; extend that piece first"
+            )
+    window = bounding_box([piece.window for piece in pieces])
+    common = _common_history(pieces)
+    parted = [entry for piece in pieces for entry in piece.history[common:]]
+    entry = history_entry("merge", window, len(lattice), pieces=len(pieces))
+    return replace(
+        representation,
+        lattice=lattice,
+        rows=GatheredRows(tuple(p.rows for p in pieces), owners, places[owners, np.arange(len(lattice))]),
+        extent=extent,
+        window=window,
+        history=(*representation.history[:common], *parted, entry),
+    )
+
+
+def _check_kin(first: Representation, piece: Representation, number: int) -> None:
+    same_shared = all(
+        torch.equal(first.shared[name], piece.shared[name]) for name in first.shared.keys() & piece.shared
+    )
+    if piece.origin != first.origin or not same_shared:
+        raise ConfigError(
+            f"{_title(piece, number)} comes from another encoding than {_title(first, 0)} (origin {piece.origin[:12]}, "
+            f"not {first.origin[:12]}); only pieces of one origin merge"
+        )
+    for name in ("model", "frame", "signal"):
+        if getattr(piece, name) != getattr(first, name):
+            raise ConfigError(
+                f"{_title(piece, number)} has another {name} than {_title(first, 0)}; it cannot be merged"
+            )
+    if (piece.lattice.tile, piece.lattice.halo) != (first.lattice.tile, first.lattice.halo):
+        raise ConfigError(f"{_title(piece, number)} has other tiles than {_title(first, 0)}; it cannot be merged")
+
+
+def _owners(
+    pieces: tuple[Representation, ...], lattice: Lattice, places: NDArray[np.int64], prefer: Representation | None
+) -> NDArray[np.int64]:
+    """Which piece each partition's row comes from, `[P]`."""
+    checksums = np.zeros(places.shape, dtype=np.int64) - 1
+    for number, piece in enumerate(pieces):
+        held = places[number] >= 0
+        checksums[number, held] = piece.rows.crc32()[places[number, held]]
+    owners = np.asarray(np.argmax(places >= 0, axis=0))
+    agreed = checksums[owners, np.arange(len(lattice))]
+    refitted = [_refitted(piece, _common_history(pieces)) for piece in pieces]
+    for at in np.flatnonzero(((checksums != agreed) & (places >= 0)).any(axis=0)):
+        name = tuple(int(k) for k in lattice.ids[at])
+        holders = [number for number in range(len(pieces)) if places[number, at] >= 0]
+        newer = [number for number in holders if name in refitted[number]]
+        if len({int(checksums[number, at]) for number in newer}) == 1:
+            owners[at] = newer[0]
+            continue
+        preferred = [number for number in holders if pieces[number] is prefer]
+        if not preferred:
+            files = " and ".join(_title(pieces[number], number) for number in (newer or holders)[:2])
+            raise ConfigError(f"partition {_name(name)} differs between {files}; name the one that wins with --prefer")
+        owners[at] = preferred[0]
+    return owners
+
+
+def _common_history(pieces: tuple[Representation, ...]) -> int:
+    """How many first lines of history all pieces share."""
+    shared = 0
+    for entries in zip(*(piece.history for piece in pieces), strict=False):
+        if any(entry != entries[0] for entry in entries):
+            break
+        shared += 1
+    return shared
+
+
+def _refitted(piece: Representation, since: int) -> set[tuple[int, ...]]:
+    return {tuple(name) for entry in piece.history[since:] for name in entry.get("refitted", ())}
+
+
+def _title(piece: Representation, number: int) -> str:
+    return str(piece.rows.source.path) if isinstance(piece.rows, FileRows) else f"piece {number + 1}"
 
 
 def _boxes_after(representation: Representation, kept: Lattice, regions: list[Box]) -> tuple[Box, Box]:

@@ -22,7 +22,7 @@ from lgsirens.optimizers import build_optimizer
 from lgsirens.plan import EncodeConfig, Plan, plan
 from lgsirens.representation import FitRecord, MemoryRows, Representation, SignalInfo, history_entry
 from lgsirens.runlog import Progress
-from lgsirens.sampling import AllSamples, RandomSamples, Samples
+from lgsirens.sampling import AllSamples, Placed, RandomSamples, Samples
 from lgsirens.schema import to_plain
 from lgsirens.signal import KINDS, Signal, check_signal
 
@@ -119,7 +119,7 @@ def prepare(
     model = build_model(planned.model, len(planned.lattice), torch.Generator().manual_seed(config.seed)).to(device)
     generator = torch.Generator(device).manual_seed(config.seed)
     per_block = training_samples(planned.model, device.type != "cpu", max_memory)
-    common = (signal, planned.lattice, planned.frame, per_block, device)
+    common = (Placed.first(signal), planned.lattice, planned.frame, per_block, device)
     if config.sample_frac is None:
         return model, AllSamples(*common), generator
     return model, RandomSamples(*common, config.sample_frac, generator), generator
@@ -140,7 +140,7 @@ def _assemble(
         shared={name: value.detach().cpu() for name, value in model.shared.items()},
         rows=MemoryRows(model.local.detach().cpu()),
         origin="",
-        history=(history_entry("encode", planned.extent),),
+        history=(history_entry("encode", planned.extent, len(planned.lattice)),),
         fit=record,
         config={"kind": signal.kind, "value_range": list(signal.value_range), **to_plain(planned.config)},
     )

@@ -69,8 +69,9 @@ def fit(
     generator: torch.Generator,
     checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
+    still: torch.Tensor | None = None,
 ) -> FitState:
-    """Minimise the mean squared error; the weights change in place.
+    """Minimise the mean squared error; the weights change in place, but for those that take no gradient.
 
     Where every step sees all samples, the weights of the step with the lowest error are kept: at a constant rate the
     error of the last one is a matter of luck.
@@ -81,6 +82,7 @@ def fit(
         lr: constant learning rate, or None for the default schedule (`optimizers`).
         psnr_peak: peak as a fraction of the value range, for the PSNR that is shown and that stops.
         generator: the run's random state.
+        still: `[P]` bool, rows that stay as they are although the rest learns with them; None: no row.
 
     Raises:
         RunError: the loss is no longer finite.
@@ -104,6 +106,8 @@ def fit(
             if rule.target_psnr is not None and psnr >= rule.target_psnr:
                 state.stopped = "target_psnr"
                 break
+            if still is not None and model.local.grad is not None:
+                model.local.grad[still] = 0.0  # Adam leaves what never had a gradient exactly where it was
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(state.step, rule.steps, model.config.mode, lr)
             optimizer.step()
@@ -128,14 +132,15 @@ def fit(
 
 
 def accumulate_gradients(model: SirenPerPartition, samples: Samples) -> float:
-    """Set the gradient of every parameter to that of the loss, the mean squared error over the samples of one draw.
+    """Set the gradient of every parameter that takes one to that of the loss, the mean squared error over the samples
+    of one draw.
 
     Returns the mean squared error of the samples that partitions own; without halos that is the loss.
 
     Blocks are differentiated one after the other, so that the working memory is that of one block; a block's rows
     are the only rows that it touches.
     """
-    for parameter in model.parameters():
+    for parameter in (p for p in model.parameters() if p.requires_grad):
         parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.zero_()
     rows_gradient = model.local.grad
     assert rows_gradient is not None
@@ -143,7 +148,7 @@ def accumulate_gradients(model: SirenPerPartition, samples: Samples) -> float:
     draw = samples.draw()
     for block in draw.blocks:
         rows = model.local.detach()[block.rows].requires_grad_()
-        error = model(block.x, rows, block.x_local) - block.target
+        error = model(block.x, rows, block.x_local, block.terms) - block.target
         if block.weight is not None:
             error = error * block.weight
         squares = error.square()
@@ -161,7 +166,7 @@ def mean_error(model: SirenPerPartition, samples: Samples) -> float:
     draw = samples.draw()
     total = torch.zeros((), dtype=torch.float64, device=model.local.device)
     for block in draw.blocks:
-        squares = (model(block.x, model.local[block.rows], block.x_local) - block.target).square()
+        squares = (model(block.x, model.local[block.rows], block.x_local, block.terms) - block.target).square()
         for weight in (block.weight, block.own):
             squares = squares if weight is None else squares * weight
         total += squares.sum() / draw.own
@@ -173,7 +178,7 @@ class _Best:
 
     def __init__(self, model: SirenPerPartition) -> None:
         self.error = math.inf
-        self._weights = [parameter.detach() for parameter in model.parameters()]
+        self._weights = [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]
         self.weights = [weight.clone() for weight in self._weights]
 
     def see(self, error: float) -> None:

@@ -109,11 +109,15 @@ class Lattice:
         place = self.find(tiles_meeting(held, self.tile))
         return place[place >= 0]
 
-    def samples_within(self, region: Box) -> int:
-        """How many samples of `region` some partition owns."""
+    def samples_of_each(self, region: Box) -> NDArray[np.int64]:
+        """How many samples of `region` each partition owns, `[P]`."""
         low = np.maximum(self.ids.astype(np.int64) * self.tile, [start for start, _ in region])
         high = np.minimum((self.ids.astype(np.int64) + 1) * self.tile, [stop for _, stop in region])
-        return int(np.maximum(high - low, 0).prod(axis=1).sum())
+        return np.asarray(np.maximum(high - low, 0).prod(axis=1))
+
+    def samples_within(self, region: Box) -> int:
+        """How many samples of `region` some partition owns."""
+        return int(self.samples_of_each(region).sum())
 
     def select(self, places: NDArray[Any]) -> "Lattice":
         """The lattice with only the partitions at `places` (sorted)."""
@@ -150,24 +154,32 @@ def bounding_extent(lattice: Lattice, extent: Box) -> Box:
     return intersect(tiles, extent)
 
 
-def split(values: NDArray[Any], lattice: Lattice, extent: Box) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def split(
+    values: NDArray[Any], lattice: Lattice, extent: Box, box: Box | None = None, known: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Cut samples into the windows of the partitions.
 
     Args:
-        values: `[*shape, C]`, the samples of `extent`.
+        values: `[*shape, C]`, the samples of `box`.
         lattice: P partitions that meet the extent.
+        extent: what windows lie in.
+        box: a part of the extent; the extent when None.
+        known: `[*shape]`, false where `values` has no sample after all.
 
     Returns:
-        samples `[P, N, C]` in the type of `values`, and a mask `[P, N]` that is false where a window reaches
-        beyond the extent (the sample there repeats the nearest one and carries no loss).
+        samples `[P, N, C]` in the type of `values`, and a mask `[P, N]` that is false where a window has no sample
+        (the nearest one stands there and carries no loss).
     """
-    windows = lattice.windows(extent)
-    inside = [(w >= low) & (w < high) for w, (low, high) in zip(windows, extent, strict=True)]
-    index = [np.clip(w, low, high - 1) - low for w, (low, high) in zip(windows, extent, strict=True)]
-    samples = values[tuple(_along(i, axis, len(index)) for axis, i in enumerate(index))]
+    box, windows = box or extent, lattice.windows(extent)
+    inside = [(w >= low) & (w < high) for w, (low, high) in zip(windows, box, strict=True)]
+    index = [np.clip(w, low, high - 1) - low for w, (low, high) in zip(windows, box, strict=True)]
+    places = tuple(_along(i, axis, len(index)) for axis, i in enumerate(index))
+    samples = values[places]
     mask = np.ones((len(lattice), *(w.shape[1] for w in windows)), dtype=bool)
     for axis, flags in enumerate(inside):
         mask &= _along(flags, axis, len(inside))
+    if known is not None:
+        mask &= known[places]
     return samples.reshape(len(lattice), -1, values.shape[-1]), mask.reshape(len(lattice), -1)
 
 

@@ -8,6 +8,7 @@ one after the other (`row_layout`). A forward pass takes the rows to use, so sel
 """
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -91,13 +92,20 @@ class SirenPerPartition(nn.Module):
         if generator is not None:
             self._initialise(generator)
 
-    def forward(self, x: Tensor, rows: Tensor | None = None, x_local: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        rows: Tensor | None = None,
+        x_local: Tensor | None = None,
+        terms: Iterable[Tensor] | None = None,
+    ) -> Tensor:
         """Evaluate B local networks on N coordinates each.
 
         Args:
             x: `[B, N, D]` network coordinates of the signal.
             rows: `[B, K]`, the rows to use; all P rows when None.
             x_local: `[B, N, D]`, what the local networks see instead of `x`, if their coordinates are their own.
+            terms: `shared_terms(x)`, where they are known already.
 
         Returns:
             `[B, N, C]`, nominally in [-1, 1].
@@ -107,6 +115,11 @@ class SirenPerPartition(nn.Module):
         for k in range(self.config.hidden_layers + 1):
             h = self._sine(weights[2 * k], weights[2 * k + 1], h)
         return _linear(weights[-2], weights[-1], h).mT
+
+    def shared_terms(self, x: Tensor) -> Iterator[Tensor]:
+        """What the shared network contributes at each depth to coordinates `[B, N, D]`: `[B, L, N]` each; constants as
+        long as it does not move."""
+        return iter(())
 
     def unpack(self, rows: Tensor) -> list[Tensor]:
         """Views of rows `[B, K]` as weights `[B, out, in]` and biases `[B, out, 1]`, alternating."""
@@ -162,24 +175,37 @@ class LocalGlobalSiren(SirenPerPartition):
     ("fc_and_add"); y = Wl_out h_H + bl_out. The g_k never depend on the l_k.
     """
 
-    def forward(self, x: Tensor, rows: Tensor | None = None, x_local: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        rows: Tensor | None = None,
+        x_local: Tensor | None = None,
+        terms: Iterable[Tensor] | None = None,
+    ) -> Tensor:
         weights = self._local_layers(rows)
-        g, h = x.mT, self._first_input(x, x_local)
-        for k in range(self.config.hidden_layers + 1):
-            g = self._sine(*self._shared_layer(f"global_{k}", len(g)), g)
-            local = self._sine(weights[2 * k], weights[2 * k + 1], h)
-            h = self._aggregate(k, local, g)
+        h = self._first_input(x, x_local)
+        for k, term in enumerate(self.shared_terms(x) if terms is None else terms):
+            h = self._aggregate(self._sine(weights[2 * k], weights[2 * k + 1], h), term)
         return _linear(weights[-2], weights[-1], h).mT
 
-    def _aggregate(self, k: int, local: Tensor, g: Tensor) -> Tensor:
-        """Local features `[B, L, N]` and global features `[B, G, N]` of depth k to `[B, L, N]`."""
+    def shared_terms(self, x: Tensor) -> Iterator[Tensor]:
+        """Per depth w0 (Wa_g g_k + ba) ("fc") or sin(w0 (Wf_k g_k + bf_k)) ("fc_and_add"), `[B, L, N]`."""
+        g, width = x.mT, self.config.local_width
+        for k in range(self.config.hidden_layers + 1):
+            g = self._sine(*self._shared_layer(f"global_{k}", len(g)), g)
+            if self.config.agg_type == "fc_and_add":
+                yield self._sine(*self._shared_layer(f"aggregation_{k}", len(g)), g)
+            else:
+                weight, bias = self._shared_layer("aggregation_0", len(g))
+                yield torch.baddbmm(bias, weight[..., width:], g)
+
+    def _aggregate(self, local: Tensor, term: Tensor) -> Tensor:
+        """Local features `[B, L, N]` of one depth and the shared network's term to `[B, L, N]`."""
         if self.config.agg_type == "fc_and_add":
-            return local + self._sine(*self._shared_layer(f"aggregation_{k}", len(g)), g)
-        weight, bias = self._shared_layer("aggregation_0", len(g))
-        width = self.config.local_width
+            return local + term
         # Wa [l, g] = Wa_l l + Wa_g g: two products instead of a concatenated copy of both.
-        from_global = torch.baddbmm(bias, weight[..., width:], g)
-        return torch.baddbmm(from_global, weight[..., :width], local).sin()
+        weight, _ = self._shared_layer("aggregation_0", len(local))
+        return torch.baddbmm(term, weight[..., : self.config.local_width], local).sin()
 
     def _shared_layer(self, name: str, blocks: int) -> tuple[Tensor, Tensor]:
         """One layer's weights and biases times w0, the same for every block."""

@@ -17,8 +17,8 @@ _LAST_FRACTION = 0.02
 
 
 def build_optimizer(model: nn.Module) -> torch.optim.Adam:
-    """Adam over the rows and the shared network, with PyTorch's default betas and epsilon (the paper's too)."""
-    return torch.optim.Adam(model.parameters(), lr=0.0, fused=True)
+    """Adam over all that takes gradients, with PyTorch's default betas and epsilon (the paper's too)."""
+    return torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.0, fused=True)
 
 
 def learning_rate(step: int, steps: int, mode: str, lr: float | None) -> float:

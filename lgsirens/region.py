@@ -119,6 +119,11 @@ def intersect(a: Box, b: Box) -> Box:
     return tuple((max(x[0], y[0]), min(x[1], y[1])) for x, y in zip(a, b, strict=True))
 
 
+def slices(box: Box, origin: Box) -> tuple[slice, ...]:
+    """Where `box` lies in an array whose first sample is that of `origin`."""
+    return tuple(slice(start - first, stop - first) for (start, stop), (first, _) in zip(box, origin, strict=True))
+
+
 def bounding_box(boxes: Iterable[Box]) -> Box:
     """The smallest box that holds all `boxes` (at least one)."""
     ranges = zip(*boxes, strict=True)

@@ -1,7 +1,7 @@
 """Representation: what a file holds, as frozen data. Editing it makes a new one."""
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -14,6 +14,7 @@ from torch import Tensor
 from lgsirens.lattice import Frame, Lattice
 from lgsirens.model import ModelConfig, count, parameter_counts, row_layout
 from lgsirens.region import Box, box_shape
+from lgsirens.signal import KINDS
 from lgsirens.version import __version__
 
 if TYPE_CHECKING:
@@ -65,6 +66,12 @@ class SignalInfo:
     def rate(self) -> Fraction | None:
         """Samples per second along the first axis."""
         return None if self.sampling_rate is None else Fraction(*self.sampling_rate)
+
+    @property
+    def blank(self) -> float:
+        """The value of samples without a partition: the lowest, or silence."""
+        lowest, highest = self.value_range
+        return min(max(0.0, lowest), highest) if KINDS[self.kind].symmetric else lowest
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,9 @@ class Representation:
 
     if TYPE_CHECKING:  # attached by lgsirens/__init__.py, from the rooms above this one
         crop: ClassVar[_Edit]
+        extend: ClassVar[_Edit]
+        merge: ClassVar[_Edit]
+        replace: ClassVar[_Edit]
         decode: ClassVar[Callable[..., Signal]]
         save: ClassVar[Callable[..., None]]
         __call__: ClassVar[Callable[..., Tensor]]
@@ -170,10 +180,47 @@ class MemoryRows:
         return MemoryRows(self.read(places))
 
 
-def history_entry(action: str, window: Box) -> dict[str, Any]:
-    """One line of a representation's history: what was done, when, by which version, to which window."""
+@dataclass(frozen=True, eq=False)
+class GatheredRows:
+    """Rows out of several others: row i is row `places[i]` of `sources[owners[i]]`.
+
+    The rows of each source are taken in its own order.
+    """
+
+    sources: tuple[Rows, ...]
+    owners: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @property
+    def width(self) -> int:
+        return self.sources[0].width
+
+    def read(self, places: NDArray[Any]) -> Tensor:
+        out = torch.empty(len(places), self.width)
+        for number, source in enumerate(self.sources):
+            here = np.flatnonzero(self.owners[places] == number)
+            out[torch.from_numpy(here)] = source.read(self.places[places][here])
+        return out
+
+    def crc32(self) -> NDArray[np.uint32]:
+        checksums = np.empty(len(self), dtype=np.uint32)
+        for number, source in enumerate(self.sources):
+            here = self.owners == number
+            checksums[here] = source.crc32()[self.places[here]]
+        return checksums
+
+    def select(self, places: NDArray[Any]) -> "GatheredRows":
+        return replace(self, owners=self.owners[places], places=self.places[places])
+
+
+def history_entry(action: str, window: Box, partitions: int, **facts: Any) -> dict[str, Any]:
+    """One line of a representation's history: what was done, when, by which version, what it left, and more."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"action": action, "date": now, "version": __version__, "window": [list(ends) for ends in window]}
+    entry = {"action": action, "date": now, "version": __version__, "window": [list(ends) for ends in window]}
+    return {**entry, "partitions": partitions, **facts}
 
 
 def row_checksums(rows: Tensor) -> NDArray[np.uint32]:

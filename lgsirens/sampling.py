@@ -2,8 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lgsirens.lattice import Frame, Lattice, axis_coordinates, block_shape, mesh, split
-from lgsirens.region import box_of_shape
+from lgsirens.region import Box, box_of_shape
 from lgsirens.signal import Signal
 
 
@@ -27,6 +27,7 @@ class Block:
         target: `[B, N, C]` in [-1, 1].
         weight: `[B, N, 1]`, 0 where there is no sample; None if all are there.
         own: `[B, N, 1]`, 1 where the partition owns the sample and 0 in its halo; None if `weight` says it all.
+        terms: what a shared network that does not move contributes at each depth, if that is known already.
     """
 
     rows: slice
@@ -35,6 +36,7 @@ class Block:
     target: Tensor
     weight: Tensor | None
     own: Tensor | None
+    terms: list[Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,32 @@ class Samples(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Placed:
+    """Samples at their positions.
+
+    Attributes:
+        signal: the samples of `box`; those that its mask leaves out are not known and carry no loss.
+        box: positions.
+        extent: what the windows of partitions lie in.
+    """
+
+    signal: Signal
+    box: Box
+    extent: Box
+
+    @classmethod
+    def first(cls, signal: Signal) -> "Placed":
+        """A first signal: all of it, from position 0."""
+        box = box_of_shape(signal.shape)
+        return cls(signal, box, box)
+
+
 class AllSamples:
     """Every sample in every step (the published recipe for images and audio).
 
     Args:
-        signal: the samples of the extent, whose first lies at position 0.
+        placed: the samples.
         lattice: the P partitions.
         frame: positions to coordinates.
         samples_per_block: bound on B * N.
@@ -79,16 +102,17 @@ class AllSamples:
     complete = True
 
     def __init__(
-        self, signal: Signal, lattice: Lattice, frame: Frame, samples_per_block: int, device: torch.device
+        self, placed: Placed, lattice: Lattice, frame: Frame, samples_per_block: int, device: torch.device
     ) -> None:
-        extent = box_of_shape(signal.shape)
-        windows = lattice.windows(extent)
+        signal, windows = placed.signal, lattice.windows(placed.extent)
         self._sizes = tuple(window.shape[1] for window in windows)
         shape = (len(lattice), *self._sizes)
-        samples, mask = split(signal.values, lattice, extent)
-        self._count = int(mask.sum()) * signal.channels
-        self._own_count = math.prod(signal.shape) * signal.channels
+        samples, mask = split(signal.values, lattice, placed.extent, placed.box, signal.mask)
+        self._count = self._own_count = int(mask.sum()) * signal.channels
         self._own = _Owned(lattice, windows, device) if any(lattice.halo) else None
+        if self._own is not None:
+            owned = self._own.of_box(slice(None), (slice(None),) * len(windows))[..., 0].cpu().numpy() > 0
+            self._own_count = int((owned & mask).sum()) * signal.channels
         self._samples = torch.from_numpy(samples.reshape(*shape, signal.channels)).to(device)
         self._mask = None if mask.all() else torch.from_numpy(mask.reshape(shape)).to(device)
         self._coordinates = _WindowCoordinates(frame, lattice, windows, device)
@@ -119,8 +143,8 @@ class RandomSamples:
     published recipe for video). Nothing but the signal itself is kept, so memory follows the fraction.
 
     Args:
-        signal, lattice, frame, samples_per_block, device: as for `AllSamples`.
-        fraction: of the signal's samples, above 0 and at most 1.
+        placed, lattice, frame, samples_per_block, device: as for `AllSamples`.
+        fraction: of the samples that the partitions own, above 0 and at most 1.
         generator: on the device.
     """
 
@@ -128,7 +152,7 @@ class RandomSamples:
 
     def __init__(
         self,
-        signal: Signal,
+        placed: Placed,
         lattice: Lattice,
         frame: Frame,
         samples_per_block: int,
@@ -136,14 +160,14 @@ class RandomSamples:
         fraction: float,
         generator: torch.Generator,
     ) -> None:
-        extent = box_of_shape(signal.shape)
-        windows = lattice.windows(extent)
+        signal, windows = placed.signal, lattice.windows(placed.extent)
         self._sizes = tuple(window.shape[1] for window in windows)
         self._values = torch.from_numpy(signal.values.reshape(-1, signal.channels)).to(device)
-        self._shape, self._range = signal.shape, signal.value_range
+        self._known = None if signal.mask is None else torch.from_numpy(signal.mask.reshape(-1)).to(device)
+        self._box, self._range = placed.box, signal.value_range
         self._windows = [torch.from_numpy(window).to(device) for window in windows]
         self._coordinates = _WindowCoordinates(frame, lattice, windows, device)
-        self._each = max(1, int(fraction * math.prod(signal.shape) / len(lattice)))
+        self._each = max(1, int(fraction * lattice.samples_within(placed.extent) / len(lattice)))
         self._columns = min(self._each, samples_per_block)
         self._rows = max(1, samples_per_block // self._columns)
         self._generator = generator
@@ -153,9 +177,9 @@ class RandomSamples:
         size, device = (len(self._windows[0]), self._each), self._values.device
         picks = torch.randint(math.prod(self._sizes), size, generator=self._generator, device=device)
         places = self._unravel(picks)
-        inside = torch.ones(size, dtype=torch.bool, device=device)
-        for place, window, length in zip(places, self._windows, self._shape, strict=True):
-            inside &= window.gather(1, place) < length  # a window of the first signal never begins before it
+        flat, inside = self._find(slice(None), places)
+        if self._known is not None:
+            inside &= self._known[flat]
         channels, count = self._values.shape[1], max(1, int(inside.sum()))
         own = count
         if self._own is not None:
@@ -172,12 +196,20 @@ class RandomSamples:
                 yield self._block(rows, [place[part] for place in places], weight)
 
     def _block(self, rows: slice, places: list[Tensor], weight: Tensor | None) -> Block:
-        flat = torch.zeros_like(places[0])
-        for place, window, length in zip(places, self._windows, self._shape, strict=True):
-            flat = flat * length + window[rows].gather(1, place).clamp(max=length - 1)
+        flat, _ = self._find(rows, places)
         x, x_local = self._coordinates.of_places(rows, places)
         own = None if self._own is None else self._own.of_places(rows, places)
         return Block(rows, x, x_local, to_network(self._values[flat], self._range), weight, own)
+
+    def _find(self, rows: slice, places: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Where in the samples the places of windows are, and whether they are there; else the nearest stands there."""
+        flat = torch.zeros_like(places[0])
+        inside = torch.ones_like(flat, dtype=torch.bool)
+        for place, window, (low, high) in zip(places, self._windows, self._box, strict=True):
+            position = window[rows].gather(1, place)
+            inside &= (position >= low) & (position < high)
+            flat = flat * (high - low) + (position - low).clamp(0, high - low - 1)
+        return flat, inside
 
     def _unravel(self, picks: Tensor) -> list[Tensor]:
         """Numbers of samples in a window to their places along each axis."""
@@ -186,6 +218,44 @@ class RandomSamples:
             places.append(picks % size)
             picks = picks // size
         return places[::-1]
+
+
+class FrozenTerms:
+    """Samples whose blocks carry what a shared network that does not move contributes at each depth.
+
+    That is L numbers a sample and depth: computed once where all of it fits into memory, else with each draw.
+
+    Args:
+        samples: whose blocks to complete.
+        shared_terms: from coordinates `[B, N, D]` to the terms `[B, L, N]`, as the model has it.
+        limit: bytes that kept blocks may take.
+    """
+
+    def __init__(self, samples: Samples, shared_terms: Callable[[Tensor], Iterator[Tensor]], limit: int) -> None:
+        self.complete = samples.complete
+        self._samples, self._shared_terms, self._limit = samples, shared_terms, limit
+        self._kept: tuple[Draw, list[Block]] | None = None
+
+    def draw(self) -> Draw:
+        if self._kept is not None:
+            draw, blocks = self._kept
+            return replace(draw, blocks=iter(blocks))
+        draw = self._samples.draw()
+        completed = map(self._completed, draw.blocks)
+        if not self.complete:
+            return replace(draw, blocks=completed)
+        blocks, size = [], 0
+        for block in completed:
+            blocks.append(block)
+            size += sum(tensor.nbytes for tensor in (block.x, block.target, *(block.terms or ())))
+            if size > self._limit:
+                return replace(draw, blocks=itertools.chain(blocks, completed))
+        self._kept = draw, blocks
+        return replace(draw, blocks=iter(blocks))
+
+    @torch.no_grad()
+    def _completed(self, block: Block) -> Block:
+        return replace(block, terms=list(self._shared_terms(block.x)))
 
 
 def to_network(samples: Tensor, value_range: tuple[float, float]) -> Tensor:

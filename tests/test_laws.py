@@ -18,7 +18,7 @@ from lgsirens.decode import Call, network_of
 from lgsirens.lattice import Lattice, join, split
 from lgsirens.model import ModelConfig, build_model
 from lgsirens.region import box_of_shape
-from lgsirens.sampling import AllSamples
+from lgsirens.sampling import AllSamples, Placed
 from tests.small import representation
 
 MODES = ("lg", "lc", "mlp")
@@ -332,7 +332,7 @@ def test_a_step_in_blocks_is_the_step_on_everything(shape_and_tile, mode, sample
     gradients = []
     for limit in (samples_per_block, 1 << 20):
         model = build_model(inr.model, len(inr.lattice), torch.Generator().manual_seed(0)).double()
-        samples = AllSamples(signal, inr.lattice, inr.frame, limit, torch.device("cpu"))
+        samples = AllSamples(Placed.first(signal), inr.lattice, inr.frame, limit, torch.device("cpu"))
         samples.draw = lambda draw=samples.draw: replace(draw(), blocks=map(in_double, draw().blocks))
         loss = fit.accumulate_gradients(model, samples)
         gradients.append([torch.tensor(loss), *(p.grad.clone() for p in model.parameters())])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import lgsirens as lg
 from lgsirens.lattice import Frame, Lattice
 from lgsirens.region import box_of_shape
-from lgsirens.sampling import AllSamples, RandomSamples
+from lgsirens.sampling import AllSamples, Placed, RandomSamples
 
 CPU = torch.device("cpu")
 KINDS = {1: "audio", 2: "image", 3: "video"}
@@ -63,7 +63,7 @@ def check_block(block, signal, lattice, frame):
 def test_all_samples_are_seen_each_once_and_nothing_else(problem, samples_per_block):
     signal, lattice, frame = problem
     seen = 0
-    draw = AllSamples(signal, lattice, frame, samples_per_block, CPU).draw()
+    draw = AllSamples(Placed.first(signal), lattice, frame, samples_per_block, CPU).draw()
     for block in draw.blocks:
         assert block.x.shape[0] * block.x.shape[1] <= max(samples_per_block, block.x.shape[1])
         seen += int(check_block(block, signal, lattice, frame).sum())
@@ -76,7 +76,7 @@ def test_all_samples_are_seen_each_once_and_nothing_else(problem, samples_per_bl
 def test_random_samples_are_samples_of_the_windows(problem, fraction, samples_per_block, seed):
     signal, lattice, frame = problem
     generator = torch.Generator().manual_seed(seed)
-    samples = RandomSamples(signal, lattice, frame, samples_per_block, CPU, fraction, generator)
+    samples = RandomSamples(Placed.first(signal), lattice, frame, samples_per_block, CPU, fraction, generator)
     each = max(1, int(fraction * math.prod(signal.shape) / len(lattice)))
     for _ in range(2):
         draw, seen, rows = samples.draw(), 0, np.zeros(len(lattice), dtype=int)
@@ -91,7 +91,9 @@ def test_random_samples_reach_every_sample_of_a_window_and_repeat_some():
     numbers = np.arange(64, dtype=np.float32)[:, None]
     signal = lg.Signal.from_array(numbers, "audio", (0.0, 4096.0))
     lattice = Lattice.covering(((0, 64),), (16,), (2,))
-    samples = RandomSamples(signal, lattice, Frame((64,), 100.0), 1000, CPU, 1.0, torch.Generator().manual_seed(0))
+    samples = RandomSamples(
+        Placed.first(signal), lattice, Frame((64,), 100.0), 1000, CPU, 1.0, torch.Generator().manual_seed(0)
+    )
     seen = [set() for _ in range(4)]
     for _ in range(40):
         for block in samples.draw().blocks:
