@@ -113,21 +113,18 @@ def merge(
 
 
 def _check_kin(first: Representation, piece: Representation, number: int) -> None:
-    same_shared = all(
-        torch.equal(first.shared[name], piece.shared[name]) for name in first.shared.keys() & piece.shared
-    )
-    if piece.origin != first.origin or not same_shared:
+    if piece.origin != first.origin:
         raise ConfigError(
             f"{_title(piece, number)} comes from another encoding than {_title(first, 0)} (origin {piece.origin[:12]}, "
             f"not {first.origin[:12]}); only pieces of one origin merge"
         )
-    for name in ("model", "frame", "signal"):
-        if getattr(piece, name) != getattr(first, name):
-            raise ConfigError(
-                f"{_title(piece, number)} has another {name} than {_title(first, 0)}; it cannot be merged"
-            )
-    if (piece.lattice.tile, piece.lattice.halo) != (first.lattice.tile, first.lattice.halo):
-        raise ConfigError(f"{_title(piece, number)} has other tiles than {_title(first, 0)}; it cannot be merged")
+    same = all(getattr(piece, name) == getattr(first, name) for name in ("model", "frame", "signal"))
+    same &= all(getattr(piece.lattice, name) == getattr(first.lattice, name) for name in ("tile", "halo"))
+    if not same or not all(torch.equal(piece.shared[name], value) for name, value in first.shared.items()):
+        raise ConfigError(
+            f"{_title(piece, number)} claims the origin of {_title(first, 0)}, but differs in more than its rows; "
+            "merge files that lgsirens made"
+        )
 
 
 def _owners(
