@@ -187,15 +187,16 @@ def check_format(path: str | os.PathLike[str], kind: str, channels: int, dtype: 
     path = _as_path(path)
     suffix = path.suffix.lower()
     form = _FORMATS.get(suffix)
+    names = [name or "a name without suffix" for name, other in _FORMATS.items() if other.holds(kind, channels)]
+    fitting = ", ".join(names)
     if form is None or (suffix == _FOLDER and not form.holds(kind, 1)):
-        raise SignalError(f"{path}: the suffix names no format that can be written; choose {', '.join(WRITABLE)}")
+        raise SignalError(f"{path}: the suffix names no format that can be written; choose {fitting}")
     if not form.holds(kind, channels):
-        fitting = [name or "a name without suffix" for name, other in _FORMATS.items() if other.holds(kind, channels)]
         other_kind = kind not in form.kinds
         article = "an" if kind == "image" else "a"
         what = f"a signal of kind {kind}" if other_kind else f"{article} {kind} of {channels} channels"
         alpha = " (alpha)" if not other_kind and channels in (2, 4) else ""
-        raise SignalError(f"{path}: {form.name} cannot hold {what}{alpha}; choose {', '.join(fitting)}")
+        raise SignalError(f"{path}: {form.name} cannot hold {what}{alpha}; choose {fitting}")
     if dtype is None:
         return
     if form is _SOUND:
@@ -398,4 +399,3 @@ _FORMATS = {
     ".mkv": replace(_MP4, name="FFV1", save=_save_mkv, channels=(1, 3, 4), types=("uint16", "uint8")),
     _FOLDER: replace(_PNG, name="a folder of PNG", save=volumes.save_folder, kinds=("video",), deeper=_DEEPER_FILM),
 }
-WRITABLE = tuple(suffix for suffix in _FORMATS if suffix)

@@ -523,6 +523,8 @@ BAD_REQUESTS = {
     "encode into a missing folder": (["encode", "photo.png", "absent/a.safetensors"], "absent"),
     "encode to another suffix": (["encode", "photo.png", "b.png"], "b.png"),
     "encode without an output": (["encode", "photo.png"], "OUTPUT"),
+    "encode an empty name": (["encode", "", "b.safetensors"], "INPUT: '' is no file name"),
+    "encode to an empty name": (["encode", "photo.png", ""], "OUTPUT.safetensors: '' is no file name"),
 }
 
 
@@ -625,6 +627,16 @@ def test_a_fit_whose_last_step_diverges_is_no_result(files, capsys):
     assert run("encode", "photo.png", "b.safetensors", "--steps", 1, "--lr", "1e38", "--quiet") == 1
     _assert_one_line(capsys, "--lr")
     assert not Path("b.safetensors").exists()
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- <&-", ">/dev/full"])
+@pytest.mark.parametrize("words", ["info a.safetensors", "info a.safetensors --json", "crop --help"])
+def test_a_result_that_cannot_be_printed_is_one_line_and_exit_code_1(files, words, closed):
+    program = f"'{sys.executable}' -c 'import sys; from lgsirens.cli import main; sys.exit(main())'"
+    done = subprocess.run(["sh", "-c", f"{program} {words} {closed}"], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("lgsirens: the result cannot be printed: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_help_and_version_exit_with_0(capsys):
