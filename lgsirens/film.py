@@ -96,9 +96,9 @@ def _told(av: Any, path: Path) -> Iterator[None]:
     except LgsirensError:
         raise
     except av.FFmpegError as error:
-        raise SignalError(
-            f"{path}: cannot be read as a film, it is cut off or damaged: {error.strerror}; get or save the file again"
-        ) from error
+        ends = isinstance(error, av.EOFError)
+        why = "it ends before its first frame" if ends else f"it is cut off or damaged: {error.strerror}"
+        raise SignalError(f"{path}: cannot be read as a film, {why}; get or save the file again") from error
 
 
 def _opened(av: Any, path: Path) -> Any:
