@@ -282,7 +282,9 @@ def _reader(order: _Order, head: bytes) -> Reader:
         if suffix in film.FILM_SUFFIXES:
             raise SignalError(f"{order.path}: is a sound, it holds no video stream; give it the suffix of a sound")
         return _read_sound
-    return _read_film if suffix in film.FILM_SUFFIXES else _read_picture
+    if suffix in film.FILM_SUFFIXES:
+        return _read_film
+    return _read_sound if suffix in sound.FORMATS else _read_picture
 
 
 def _signal(order: _Order, values: Array, kind: str | None) -> Signal:
