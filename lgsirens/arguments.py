@@ -39,6 +39,10 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see {self.prog} --help")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """argparse's own takes help that cannot be printed for success."""
+        print(message, end="", file=file, flush=True)
+
 
 def _join_negative(argv: list[str]) -> list[str]:
     """`--region -128:0,0:50` as `--region=-128:0,0:50`: argparse takes a leading minus for an option."""
@@ -72,6 +76,12 @@ def _ends(text: str) -> tuple[int | None, int | None]:
     return start, stop
 
 
+def _path(text: str) -> Path:
+    if not text:  # Path would take it for the current folder
+        raise argparse.ArgumentTypeError("'' is no file name")
+    return Path(text)
+
+
 _int = _typed("a whole number", int)
 _float = _typed("a number", float)
 _frames = _typed("a range of frames such as 0:50", _ends)
@@ -81,12 +91,12 @@ _floats = _typed("a list of numbers such as 0,255", _numbers(float))
 
 def _add_encode(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("input", type=Path, metavar="INPUT", help="an image, sound, film, volume or .npy array")
-    add("output", type=Path, metavar="OUTPUT.safetensors")
+    add("input", type=_path, metavar="INPUT", help="an image, sound, film, volume or .npy array")
+    add("output", type=_path, metavar="OUTPUT.safetensors")
     add("--mode", help="lg (Local-Global SIREN, default), lc (SIREN-per-Partition) or mlp (SIREN)")
     add("--partitions", type=_ints, help="number of partitions per dimension, such as 16,16")
-    add("--partition_size", type=_ints, help="or samples of one partition (default 32,32)")
-    add("--parameters", type=_int, help="budget (default 0.75 for each sample position)")
+    add("--partition_size", type=_ints, help="or samples of one partition (default 32,32; 10000; 25,25,25)")
+    add("--parameters", type=_int, help="budget (default for each sample: image 0.75, sound 0.65, film 0.075)")
     add("--local_width", type=_int, metavar="L", help="or the widths: of each local network")
     add("--global_width", type=_int, metavar="G", help="and of the shared one")
     add("--agg_type", help="fc (default) or fc_and_add: how local and global features meet")
@@ -101,7 +111,7 @@ def _add_encode(parser: argparse.ArgumentParser) -> None:
     add("--value_range", type=_floats, metavar="LO,HI", help="of the samples (default: see docs/conventions.md)")
     add("--frames", type=_frames, metavar="A:B", help="only these frames of a film")
     add("--max_side", type=_int, metavar="N", help="reduce a film on reading, its longer side to N samples")
-    add("--config_path", type=Path, metavar="run.yaml", help="options from a file, as `info --config` prints them")
+    add("--config_path", type=_path, metavar="run.yaml", help="options from a file, as `info --config` prints them")
     add("--dry_run", action="store_true", help="print parameters, bytes, expected time and memory; write nothing")
     add("--resume", action="store_true", help="go on from the checkpoint of a stopped run")
     _add_common(parser)
@@ -109,10 +119,10 @@ def _add_encode(parser: argparse.ArgumentParser) -> None:
 
 def _add_decode(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("file", type=Path, metavar="FILE")
+    add("file", type=_path, metavar="FILE")
     add(
         "output",
-        type=Path,
+        type=_path,
         metavar="OUTPUT",
         help="a file of that kind; .npy for the float32 values, no suffix for a folder of pictures",
     )
@@ -126,8 +136,8 @@ def _add_decode(parser: argparse.ArgumentParser) -> None:
 
 def _add_crop(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("file", type=Path, metavar="FILE")
-    add("output", type=Path, metavar="OUTPUT.safetensors")
+    add("file", type=_path, metavar="FILE")
+    add("output", type=_path, metavar="OUTPUT.safetensors")
     add("--region", action="append", help="start:stop per dimension, rows first, absolute; may be repeated")
     add("--keep_partitions", help="or ranges of partition ids, such as 2:6,0:3")
     add("--drop_partitions", help='or ids to leave out, such as "0,0;15,15"')
@@ -136,10 +146,10 @@ def _add_crop(parser: argparse.ArgumentParser) -> None:
 
 def _add_info(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("file", type=Path, metavar="FILE")
+    add("file", type=_path, metavar="FILE")
     add("--json", action="store_true", help="one JSON object")
     add("--config", action="store_true", help="the YAML that makes the run again")
-    add("--against", type=Path, metavar="ORIGINAL", help="PSNR and SSIM, overall and of the five worst partitions")
+    add("--against", type=_path, metavar="ORIGINAL", help="PSNR and SSIM, overall and of the five worst partitions")
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

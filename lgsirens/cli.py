@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
@@ -81,9 +81,8 @@ class _Reading:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    # A closed stream is None; print would then write errors to standard output, or fail.
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  # closed; print would write to standard output
+    sys.stdout = sys.stdout or _closed_stream()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("lgsirens: %(message)s"))
     log.addHandler(handler)
@@ -112,6 +111,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     finally:
         log.removeHandler(handler)
+
+
+def _closed_stream() -> TextIO:
+    """In place of a standard output that is closed: what is printed must fail, not vanish, nor land in another file
+    that was opened since and so got its number."""
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 1)
+    return open(1, "w", closefd=False)
 
 
 def _encode(options: argparse.Namespace) -> int:

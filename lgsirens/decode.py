@@ -103,9 +103,11 @@ def decode(
 
     Raises:
         RegionError: the region or size is empty, outside, or of wrong dimension.
-        ConfigError: the scale is not positive, or `max_memory` is below one evaluation.
+        ConfigError: the scale is not positive, `max_memory` is below one evaluation, or `progress` is none.
         FileFormatError: a row that was read is damaged.
     """
+    if not isinstance(progress, Progress | None):
+        raise ConfigError(f"progress {progress!r} is no progress bar; give a lgsirens.runlog.Progress or leave it out")
     box = _requested_box(representation, region, full)
     scales = _requested_scale(box, scale, size)
     fine = fine_box(box, scales)
@@ -223,7 +225,7 @@ def _requested_scale(box: Box, scale: Scale, size: Sequence[int] | None) -> tupl
     if size is not None:
         if not (isinstance(scale, int) and scale == 1):
             raise ConfigError("--scale and --size exclude each other; give one of them")
-        whole = isinstance(size, list | tuple) and all(isinstance(n, int) and 0 < n < _LARGEST_SIDE for n in size)
+        whole = isinstance(size, list | tuple) and all(type(n) is int and 0 < n < _LARGEST_SIDE for n in size)
         if not whole or len(size) != len(box):
             given = ",".join(map(str, size)) if isinstance(size, list | tuple) else size
             raise RegionError(f"size {given}: give {len(box)} positive whole numbers, rows first")

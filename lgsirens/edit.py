@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lgsirens.errors import ConfigError, RegionError
+from lgsirens.errors import ConfigError, RegionError, counted
 from lgsirens.fileformat import FileRows
 from lgsirens.lattice import Lattice, bounding_extent
 from lgsirens.region import Box, Region, as_region, bounding_box, intersect, is_empty
@@ -200,7 +200,7 @@ def _not_dropped(lattice: Lattice, dropped: str | Sequence[Sequence[int]]) -> ND
         raise RegionError("no partition is named to be dropped; name at least one")
     for entry in ids:
         if len(entry) != lattice.dimensions:
-            raise RegionError(f"partition {_name(entry)} needs {lattice.dimensions} numbers, one per dimension")
+            raise RegionError(f"partition {_name(entry)} needs {counted(lattice.dimensions, 'number')}, one an axis")
     bounded = [[max(-_LARGEST_ID, min(_LARGEST_ID, number)) for number in entry] for entry in ids]
     places = lattice.find(np.array(bounded, dtype=np.int64).reshape(-1, lattice.dimensions))
     for entry, place in zip(ids, places, strict=True):

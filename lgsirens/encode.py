@@ -13,6 +13,7 @@ import torch
 
 from lgsirens.decode import decode
 from lgsirens.device import resolve_device
+from lgsirens.errors import ConfigError
 from lgsirens.fileformat import content_hash, sizes
 from lgsirens.fit import Checkpoint, FitState, StopRule, accumulate_gradients, fit
 from lgsirens.memory import DEFAULT_LIMIT, as_bytes, training_bytes, training_samples
@@ -60,9 +61,12 @@ def encode(
         RunError: the fit diverged.
         FileFormatError: a checkpoint that is damaged or belongs to another run.
     """
-    plain = to_plain(config or EncodeConfig())
+    if not isinstance(config, EncodeConfig | None):
+        raise ConfigError(f"config {config!r} is no EncodeConfig; give one, or its fields as keyword arguments")
+    if not isinstance(checkpoint, str | os.PathLike | None):
+        raise ConfigError(f"checkpoint {checkpoint!r} is no path; name a file")
     check_signal(signal)
-    planned = plan(signal, EncodeConfig.from_options({**plain, **options}))
+    planned = plan(signal, EncodeConfig.from_options({**to_plain(config or EncodeConfig()), **options}))
     where = resolve_device(device)
     limit = as_bytes(max_memory)
     model, samples, generator = prepare(signal, planned, where, limit)

@@ -1,4 +1,4 @@
-"""Films and folders of numbered pictures <-> arrays `[T, H, W, C]`. Used by `media.py` only.
+"""Films <-> arrays `[T, H, W, C]`. Used by `media.py` and `formats.py` only.
 
 Everything streams: one frame is decoded, reduced and stored before the next one comes, so a long film is never held
 at full size. A first pass reads the timestamps only; it says which frames there should be, and at which times.
@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lgsirens import pictures, volumes
+from lgsirens import pictures
 from lgsirens.errors import ConfigError, LgsirensError, SignalError
+from lgsirens.frames import Frames, Progress, bounds, check_options, gathered, interpolation, packed, unpacked
 from lgsirens.signal import Array
-from lgsirens.volumes import Frames, Progress
 
 log = logging.getLogger("lgsirens")
 
@@ -75,15 +75,15 @@ def read_film(
         MissingDependencyError: PyAV is missing.
     """
     av = pictures.optional("av", path, "video")
-    volumes.check_options(frames, max_side)
+    check_options(frames, max_side)
     with _told(av, path):
         with _opened(av, path) as container:
             table = _timetable(path, container, _video_stream(path, container))
-        start, stop = volumes.bounds(path, frames, len(table.source))
+        start, stop = bounds(path, frames, len(table.source))
         wanted = table.source[start:stop]
         with _opened(av, path) as container:  # a second time, because not every container can be rewound
             found = _converted(path, _decoded(path, container, table), max_side, set(wanted.tolist()))
-            return volumes.gathered(path, found, wanted, progress), table.rate
+            return gathered(path, found, wanted, progress), table.rate
 
 
 # Films
@@ -96,9 +96,9 @@ def _told(av: Any, path: Path) -> Iterator[None]:
     except LgsirensError:
         raise
     except av.FFmpegError as error:
-        raise SignalError(
-            f"{path}: cannot be read as a film, it is cut off or damaged: {error.strerror}; get or save the file again"
-        ) from error
+        ends = isinstance(error, av.EOFError)
+        why = "it ends before its first frame" if ends else f"it is cut off or damaged: {error.strerror}"
+        raise SignalError(f"{path}: cannot be read as a film, {why}; get or save the file again") from error
 
 
 def _opened(av: Any, path: Path) -> Any:
@@ -236,7 +236,7 @@ def _converted(
         if turns is None:
             turns = _quarter_turns(path, frame.rotation)
         if index in wanted:
-            yield index, np.rot90(volumes.unpacked(frame, max_side), turns)
+            yield index, np.rot90(unpacked(frame, max_side), turns)
 
 
 def _quarter_turns(path: Path, degrees: int) -> int:
@@ -348,8 +348,8 @@ def _encode(
                     if stream is None:
                         stream = film.add_stream(codec, rate=rate, options=options)
                         _describe(stream, samples, pixels(str(samples.dtype), samples.shape[-1]), rate)
-                    frame = volumes.packed(av, samples).reformat(
-                        format=stream.pix_fmt, dst_colorspace=_BT709, interpolation=volumes.interpolation("BICUBIC")
+                    frame = packed(av, samples).reformat(
+                        format=stream.pix_fmt, dst_colorspace=_BT709, interpolation=interpolation("BICUBIC")
                     )
                     frame.pts, frame.time_base = number, 1 / rate
                     film.mux(stream.encode(frame))

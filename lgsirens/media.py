@@ -1,6 +1,7 @@
-"""Files <-> Signal: the tables of formats, and `.npy` arrays.
+"""Files <-> Signal, and `.npy` arrays. What each format can hold is in `formats.py`.
 
-Pictures are in `pictures.py`, sounds in `sound.py`, films in `film.py`, stacks of pictures in `volumes.py`.
+Pictures are in `pictures.py`, sounds in `sound.py`, films in `film.py`, folders of numbered pictures in `folders.py`,
+TIFF stacks in `volumes.py`.
 
 Reading goes by content, writing by suffix. Samples keep their depth; whatever has to be converted on the way is said
 in one line of log.
@@ -17,15 +18,17 @@ from typing import BinaryIO
 
 import numpy as np
 
-from lgsirens import film, pictures, sound, volumes
+from lgsirens import film, folders, pictures, sound, volumes
 from lgsirens.atomic import check_output, replacing
 from lgsirens.errors import ConfigError, LgsirensError, SignalError
-from lgsirens.signal import KINDS, Array, Signal, check_signal
-from lgsirens.volumes import Frames, Progress, Stored
+from lgsirens.formats import FOLDER, FORMATS, MP4, SOUND
+from lgsirens.frames import Frames, Progress, bounds
+from lgsirens.signal import Array, Signal, check_signal
+from lgsirens.stored import Stored
 
 _NPY_MAGIC = b"\x93NUMPY"
 _HEAD_BYTES = 4096
-_FOLDER = ""
+_PICTURE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"GIF8", *pictures.TIFF_MAGIC)
 
 
 @dataclass(frozen=True)
@@ -51,38 +54,6 @@ class _Order:
 
 
 Reader = Callable[[_Order, BinaryIO], Signal]
-
-
-@dataclass(frozen=True)
-class _Format:
-    """What a file format can hold, and what writes it.
-
-    Attributes:
-        save: writes what is `Stored` to a path; that of H.264 takes `crf` as well.
-        kinds: kinds of signal.
-        channels: numbers of channels; None for any.
-        types: sample types that it keeps exactly; the last one stands in for all others; None for any.
-        longest_side: most samples along an axis.
-        needs: optional package for a sample type and number of channels; None for none.
-        extra: the extra that installs it, if not that of pictures.
-        deeper: formats that keep what this one does not, for the line that says so.
-    """
-
-    name: str
-    save: Callable[..., None]
-    kinds: tuple[str, ...] = ("image",)
-    channels: tuple[int, ...] | None = (1, 2, 3, 4)
-    types: tuple[str, ...] | None = ("uint8",)
-    longest_side: int = 2**31 - 1
-    needs: Callable[[str, int], str | None] = lambda dtype, channels: None
-    extra: str | None = None
-    deeper: tuple[str, str] = (".png and .tif keep", ".tif keeps")
-
-    def holds(self, kind: str, channels: int) -> bool:
-        return kind in self.kinds and (self.channels is None or channels in self.channels)
-
-    def stored_type(self, dtype: str) -> str:
-        return dtype if self.types is None or dtype in self.types else self.types[-1]
 
 
 def read(
@@ -150,8 +121,8 @@ def write(
     check_format(path, signal.kind, signal.channels, signal.dtype)
     check_target(path, overwrite)
     suffix = path.suffix.lower()
-    form = _FORMATS[suffix]
-    if crf is not None and form is not _MP4:
+    form = FORMATS[suffix]
+    if crf is not None and form is not MP4:
         raise ConfigError(f"{path}: crf is for .mp4, not for {form.name}; leave it out")
     if signal.kind == "image" and max(signal.shape) > form.longest_side:
         size = "x".join(map(str, signal.shape))
@@ -161,7 +132,7 @@ def write(
         )
     target = None if form.types is None else form.stored_type(signal.dtype)
     stored = Stored(path, signal, target, form.deeper, progress)
-    with volumes.replacing_folder(path, overwrite) if suffix == _FOLDER else replacing(path, overwrite) as temporary:
+    with folders.replacing_folder(path, overwrite) if suffix == FOLDER else replacing(path, overwrite) as temporary:
         try:
             form.save(temporary, stored, **({} if crf is None else {"crf": crf}))
         except (LgsirensError, OSError):
@@ -186,19 +157,20 @@ def check_format(path: str | os.PathLike[str], kind: str, channels: int, dtype: 
     """
     path = _as_path(path)
     suffix = path.suffix.lower()
-    form = _FORMATS.get(suffix)
-    if form is None or (suffix == _FOLDER and not form.holds(kind, 1)):
-        raise SignalError(f"{path}: the suffix names no format that can be written; choose {', '.join(WRITABLE)}")
+    form = FORMATS.get(suffix)
+    names = [name or "a name without suffix" for name, other in FORMATS.items() if other.holds(kind, channels)]
+    fitting = ", ".join(names)
+    if form is None or (suffix == FOLDER and not form.holds(kind, 1)):
+        raise SignalError(f"{path}: the suffix names no format that can be written; choose {fitting}")
     if not form.holds(kind, channels):
-        fitting = [name or "a name without suffix" for name, other in _FORMATS.items() if other.holds(kind, channels)]
         other_kind = kind not in form.kinds
         article = "an" if kind == "image" else "a"
         what = f"a signal of kind {kind}" if other_kind else f"{article} {kind} of {channels} channels"
         alpha = " (alpha)" if not other_kind and channels in (2, 4) else ""
-        raise SignalError(f"{path}: {form.name} cannot hold {what}{alpha}; choose {', '.join(fitting)}")
+        raise SignalError(f"{path}: {form.name} cannot hold {what}{alpha}; choose {fitting}")
     if dtype is None:
         return
-    if form is _SOUND:
+    if form is SOUND:
         sound.check_sound(path, channels, dtype)
     package = form.needs(form.stored_type(dtype), channels)
     if package:
@@ -213,8 +185,8 @@ def check_target(path: str | os.PathLike[str], overwrite: bool = False) -> None:
         RunError: the folder above is not writable.
     """
     path = _as_path(path)
-    if path.suffix == _FOLDER and _is_folder(path):
-        volumes.check_folder(path, overwrite)
+    if path.suffix == FOLDER and _is_folder(path):
+        folders.check_folder(path, overwrite)
     else:
         check_output(path, overwrite)
 
@@ -281,7 +253,9 @@ def _reader(order: _Order, head: bytes) -> Reader:
         if suffix in film.FILM_SUFFIXES:
             raise SignalError(f"{order.path}: is a sound, it holds no video stream; give it the suffix of a sound")
         return _read_sound
-    return _read_film if suffix in film.FILM_SUFFIXES else _read_picture
+    if suffix in film.FILM_SUFFIXES:
+        return _read_film
+    return _read_sound if suffix in sound.FORMATS else _read_picture
 
 
 def _signal(order: _Order, values: Array, kind: str | None) -> Signal:
@@ -301,7 +275,7 @@ def _read_array(order: _Order, file: BinaryIO) -> Signal:
     replace(order, max_side=None).check(signal.kind)
     if order.max_side is not None:
         raise SignalError(f"{order.path}: max_side is for films in other files than .npy; reduce the array first")
-    start, stop = volumes.bounds(order.path, order.frames, len(signal.values))
+    start, stop = bounds(order.path, order.frames, len(signal.values))
     return replace(signal, values=signal.values[start:stop])
 
 
@@ -333,69 +307,4 @@ def _read_film(order: _Order, file: BinaryIO) -> Signal:
 
 def _read_folder(order: _Order) -> Signal:
     order.check("video")
-    return _signal(order, volumes.read_folder(order.path, order.frames, order.max_side, order.progress), "video")
-
-
-# Writing
-
-
-def _save_array(path: Path, stored: Stored) -> None:
-    with pictures.open_for_writing(path) as file:
-        np.save(file, stored.whole(), allow_pickle=False)
-
-
-def _picture(save: Callable[[Path, Array], None]) -> Callable[..., None]:
-    return lambda path, stored: save(path, stored.whole())
-
-
-def _save_tiff(path: Path, stored: Stored) -> None:
-    if stored.signal.kind == "volume":
-        volumes.save_volume(path, stored.whole(), stored.signal.spacing)
-    else:
-        pictures.save_tiff(path, stored.whole())
-
-
-def _save_sound(path: Path, stored: Stored) -> None:
-    sound.save_sound(path, stored.signal, stored.path)
-
-
-def _save_mp4(path: Path, stored: Stored, crf: int = 18) -> None:
-    rate = film.known_rate(stored.path, stored.signal.sampling_rate)
-    film.save_mp4(path, stored.path, stored.frames(), rate, crf)
-
-
-def _save_mkv(path: Path, stored: Stored) -> None:
-    film.save_mkv(path, stored.frames(), film.known_rate(stored.path, stored.signal.sampling_rate))
-
-
-_PICTURE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"GIF8", *pictures.TIFF_MAGIC)
-
-_JPEG = _Format("JPEG", _picture(pictures.save_jpeg), channels=(1, 3), longest_side=65500)
-_TIFF = _Format(
-    "TIFF",
-    _save_tiff,
-    kinds=("image", "volume"),
-    types=("uint8", "uint16", "int8", "int16", "float32"),
-    needs=pictures.package_for_tiff,
-)
-_PNG = _Format("PNG", _picture(pictures.save_png), types=("uint16", "uint8"), needs=pictures.package_for_png)
-_SOUND = _Format("sound", _save_sound, ("audio",), None, None, needs=sound.package_for_sound, extra="audio")
-_DEEPER_FILM = (".mkv keeps", ".npy keeps")
-_MP4 = _Format(
-    "H.264", _save_mp4, ("video",), (1, 3), needs=lambda dtype, channels: "av", extra="video", deeper=_DEEPER_FILM
-)
-_FORMATS = {
-    ".npy": _Format(".npy", _save_array, tuple(KINDS), channels=None, types=None),
-    ".png": _PNG,
-    ".tif": _TIFF,
-    ".tiff": _TIFF,
-    ".jpg": _JPEG,
-    ".jpeg": _JPEG,
-    ".webp": _Format("WebP", _picture(pictures.save_webp), longest_side=16383),
-    ".wav": _SOUND,
-    ".flac": _SOUND,
-    ".mp4": _MP4,
-    ".mkv": replace(_MP4, name="FFV1", save=_save_mkv, channels=(1, 3, 4), types=("uint16", "uint8")),
-    _FOLDER: replace(_PNG, name="a folder of PNG", save=volumes.save_folder, kinds=("video",), deeper=_DEEPER_FILM),
-}
-WRITABLE = tuple(suffix for suffix in _FORMATS if suffix)
+    return _signal(order, folders.read_folder(order.path, order.frames, order.max_side, order.progress), "video")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lgsirens.budget import default_widths, widths_for_budget
-from lgsirens.errors import ConfigError
+from lgsirens.errors import ConfigError, counted
 from lgsirens.lattice import LONGEST_FRAME, Frame, Lattice
 from lgsirens.manifest import LARGEST_FACTOR
 from lgsirens.memory import check_fits
@@ -25,8 +25,9 @@ class EncodeConfig:
     Attributes:
         mode: "lg" (Local-Global SIREN), "lc" (SIREN-per-Partition) or "mlp" (SIREN).
         partitions: number of partitions along each dimension.
-        partition_size: instead: samples of a partition along each dimension. Default: 32,32 for images.
-        parameters: budget; default: 0.75 for each sample position of an image.
+        partition_size: instead: samples of a partition along each dimension. Default: 32,32 for images, 10,000 for
+            audio, 25,25,25 for video and volumes.
+        parameters: budget; default, for each sample position: 0.75 (image), 0.65 (audio), 0.075 (video, volume).
         local_width: instead of a budget: L, with `global_width` in mode "lg".
         global_width: G.
         agg_type: "fc" or "fc_and_add", how local and global features meet.
@@ -133,8 +134,8 @@ def plan(signal: Signal, config: EncodeConfig) -> Plan:
             config = replace(config, **{name: given[1:2]})  # as the published commands write it for audio
         elif given is not None and len(given) != kind.dimensions:
             raise ConfigError(
-                f"{name} {_commas(given)}: {signal.kind} has {kind.dimensions} dimensions ({', '.join(kind.axes)}), "
-                f"got {len(given)} numbers"
+                f"{name} {_commas(given)}: {signal.kind} has {counted(kind.dimensions, 'dimension')} "
+                f"({', '.join(kind.axes)}), got {counted(len(given), 'number')}"
             )
     extent = box_of_shape(signal.shape)
     halo = config.overlaps or (0,) * kind.dimensions

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
-from lgsirens.errors import RegionError
+from lgsirens.errors import RegionError, counted
 
 Box = tuple[tuple[int, int], ...]
 Region = str | Sequence[slice | tuple[int, int]]
@@ -35,7 +35,7 @@ def parse_region(text: str, extent: Box, rate: Fraction | None = None, name: str
     parts = [part.strip() for part in text.split(",")]
     if len(parts) != len(extent):
         raise RegionError(
-            f"{name} {text!r} has {len(parts)} ranges, the signal has {len(extent)} dimensions; "
+            f"{name} {text!r} has {counted(len(parts), 'range')}, the signal {counted(len(extent), 'dimension')}; "
             f"give start:stop for each, within {format_box(extent)}"
         )
     bounds = []
@@ -59,7 +59,9 @@ def _times_to_positions(part: str, rate: Fraction | None, text: str) -> str:
 def check_region(region: Box, extent: Box, name: str = "region") -> Box:
     """Return `region` if it is not empty and lies in `extent`, else raise RegionError naming the range."""
     if len(region) != len(extent):
-        raise RegionError(f"{name} {format_box(region)} has {len(region)} dimensions, the signal has {len(extent)}")
+        raise RegionError(
+            f"{name} {format_box(region)} has {counted(len(region), 'dimension')}, the signal has {len(extent)}"
+        )
     for start, stop in region:
         if start >= stop:
             raise RegionError(f"{name} {format_box(region)} is empty: {start}:{stop} must have start < stop")
@@ -77,7 +79,9 @@ def as_region(region: Region, extent: Box, rate: Fraction | None = None, name: s
     try:
         ends = [(part.start, part.stop, part.step) if isinstance(part, slice) else (*part, None) for part in region]
         if len(ends) != len(extent):
-            raise RegionError(f"{name} {region!r} has {len(ends)} ranges, the signal has {len(extent)} dimensions")
+            raise RegionError(
+                f"{name} {region!r} has {counted(len(ends), 'range')}, the signal {counted(len(extent), 'dimension')}"
+            )
         if any(step not in (None, 1) for _, _, step in ends):
             raise RegionError(f"{name} {region!r}: a step is not possible; decode the range and subsample it")
         bounds = tuple(

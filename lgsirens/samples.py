@@ -4,10 +4,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lgsirens.errors import MissingDependencyError
+from lgsirens.frames import Frames
 from lgsirens.media import read
 from lgsirens.prelude import prelude
 from lgsirens.signal import Signal
-from lgsirens.volumes import Frames
 
 __all__ = ["astronaut", "bikes", "camera", "prelude"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lgsirens.errors import SignalError
+from lgsirens.errors import SignalError, counted
 
 Array = NDArray[Any]
 
@@ -213,8 +213,8 @@ def _settle_kind(values: Array, kind: str | None) -> str:
     dimensions = KINDS[kind].dimensions
     if rank not in (dimensions, dimensions + 1):
         raise SignalError(
-            f"{kind} has {dimensions} dimensions and an optional channel axis, this array has shape {values.shape}; "
-            "name another kind or reshape it"
+            f"{kind} has {counted(dimensions, 'dimension')} and an optional channel axis, this array has shape "
+            f"{values.shape}; name another kind or reshape it"
         )
     return kind
 

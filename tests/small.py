@@ -1,7 +1,10 @@
-"""Small representations with random weights, built without a fit: fast, and the same for the same seed."""
+"""Small representations with random weights, built without a fit: fast, and the same for the same seed; and what
+files are compared by."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,3 +82,14 @@ def contents(inr: Representation) -> dict[str, Any]:
     rows = inr.rows.read(np.arange(len(inr.rows)))
     plain["rows"] = (rows.shape, rows.dtype, rows.numpy().tobytes())
     return plain
+
+
+def without_times(path: Path) -> tuple[dict[str, Any], bytes]:
+    """The manifest of a file without what a clock wrote, and all bytes after the header."""
+    content = path.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    manifest = json.loads(json.loads(content[8:header])["__metadata__"]["lgsirens"])
+    manifest["fit"].pop("seconds")
+    for entry in manifest["history"]:
+        entry.pop("date")
+    return manifest, content[header:]

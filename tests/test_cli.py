@@ -17,6 +17,7 @@ from PIL import Image
 import lgsirens as lg
 from lgsirens import atomic, cli, fit
 from lgsirens.cli import main
+from tests.small import without_times
 
 encode_module = importlib.import_module("lgsirens.encode")  # `lg.encode` is the function
 
@@ -137,24 +138,44 @@ def test_the_command_line_overrides_the_config_file(files, capsys):
 
 
 @pytest.mark.parametrize(
-    ("channels", "mode", "flags", "total", "local", "shared"),
+    ("shape", "flags", "total", "local", "shared"),
     [
-        (1, "lg", ["--local_width", 14, "--global_width", 84], 198_930, 175_872, 23_058),
-        (3, "lg", ["--local_width", 14, "--global_width", 84], 206_610, 183_552, 23_058),
-        (1, "lc", ["--local_width", 15], 199_936, 199_936, 0),
-        (3, "lc", ["--local_width", 15], 208_128, 208_128, 0),
-        (1, "mlp", ["--local_width", 256], 198_401, 198_401, 0),
-        (3, "mlp", ["--local_width", 256], 198_915, 198_915, 0),
+        ((32, 32, 1), "--partitions 16,16 --local_width 14 --global_width 84", 198_930, 175_872, 23_058),
+        ((32, 32, 3), "--partitions 16,16 --local_width 14 --global_width 84", 206_610, 183_552, 23_058),
+        ((32, 32, 1), "--partitions 16,16 --mode lc --local_width 15", 199_936, 199_936, 0),
+        ((32, 32, 3), "--partitions 16,16 --mode lc --local_width 15", 208_128, 208_128, 0),
+        ((32, 32, 1), "--mode mlp --local_width 256", 198_401, 198_401, 0),
+        ((32, 32, 3), "--mode mlp --local_width 256", 198_915, 198_915, 0),
+        ((64,), "--partitions 32 --local_width 42 --global_width 72", 198_182, 177_440, 20_742),
+        ((64,), "--partitions 1,32,1 --local_width 42 --global_width 72", 198_182, 177_440, 20_742),
+        ((64,), "--partitions 32 --mode lc --local_width 45", 203_072, 203_072, 0),
+        ((64,), "--mode mlp --local_width 256", 198_145, 198_145, 0),
+        (
+            (10, 8, 8, 3),
+            "--partitions 5,8,8 --overlaps 1,2,2 --local_width 55 --global_width 180",
+            3_192_400,
+            3_080_960,
+            111_440,
+        ),
+        ((10, 8, 8, 3), "--partitions 5,8,8 --overlaps 1,2,2 --mode lc --local_width 56", 3_190_720, 3_190_720, 0),
+        ((10, 8, 8, 3), "--mode mlp --local_width 1030", 3_193_003, 3_193_003, 0),
     ],
 )
-def test_parameter_counts_of_the_published_image_commands(folder, capsys, channels, mode, flags, total, local, shared):
-    np.save("a.npy", np.zeros((32, 32, channels), dtype=np.uint8))
-    grid = [] if mode == "mlp" else ["--partitions", "16,16"]
-    assert run("encode", "a.npy", "a.safetensors", "--mode", mode, *grid, *flags, "--steps", 1, "--quiet") == 0
+def test_parameter_counts_of_the_published_commands(folder, capsys, shape, flags, total, local, shared):
+    np.save("a.npy", np.zeros(shape, dtype=np.uint8))
+    assert run("encode", "a.npy", "a.safetensors", *flags.split(), "--steps", 1, "--quiet") == 0
     capsys.readouterr()
     run("info", "a.safetensors", "--json")
     counts = json.loads(capsys.readouterr().out)["parameters"]
     assert (counts["total"], counts["local"], counts["shared"]) == (total, local, shared)
+
+
+def test_three_numbers_for_a_sound_as_the_published_commands_have_them(folder):
+    np.save("a.npy", np.sin(np.arange(99)))
+    for name, partitions, overlaps in (("a", "32", "2"), ("b", "1,32,1", "1,2,1")):
+        options = ["--partitions", partitions, "--overlaps", overlaps, "--steps", 2, "--quiet"]
+        assert run("encode", "a.npy", f"{name}.safetensors", *options) == 0
+    assert without_times(Path("a.safetensors")) == without_times(Path("b.safetensors"))
 
 
 def test_a_dry_run_prints_figures_and_writes_nothing(files, capsys):
@@ -523,6 +544,8 @@ BAD_REQUESTS = {
     "encode into a missing folder": (["encode", "photo.png", "absent/a.safetensors"], "absent"),
     "encode to another suffix": (["encode", "photo.png", "b.png"], "b.png"),
     "encode without an output": (["encode", "photo.png"], "OUTPUT"),
+    "encode an empty name": (["encode", "", "b.safetensors"], "INPUT: '' is no file name"),
+    "encode to an empty name": (["encode", "photo.png", ""], "OUTPUT.safetensors: '' is no file name"),
 }
 
 
@@ -625,6 +648,16 @@ def test_a_fit_whose_last_step_diverges_is_no_result(files, capsys):
     assert run("encode", "photo.png", "b.safetensors", "--steps", 1, "--lr", "1e38", "--quiet") == 1
     _assert_one_line(capsys, "--lr")
     assert not Path("b.safetensors").exists()
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- <&-", ">/dev/full"])
+@pytest.mark.parametrize("words", ["info a.safetensors", "info a.safetensors --json", "crop --help"])
+def test_a_result_that_cannot_be_printed_is_one_line_and_exit_code_1(files, words, closed):
+    program = f"'{sys.executable}' -c 'import sys; from lgsirens.cli import main; sys.exit(main())'"
+    done = subprocess.run(["sh", "-c", f"{program} {words} {closed}"], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("lgsirens: the result cannot be printed: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_help_and_version_exit_with_0(capsys):

@@ -1,6 +1,5 @@
 """The laws of the design, one section each. They are the spine of the package: none may be weakened."""
 
-import json
 import math
 import os
 from dataclasses import replace
@@ -19,7 +18,7 @@ from lgsirens.lattice import Lattice, join, split
 from lgsirens.model import ModelConfig, build_model
 from lgsirens.region import box_of_shape
 from lgsirens.sampling import AllSamples, Placed
-from tests.small import representation
+from tests.small import representation, without_times
 
 MODES = ("lg", "lc", "mlp")
 seeds = st.integers(0, 2**32 - 1)
@@ -256,17 +255,6 @@ def picture(shape=(40, 33), channels=3, seed=0):
     return lg.Signal.from_array(np.clip(np.rint(values), 0, 255).astype(np.uint8))
 
 
-def without_times(path):
-    """All bytes of a file but its header, and the header without what a clock wrote."""
-    content = path.read_bytes()
-    header = 8 + int.from_bytes(content[:8], "little")
-    manifest = json.loads(json.loads(content[8:header])["__metadata__"]["lgsirens"])
-    manifest["fit"].pop("seconds")
-    for entry in manifest["history"]:
-        entry.pop("date")
-    return manifest, content[header:]
-
-
 @pytest.mark.parametrize("mode", MODES)
 def test_the_same_seed_gives_the_same_file_and_another_seed_another(tmp_path, mode):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
@@ -287,9 +275,9 @@ def test_global_random_state_is_neither_used_nor_changed():
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("lr", [None, 5e-4])
-def test_a_run_that_was_killed_and_resumed_ends_in_the_same_file(tmp_path, monkeypatch, mode, lr):
-    options = {"mode": mode, "steps": 9, "lr": lr, "seed": 4}
+@pytest.mark.parametrize(("lr", "sample_frac"), [(None, None), (5e-4, None), (None, 0.3)])
+def test_a_run_that_was_killed_and_resumed_ends_in_the_same_file(tmp_path, monkeypatch, mode, lr, sample_frac):
+    options = {"mode": mode, "steps": 9, "lr": lr, "sample_frac": sample_frac, "seed": 4}
     lg.encode(picture(), **options).save(tmp_path / "whole.safetensors")
 
     class Killed(Exception):

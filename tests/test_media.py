@@ -270,7 +270,10 @@ def test_formats_are_checked_before_any_work():
     ("path", "kind", "channels", "message"),
     [
         ("a.xyz", "image", 3, "a.xyz: the suffix names no format that can be written; choose .npy, .png, .tif"),
-        ("a", "image", 3, "a: the suffix names no format"),
+        ("a", "image", 3, "a: the suffix names no format that can be written; choose .npy, .png, .tif"),
+        ("a", "audio", 2, "a: the suffix names no format that can be written; choose .npy, .wav, .flac"),
+        ("a.xyz", "video", 3, "that can be written; choose .npy, .mp4, .mkv, a name without suffix"),
+        ("a", "volume", 1, "a: the suffix names no format that can be written; choose .npy, .tif, .tiff"),
         ("a.jpg", "image", 4, "JPEG cannot hold an image of 4 channels (alpha); choose .npy, .png, .tif, .tiff, .webp"),
         ("a.jpeg", "image", 2, "JPEG cannot hold an image of 2 channels (alpha)"),
         ("a.png", "video", 3, "PNG cannot hold a signal of kind video; choose .npy"),

@@ -131,9 +131,9 @@ def test_any_text_is_a_region_of_the_extent_or_a_region_error(text):
 
 
 ERRORS = {
-    "one dimension too few": ("0:10", "has 1 ranges, the signal has 2 dimensions"),
+    "one dimension too few": ("0:10", "has 1 range, the signal 2 dimensions"),
     "one dimension too many": ("0:10,0:10,0:10", "has 3 ranges"),
-    "nothing": ("", "has 1 ranges"),
+    "nothing": ("", "has 1 range"),
     "no colon": ("10,0:10", "'10' is not start:stop"),
     "a step": ("0:10:2,0:10", "'0:10:2' is not start:stop"),
     "fractions": ("0.5:10,0:10", "'0.5:10' is not start:stop"),

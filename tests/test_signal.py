@@ -111,7 +111,7 @@ REFUSED = {
     "dates": (np.zeros((4, 4), "datetime64[s]"), {}, "samples must be integers or floats"),
     "an unknown kind": (np.zeros((4, 4)), {"kind": "picture"}, "'picture' is unknown; choose one of image, audio"),
     "too low a rank": (np.zeros(4), {"kind": "image"}, "image has 2 dimensions"),
-    "too high a rank": (np.zeros((4, 4, 4)), {"kind": "audio"}, "audio has 1 dimensions"),
+    "too high a rank": (np.zeros((4, 4, 4)), {"kind": "audio"}, "audio has 1 dimension and"),
     "too many channels": (np.zeros((4, 4, 5)), {"kind": "image"}, "has 5"),
     "too many channels of a film": (np.zeros((4, 4, 4, 5)), {}, "has 5"),
     "wide integers": (np.zeros((4, 4), np.int32), {}, "int32 rarely use"),

@@ -1,0 +1,122 @@
+"""Frames of films and of folders: which are read, how they are reduced, and FFmpeg's frames as arrays `[H, W, C]`."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lgsirens.errors import ConfigError, SignalError
+from lgsirens.signal import Array
+
+Frames = tuple[int | None, int | None] | None  # first frame and the one after the last; None for an open end
+Progress = Callable[[int, int], None]  # called with the frames done and the frames in all
+
+# Names of packed frames by sample type and number of channels.
+PACKED = {
+    "uint8": {1: "gray", 2: "ya8", 3: "rgb24", 4: "rgba"},
+    "uint16": {1: "gray16le", 2: "ya16le", 3: "rgb48le", 4: "rgba64le"},
+}
+
+
+def check_options(frames: Frames, max_side: int | None) -> None:
+    """Raise ConfigError for what no film can have."""
+    if max_side is not None and max_side < 1:
+        raise ConfigError(f"max_side {max_side} must be at least 1")
+    if frames is not None:
+        start, stop = frames[0] or 0, frames[1]
+        if start < 0 or (stop is not None and stop <= start):
+            raise ConfigError(f"frames {start}:{stop} hold no frame; give START:STOP with 0 <= START < STOP")
+
+
+def bounds(path: Path, frames: Frames, count: int) -> tuple[int, int]:
+    """First frame and the one after the last, of a film of `count` frames (raises SignalError if it is shorter)."""
+    start, stop = frames or (0, count)
+    start, stop = start or 0, count if stop is None else stop
+    if start >= count or stop > count:
+        raise SignalError(f"{path}: has {count} frames, not {start}:{stop}; choose frames within 0:{count}")
+    return start, stop
+
+
+def gathered(
+    path: Path,
+    found: Iterable[tuple[int, Array]],
+    wanted: Array,
+    progress: Progress | None,
+    names: Sequence[Path] | None = None,
+) -> Array:
+    """Store frames that come with rising indices at all the places that want them; stop after the last one."""
+    values: Array | None = None
+    done = 0
+    for index, samples in found:
+        if values is None:
+            try:
+                values = np.empty((len(wanted), *samples.shape), samples.dtype)
+            except MemoryError as error:
+                size = len(wanted) * samples.nbytes / 2**30
+                message = f"{path}: needs {size:.1f} GiB; read fewer --frames or a smaller --max_side"
+                raise SignalError(message) from error
+        if samples.shape != values.shape[1:] or samples.dtype != values.dtype:
+            raise SignalError(
+                f"{names[index] if names else path}: frame {index} is {_form(samples)}, the first one is "
+                f"{_form(values[0])}; make all frames alike"
+            )
+        while done < len(wanted) and wanted[done] == index:
+            values[done] = samples
+            done += 1
+            if progress is not None:
+                progress(done, len(wanted))
+        if done == len(wanted):
+            return values
+    raise SignalError(f"{path}: frame {int(wanted[done])} cannot be decoded; get or save the file again")
+
+
+def _form(samples: Array) -> str:
+    height, width, channels = samples.shape
+    return f"{width}x{height} with {channels} channels of {samples.dtype}"
+
+
+def unpacked(frame: Any, max_side: int | None) -> Array:
+    """One frame `[H, W, C]` as gray or RGB, with alpha where it has it, of 8 or 16 bits; a view of the frame."""
+    parts = [part for part in frame.format.components if not part.is_alpha]
+    alpha = len(frame.format.components) - len(parts)
+    dtype = "uint16" if max(part.bits for part in parts) > 8 else "uint8"
+    gray = len(parts) == 1 and not frame.format.has_palette
+    channels = (1 if gray else 3) + alpha
+    width, height = reduced(frame.width, frame.height, max_side)
+    # Exact rounding and full chroma: the fast way is off by up to 3 levels and differs between processors.
+    how = "AREA" if (width, height) != (frame.width, frame.height) else "BICUBIC"
+    frame = frame.reformat(width, height, PACKED[dtype][channels], interpolation=interpolation(how))
+    return plane(frame, dtype, channels)[:, : width * channels].reshape(height, width, channels)
+
+
+def interpolation(name: str) -> int:
+    """FFmpeg's flags of a kind of interpolation, without its short cuts."""
+    from av.video.reformatter import Interpolation
+
+    flags = (name, "FULL_CHR_H_INT", "FULL_CHR_H_INP", "ACCURATE_RND", "BITEXACT")
+    return sum(int(Interpolation[flag]) for flag in flags)
+
+
+def plane(frame: Any, dtype: str, channels: int) -> Array:
+    """Plane of a packed frame `[H, row]`, rows with their padding."""
+    plane, item = frame.planes[0], np.dtype(dtype).itemsize
+    row = plane.line_size // item
+    return np.frombuffer(plane, np.dtype(dtype).newbyteorder("<"))[: frame.height * row].reshape(frame.height, row)
+
+
+def reduced(width: int, height: int, max_side: int | None) -> tuple[int, int]:
+    """Width and height with no side above `max_side`; larger frames keep their proportions."""
+    side = max(width, height)
+    if max_side is None or side <= max_side:
+        return width, height
+    return max(1, round(width * max_side / side)), max(1, round(height * max_side / side))
+
+
+def packed(av: Any, samples: Array) -> Any:
+    """A packed frame of gray or RGB with or without alpha; samples `[H, W, C]` uint8 or uint16."""
+    height, width, channels = samples.shape
+    dtype = str(samples.dtype)
+    frame = av.VideoFrame(width, height, PACKED[dtype][channels])
+    plane(frame, dtype, channels)[:, : width * channels] = samples.reshape(height, -1)
+    return frame

@@ -1,0 +1,20 @@
+"""The command line in this process, for tests."""
+
+from typing import Any
+
+from lgsirens.cli import main
+
+
+def run(*words: Any) -> int:
+    """The exit code of `lgsirens` with these words."""
+    return main([str(word) for word in words])
+
+
+def assert_one_line(capsys: Any, *named: Any) -> None:
+    """Standard error is one clear line that has all of `named` in it."""
+    err = capsys.readouterr().err
+    lines = [line for line in err.splitlines() if not line.startswith("lgsirens: partitions: asked")]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("lgsirens: ")
+    assert all(str(part) in lines[0] for part in named), err
+    assert "Traceback" not in err
