@@ -131,6 +131,7 @@ def _add_decode(parser: argparse.ArgumentParser) -> None:
     add("--size", type=_ints, help="or samples of the result per dimension, rows first, such as 1024,768")
     add("--crf", type=_int, help="quality of H.264 in .mp4, 0 (best) to 51 (default 18)")
     add("--full", action="store_true", help="the whole extent instead of the window")
+    add("--blend", type=_int, metavar="W", help="cross-fade neighbours within W samples of inner borders (default 0)")
     _add_common(parser)
 
 

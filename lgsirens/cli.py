@@ -170,6 +170,7 @@ def _decode(options: argparse.Namespace) -> None:
             1 if options.scale is None else options.scale,
             options.size,
             options.full,
+            0 if options.blend is None else options.blend,
             options.max_memory,
             resolve_device(options.device),
             progress,

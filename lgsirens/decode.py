@@ -7,17 +7,17 @@ blocks are cut from each partition's own origin; a region evaluates every block 
 
 import itertools
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lgsirens.blend import check_blend, grown, weights
 from lgsirens.device import resolve_device
 from lgsirens.errors import ConfigError, RegionError
 from lgsirens.lattice import Lattice, axis_coordinates, block_shape, mesh
@@ -31,21 +31,16 @@ from lgsirens.memory import (
     format_bytes,
 )
 from lgsirens.model import ModelConfig, SirenPerPartition, build_model, count, row_layout
-from lgsirens.region import Box, Region, as_region, box_shape, intersect, slices
+from lgsirens.region import Box, Region, as_region, box_shape, box_size, intersect, is_empty, slices
 from lgsirens.representation import Representation
 from lgsirens.runlog import Progress
+from lgsirens.scale import Scale, as_scales, fine_box, fine_positions
 from lgsirens.signal import Array, Signal
-
-Scale = int | float | str | Fraction | Sequence[int | float | str | Fraction]
 
 T = TypeVar("T")
 
-_SCALE = re.compile(r"[+-]?(\d{1,18}/\d{1,18}|(\d{1,18}\.?\d{0,18}|\.\d{1,18})(e[+-]?\d{1,2})?)", re.IGNORECASE)
-
 _BLOCK_SAMPLES = 1024
 _ROW_BYTES = 16 * MIB
-_LARGEST_DENOMINATOR = 1_000_000
-_LARGEST_SIDE = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -66,6 +61,7 @@ class Call:
 
     @classmethod
     def of(cls, model: ModelConfig, tile: tuple[int, ...], scale: tuple[Fraction, ...]) -> "Call":
+        """The call for partitions of `tile` samples, what they reach beyond their borders included."""
         fine = [max(1, math.ceil(size * s)) for size, s in zip(tile, scale, strict=True)]
         block = block_shape(fine, _BLOCK_SAMPLES)
         samples = -(-math.prod(block) // 16) * 16
@@ -80,6 +76,7 @@ def decode(
     scale: Scale = 1,
     size: Sequence[int] | None = None,
     full: bool = False,
+    blend: int = 0,
     max_memory: int | str = DEFAULT_LIMIT,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
@@ -93,6 +90,8 @@ def decode(
         scale: fine samples per sample, one number or one per dimension; rational (`"3/2"`, 1.5, Fraction).
         size: instead of `scale`: samples of the result along each dimension.
         full: decode the whole extent instead of the window.
+        blend: within so many samples of an inner border cross-fade the neighbours' predictions (`blend`); best at
+            most the halo that was trained. Samples within that reach of a partition depend on it.
         max_memory: bytes that an evaluation may use beside the result.
         device: where to evaluate.
         progress: told of the evaluated samples.
@@ -103,16 +102,17 @@ def decode(
 
     Raises:
         RegionError: the region or size is empty, outside, or of wrong dimension.
-        ConfigError: the scale is not positive, `max_memory` is below one evaluation, or `progress` is none.
+        ConfigError: the scale is not positive, `blend` is more than half a partition, `max_memory` is below one
+            evaluation, or `progress` is none.
         FileFormatError: a row that was read is damaged.
     """
     if not isinstance(progress, Progress | None):
         raise ConfigError(f"progress {progress!r} is no progress bar; give a lgsirens.runlog.Progress or leave it out")
     box = _requested_box(representation, region, full)
-    scales = _requested_scale(box, scale, size)
+    scales, reach = as_scales(box, scale, size), check_blend(representation, blend)
     fine = fine_box(box, scales)
     model, lattice = representation.model, representation.lattice
-    call = Call.of(model, lattice.tile, scales)
+    call = Call.of(model, tuple(t + 2 * more for t, more in zip(lattice.tile, reach, strict=True)), scales)
     limit, where = as_bytes(max_memory), resolve_device(device)
     if limit < call.bytes:
         raise ConfigError(
@@ -120,21 +120,23 @@ def decode(
             f"({format_bytes(call.bytes)})"
         )
     check_fits(4 * math.prod(box_shape(fine)) * model.channels, f"a result of {_times(box_shape(fine))} samples")
-    places = lattice.meeting(box)
-    values, mask = _blank(representation, box, scales, places)
+    canvas = _Canvas(representation, box, scales, reach)
+    places = lattice.meeting(grown(box, reach))
     network = network_of(representation, where)
     if progress is not None:
-        progress.start(math.prod(box_shape(fine)) if mask is None else int(np.count_nonzero(mask)))
+        progress.start(sum(box_size(wanted) for wanted in map(canvas.wanted, places) if not is_empty(wanted)))
     rows_at_once = max(1, _ROW_BYTES // (4 * network.local.shape[1]))
     with torch.inference_mode():
         for start in range(0, len(places), rows_at_once):
             group = places[start : start + rows_at_once]
             rows = representation.rows.read(group).to(where)
-            for blocks in _batches(_blocks(lattice, group, scales, fine, call), call.blocks):
+            for blocks in _batches(_blocks(canvas, group, call), call.blocks):
                 results = _evaluate(representation, network, rows, blocks, scales, call)
-                done = _place(results, blocks, call, fine, values)
-                if progress is not None:
-                    progress.advance(done)
+                for result, block in zip(results, blocks, strict=False):
+                    done = canvas.paint(block, result[: math.prod(call.block)].reshape(*call.block, -1))
+                    if progress is not None:
+                        progress.advance(done)
+    values, mask = canvas.finished()
     known = representation.signal
     return Signal(
         values,
@@ -203,16 +205,6 @@ def network_of(representation: Representation, device: torch.device | str = "cpu
     return network.requires_grad_(False).to(device)
 
 
-def fine_box(box: Box, scales: tuple[Fraction, ...]) -> Box:
-    """The fine samples whose positions lie in `[a - 0.5, b - 0.5)` of each range `a:b`."""
-    return tuple((_first_fine(a, s), _first_fine(b, s)) for (a, b), s in zip(box, scales, strict=True))
-
-
-def _first_fine(position: int, scale: Fraction) -> int:
-    """The first fine sample j with `(j + 0.5) / s >= position`, position counted in tile borders."""
-    return math.ceil(position * scale - Fraction(1, 2))
-
-
 def _requested_box(representation: Representation, region: Region | None, full: bool) -> Box:
     if region is None:
         return representation.extent if full else representation.window
@@ -221,58 +213,57 @@ def _requested_box(representation: Representation, region: Region | None, full: 
     return as_region(region, representation.extent, representation.signal.rate)
 
 
-def _requested_scale(box: Box, scale: Scale, size: Sequence[int] | None) -> tuple[Fraction, ...]:
-    if size is not None:
-        if not (isinstance(scale, int) and scale == 1):
-            raise ConfigError("--scale and --size exclude each other; give one of them")
-        whole = isinstance(size, list | tuple) and all(type(n) is int and 0 < n < _LARGEST_SIDE for n in size)
-        if not whole or len(size) != len(box):
-            given = ",".join(map(str, size)) if isinstance(size, list | tuple) else size
-            raise RegionError(f"size {given}: give {len(box)} positive whole numbers, rows first")
-        return tuple(Fraction(n, high - low) for n, (low, high) in zip(size, box, strict=True))
-    parts: Sequence[Any] = scale if isinstance(scale, list | tuple) else str(scale).split(",")
-    scales = tuple(_as_fraction(part) for part in parts)
-    if len(scales) == 1:
-        scales *= len(box)
-    if len(scales) != len(box):
-        raise ConfigError(
-            f"scale {scale} has {len(scales)} entries; give one, or one for each of {len(box)} dimensions"
-        )
-    fine = box_shape(fine_box(box, scales))
-    if min(fine) < 1:
-        raise ConfigError(f"scale {scale} leaves no sample of this region; give a larger scale or region")
-    if max(fine) >= _LARGEST_SIDE:
-        raise ConfigError(f"scale {scale} asks for {max(fine)} samples along one side; give a smaller scale")
-    return scales
+class _Canvas:
+    """Where a decode is put together: values, and what has been added to them where partitions blend."""
+
+    def __init__(
+        self, representation: Representation, box: Box, scales: tuple[Fraction, ...], reach: tuple[int, ...]
+    ) -> None:
+        self.lattice, self.scales, self.reach = representation.lattice, scales, reach
+        self.fine = fine_box(box, scales)
+        self._blank, shape = representation.signal.blank, box_shape(self.fine)
+        self._mask = _mask(self.lattice, box, scales)
+        start = 0.0 if any(reach) else self._blank
+        self._values = np.full((*shape, representation.model.channels), start, dtype=np.float32)
+        self._weights = np.zeros(shape, dtype=np.float32) if any(reach) else None
+
+    def area(self, place: int) -> Box:
+        """The fine samples that a partition is evaluated at: its own, and those that it reaches."""
+        return fine_box(grown(self.lattice.box(place), self.reach), self.scales)
+
+    def wanted(self, place: int) -> Box:
+        return intersect(self.area(place), self.fine)
+
+    def paint(self, block: "_Block", samples: Array) -> int:
+        """Add what is wanted of one evaluated block; returns the number of its samples."""
+        part = samples[slices(block.target, tuple((s, s) for s in block.start))]
+        target = slices(block.target, self.fine)
+        if self._weights is None:
+            self._values[target] = part
+        else:
+            weight = weights(self.lattice.box(block.place), self.reach, block.target, self.scales)
+            self._values[target] += part * weight[..., None]
+            self._weights[target] += weight
+        return box_size(block.target)
+
+    def finished(self) -> tuple[Array, NDArray[np.bool_] | None]:
+        """The values, and the mask of what is present (None: all of it)."""
+        if self._weights is not None:
+            self._values /= np.where(self._weights > 0, self._weights, 1)[..., None]
+            if self._mask is not None:
+                self._values[~self._mask] = self._blank
+        return self._values, self._mask
 
 
-def _as_fraction(value: Any) -> Fraction:
-    text = str(value).strip()
-    try:
-        # An exponent of nine digits would keep Fraction busy for ever.
-        scale = Fraction(text).limit_denominator(_LARGEST_DENOMINATOR) if _SCALE.fullmatch(text) else None
-    except ZeroDivisionError:
-        scale = None
-    if scale is None:
-        raise ConfigError(f"scale {value!r} is no number; give one such as 2, 1.5 or 3/2")
-    if scale <= 0:
-        raise ConfigError(f"scale {value} is not positive; give a number above 0")
-    return scale
-
-
-def _blank(
-    representation: Representation, box: Box, scales: tuple[Fraction, ...], places: NDArray[np.int64]
-) -> tuple[Array, NDArray[np.bool_] | None]:
-    """Values all blank, and the mask of what the partitions at `places` own (None: all of it)."""
-    lattice, fine = representation.lattice, fine_box(box, scales)
-    shape = box_shape(fine)
-    values = np.full((*shape, representation.model.channels), representation.signal.blank, dtype=np.float32)
+def _mask(lattice: Lattice, box: Box, scales: tuple[Fraction, ...]) -> NDArray[np.bool_] | None:
+    """The fine samples of a box that partitions own; None: all of them."""
+    places, fine = lattice.meeting(box), fine_box(box, scales)
     if len(places) == math.prod(-(-high // t) - low // t for (low, high), t in zip(box, lattice.tile, strict=True)):
-        return values, None
-    mask = np.zeros(shape, dtype=bool)
+        return None
+    mask = np.zeros(box_shape(fine), dtype=bool)
     for place in places:
         mask[slices(intersect(fine_box(lattice.box(place), scales), fine), fine)] = True
-    return values, mask
+    return mask
 
 
 @dataclass(frozen=True)
@@ -285,15 +276,14 @@ class _Block:
     target: Box
 
 
-def _blocks(
-    lattice: Lattice, group: NDArray[np.int64], scales: tuple[Fraction, ...], fine: Box, call: Call
-) -> Iterator[_Block]:
+def _blocks(canvas: _Canvas, group: NDArray[np.int64], call: Call) -> Iterator[_Block]:
     for row, place in enumerate(group):
-        own = fine_box(lattice.box(place), scales)
-        wanted = intersect(own, fine)
+        wanted = canvas.wanted(place)
+        if is_empty(wanted):  # a scale below 1 may leave a partition no sample
+            continue
         starts = [
             range(first + (low - first) // size * size, high, size)
-            for (first, _), (low, high), size in zip(own, wanted, call.block, strict=True)
+            for (first, _), (low, high), size in zip(canvas.area(place), wanted, call.block, strict=True)
         ]
         for start in itertools.product(*starts):
             block = tuple((s, s + size) for s, size in zip(start, call.block, strict=True))
@@ -317,8 +307,7 @@ def _evaluate(
     padded = blocks + [blocks[0]] * (call.blocks - len(blocks))
     starts = np.array([block.start for block in padded], dtype=np.int64)
     positions = [
-        (starts[:, d, None] + np.arange(size) + 0.5) * s.denominator / s.numerator - 0.5
-        for d, (size, s) in enumerate(zip(call.block, scales, strict=True))
+        fine_positions(starts[:, d], size, s) for d, (size, s) in enumerate(zip(call.block, scales, strict=True))
     ]
     places = np.array([block.place for block in padded])
     shared, local = axis_coordinates(representation.frame, representation.lattice, places, positions)
@@ -326,18 +315,6 @@ def _evaluate(
     x_local = None if local is None else _padded_mesh(local, call.samples).to(rows.device)
     y = network(x, rows[[block.row for block in padded]], x_local)
     return np.asarray(_to_range(y.clamp(-1, 1), *representation.signal.value_range).cpu().numpy())
-
-
-def _place(results: Array, blocks: list[_Block], call: Call, fine: Box, values: Array) -> int:
-    """Write what is wanted of each block into the result; returns the number of samples written."""
-    written = 0
-    for result, block in zip(results, blocks, strict=False):
-        samples = result[: math.prod(call.block)].reshape(*call.block, -1)
-        origin = tuple((s, s) for s in block.start)
-        part = samples[slices(block.target, origin)]
-        values[slices(block.target, fine)] = part
-        written += part.size // values.shape[-1]
-    return written
 
 
 def _padded_mesh(axes: list[Tensor], samples: int) -> Tensor:

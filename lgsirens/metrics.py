@@ -1,4 +1,4 @@
-"""PSNR, SSIM and the seam ratio: of the reconstruction as decoded, clipped and never renormalised."""
+"""PSNR, SSIM and what shows at seams: of the reconstruction as decoded, clipped and never renormalised."""
 
 import math
 from typing import Any
@@ -94,6 +94,24 @@ def seam_ratio(reference: Signal, decoded: Signal, tile: tuple[int, ...]) -> flo
         return None
     rest = float(error[~border].mean())
     return float(error[border].mean()) / rest if rest > 0 else None
+
+
+def border_jump(signal: Signal, tile: tuple[int, ...]) -> float | None:
+    """Mean absolute difference of the two samples on either side of inner partition borders, in the signal's units.
+
+    Args:
+        signal: its first sample lies on a tile's first.
+        tile: samples per dimension of one partition.
+
+    Returns:
+        None where there is no inner border.
+    """
+    values, jumps, count = signal.values.astype(np.float64), 0.0, 0
+    for axis, size in enumerate(tile):
+        after = np.arange(size, signal.shape[axis], size)
+        steps = np.abs(values.take(after, axis) - values.take(after - 1, axis))
+        jumps, count = jumps + float(steps.sum()), count + steps.size
+    return jumps / count if count else None
 
 
 def _clipped(values: NDArray[Any], reference: Signal) -> NDArray[np.float64]:

@@ -1,0 +1,82 @@
+"""Resolutions: rational scales along each dimension, and the fine samples of a box.
+
+Fine sample j at scale s lies at position `(j + 0.5) / s - 0.5`; scale 1 gives the samples' own positions.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lgsirens.errors import ConfigError, RegionError
+from lgsirens.region import Box, box_shape
+
+Scale = int | float | str | Fraction | Sequence[int | float | str | Fraction]
+
+_SCALE = re.compile(r"[+-]?(\d{1,18}/\d{1,18}|(\d{1,18}\.?\d{0,18}|\.\d{1,18})(e[+-]?\d{1,2})?)", re.IGNORECASE)
+_LARGEST_DENOMINATOR = 1_000_000
+_LARGEST_SIDE = 1 << 31
+
+
+def as_scales(box: Box, scale: Scale, size: Sequence[int] | None = None) -> tuple[Fraction, ...]:
+    """The scale along each dimension for decoding `box`, given as a scale or as the size of the result.
+
+    Raises:
+        ConfigError: the scale is not positive, leaves no sample, or is given beside a size.
+        RegionError: a size of wrong dimension.
+    """
+    if size is not None:
+        if not (isinstance(scale, int) and scale == 1):
+            raise ConfigError("--scale and --size exclude each other; give one of them")
+        whole = isinstance(size, list | tuple) and all(type(n) is int and 0 < n < _LARGEST_SIDE for n in size)
+        if not whole or len(size) != len(box):
+            given = ",".join(map(str, size)) if isinstance(size, list | tuple) else size
+            raise RegionError(f"size {given}: give {len(box)} positive whole numbers, rows first")
+        return tuple(Fraction(n, high - low) for n, (low, high) in zip(size, box, strict=True))
+    parts: Sequence[Any] = scale if isinstance(scale, list | tuple) else str(scale).split(",")
+    scales = tuple(_as_fraction(part) for part in parts)
+    if len(scales) == 1:
+        scales *= len(box)
+    if len(scales) != len(box):
+        raise ConfigError(
+            f"scale {scale} has {len(scales)} entries; give one, or one for each of {len(box)} dimensions"
+        )
+    fine = box_shape(fine_box(box, scales))
+    if min(fine) < 1:
+        raise ConfigError(f"scale {scale} leaves no sample of this region; give a larger scale or region")
+    if max(fine) >= _LARGEST_SIDE:
+        raise ConfigError(f"scale {scale} asks for {max(fine)} samples along one side; give a smaller scale")
+    return scales
+
+
+def fine_box(box: Box, scales: tuple[Fraction, ...]) -> Box:
+    """The fine samples whose positions lie in `[a - 0.5, b - 0.5)` of each range `a:b`."""
+    return tuple((_first_fine(a, s), _first_fine(b, s)) for (a, b), s in zip(box, scales, strict=True))
+
+
+def fine_positions(first: NDArray[Any], size: int, scale: Fraction) -> NDArray[np.float64]:
+    """Positions `[..., size]` of the fine samples from `first` `[...]` on."""
+    return np.asarray((first[..., None] + np.arange(size) + 0.5) * scale.denominator / scale.numerator - 0.5)
+
+
+def _first_fine(position: int, scale: Fraction) -> int:
+    """The first fine sample j with `(j + 0.5) / s >= position`, position counted in tile borders."""
+    return math.ceil(position * scale - Fraction(1, 2))
+
+
+def _as_fraction(value: Any) -> Fraction:
+    text = str(value).strip()
+    try:
+        # An exponent of nine digits would keep Fraction busy for ever.
+        scale = Fraction(text).limit_denominator(_LARGEST_DENOMINATOR) if _SCALE.fullmatch(text) else None
+    except ZeroDivisionError:
+        scale = None
+    if scale is None:
+        raise ConfigError(f"scale {value!r} is no number; give one such as 2, 1.5 or 3/2")
+    if scale <= 0:
+        raise ConfigError(f"scale {value} is not positive; give a number above 0")
+    return scale
