@@ -45,10 +45,11 @@ _FARTHEST = 1 << 23
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How an edit fits; steps, fraction and seed are those of the encoding when None.
+    """How an edit fits; fraction and seed are those of the encoding when None.
 
     Attributes:
-        steps: optimiser steps.
+        steps: optimiser steps; default: those of the encoding, and twice as many where rows learn alone (a step then
+            costs a fraction, and new rows have only the features of old ones to build on).
         target_psnr: stop earlier, at this PSNR in dB of what is fitted.
         lr: constant learning rate of Adam; None: warm-up and cosine decay.
         sample_frac: fraction of the samples that a step draws.
@@ -79,9 +80,11 @@ class FitOptions:
                 raise ConfigError(f"option {name} is not known; known are {', '.join(known)}")
         return cls(**options)
 
-    def config(self, representation: Representation) -> EncodeConfig:
+    def config(self, representation: Representation, rows_alone: bool) -> EncodeConfig:
         """The options of the run, checked."""
         settings = {name: representation.config[name] for name in _INHERITED if name in representation.config}
+        if rows_alone and "steps" in settings:
+            settings["steps"] *= 2
         given = {name: getattr(self, name) for name in (*_INHERITED, "target_psnr", "lr")}
         settings |= {name: value for name, value in given.items() if value is not None}
         return EncodeConfig.from_options(settings)
@@ -267,7 +270,11 @@ def _check_coordinates(representation: Representation, extent: Box) -> None:
 
 
 def _fit(edit: _Edit, options: FitOptions) -> Representation:
-    config, where, limit = options.config(edit.old), resolve_device(options.device), as_bytes(options.max_memory)
+    config, where, limit = (
+        options.config(edit.old, edit.finetune == "none"),
+        resolve_device(options.device),
+        as_bytes(options.max_memory),
+    )
     part = edit.lattice.select(edit.trained)
     placed = _targets(edit, part, where)
     model = _model(edit, config.seed, where)
