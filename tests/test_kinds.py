@@ -195,6 +195,14 @@ def test_what_32_bit_integers_lose_is_said(capsys):
     assert decoded("a.safetensors", "b.wav").dtype == "int32"
 
 
+def test_info_tells_the_rate(encoded, capsys):
+    for name, told in (("a.wav", "4001 samples, 8000 per second,"), ("a.mkv", "9x17x25 samples, 29.97 per second,")):
+        assert run("info", encoded / f"{name}.safetensors") == 0
+        assert told in capsys.readouterr().out
+    assert run("info", encoded / "a.tif.safetensors") == 0
+    assert "6x9x10 samples, 1 channels" in capsys.readouterr().out
+
+
 def test_a_region_in_seconds_is_that_part_of_the_sound(encoded):
     decoded(encoded / "a.wav.safetensors", "part.wav", "--region", "0.1s:0.2505s")
     with soundfile.SoundFile("part.wav") as part:
