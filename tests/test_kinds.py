@@ -1,6 +1,5 @@
 """Sounds, films and volumes: the laws of the design through real files and the command line."""
 
-import importlib
 import json
 import os
 import shutil
@@ -16,11 +15,10 @@ import pytest
 import soundfile
 
 import lgsirens as lg
-from lgsirens import cli
+from lgsirens import cli, fit
 from tests.command import run
 from tests.small import without_times
 
-fit = importlib.import_module("lgsirens.fit")
 NTSC = Fraction(30000, 1001)
 WIDTHS = ("--local_width", 6, "--global_width", 6, "--quiet")
 
