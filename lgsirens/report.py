@@ -61,8 +61,9 @@ def describe_text(facts: dict[str, Any]) -> str:
     widths = f"L = {facts['local_width']}" + (f", G = {facts['global_width']}" if facts["global_width"] else "")
     quality = "exact" if fit["psnr"] is None else f"{fit['psnr']:.2f} dB"
     whole = ", of the whole encoding" if len(facts["history"]) > 1 else ""
+    rate = "" if facts["sampling_rate"] is None else f", {facts['sampling_rate']:.6g} per second"
     lines = {
-        "signal": f"{facts['kind']}, {_times(facts['shape'])} samples, {facts['channels']} channels, "
+        "signal": f"{facts['kind']}, {_times(facts['shape'])} samples{rate}, {facts['channels']} channels, "
         f"{facts['sample_type']}, values {facts['value_range'][0]:g} to {facts['value_range'][1]:g}",
         "window": f"{format_box(facts['window'])} of {format_box(facts['extent'])}",
         "model": f"{facts['mode']}, {facts['partitions']} partitions of {_times(facts['tile'])} samples, {widths}",

@@ -1,7 +1,10 @@
 """The command line in this process, for tests."""
 
+import errno
+import os
 from typing import Any
 
+from lgsirens import atomic
 from lgsirens.cli import main
 
 
@@ -18,3 +21,12 @@ def assert_one_line(capsys: Any, *named: Any) -> None:
     assert lines[0].startswith("lgsirens: ")
     assert all(str(part) in lines[0] for part in named), err
     assert "Traceback" not in err
+
+
+def full_disk(monkeypatch: Any) -> None:
+    """From now on no file can be moved to its place."""
+
+    def replace(source: str, target: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(atomic.os, "replace", replace)

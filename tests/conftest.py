@@ -1,7 +1,14 @@
-"""Settings of the whole test run."""
+"""Settings of the whole test run, and the fixtures that several modules share."""
 
+import logging
+
+import numpy as np
+import pytest
 import torch
 from hypothesis import settings
+from PIL import Image
+
+from tests.command import run
 
 # No deadline: machines are noisy. The examples are the same in every run; `--hypothesis-profile search` looks further.
 settings.register_profile("every run", deadline=None, derandomize=True, max_examples=40, database=None)
@@ -10,3 +17,37 @@ settings.load_profile("every run")
 
 # One worker of the test run per core; tests about threads set their own number.
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def lines(caplog, monkeypatch):
+    """What was logged since, without the path."""
+    monkeypatch.setattr(logging.getLogger("lgsirens"), "propagate", True)  # the command line turns it off
+    return lambda: [record.getMessage().split(": ", 1)[1] for record in caplog.records if record.name == "lgsirens"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder, the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def shared_files(tmp_path_factory):
+    """A picture and its encoding, made once."""
+    path = tmp_path_factory.mktemp("shared")
+    rows, columns = np.mgrid[:65, :64]
+    picture = np.stack([rows * 3, columns * 3, (rows + columns) * 2], axis=-1).astype(np.uint8)
+    Image.fromarray(picture).save(path / "photo.png")
+    command = ["encode", path / "photo.png", path / "a.safetensors", "--partitions", "5,4", "--steps", 30, "--quiet"]
+    assert run(*command) == 0
+    return path
+
+
+@pytest.fixture
+def files(folder, shared_files):
+    """A current folder with `photo.png` and its encoding `a.safetensors`."""
+    for name in ("photo.png", "a.safetensors"):
+        (folder / name).write_bytes((shared_files / name).read_bytes())
+    return folder

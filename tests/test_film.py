@@ -1,6 +1,5 @@
-"""Films and folders of pictures: round trips, rates, rotation, what is left out, damage."""
+"""Films: round trips, rates, rotation, what is left out, damage."""
 
-import logging
 import os
 import shutil
 import struct
@@ -14,68 +13,9 @@ import numpy as np
 import pytest
 
 from lgsirens import media
-from lgsirens.errors import ConfigError, MissingDependencyError, OutputError, RunError, SignalError
+from lgsirens.errors import ConfigError, MissingDependencyError, SignalError
 from lgsirens.signal import Signal
-
-NTSC = Fraction(30000, 1001)
-
-
-@pytest.fixture
-def lines(caplog, monkeypatch):
-    """What was logged since, without the path."""
-    monkeypatch.setattr(logging.getLogger("lgsirens"), "propagate", True)  # the command line turns it off
-    return lambda: [record.getMessage().split(": ", 1)[1] for record in caplog.records if record.name == "lgsirens"]
-
-
-def noise(shape: tuple[int, ...], dtype: str = "uint8", rate: Fraction | None = Fraction(25)) -> Signal:
-    values = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
-    return Signal.from_array(values, "video", sampling_rate=rate)
-
-
-def smooth(count: int = 6, height: int = 32, width: int = 48) -> Signal:
-    """Colours that H.264 keeps well, each frame brighter than the one before."""
-    t, y, x = np.meshgrid(np.arange(count), np.arange(height), np.arange(width), indexing="ij")
-    values = np.stack([40 + 20 * t + x, 60 + 15 * t + y, 200 - 10 * t - x], axis=-1)
-    return Signal.from_array(values.astype(np.uint8), "video", sampling_rate=NTSC)
-
-
-def film(
-    path: Path, count: int = 6, times: list[int] | None = None, sound: bool = False, codec: str = "libx264"
-) -> Path:
-    """A film made with PyAV alone: frame i is gray of level 20 * i, at `times` in 1/90 s (default: 30 frames/s)."""
-    clock = Fraction(1, 90 if times else 30)
-    with av.open(path, "w") as container:
-        stream = container.add_stream(codec, rate=30, options={"bf": "0"} if codec == "libx264" else {})
-        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
-        stream.codec_context.time_base = clock
-        track = container.add_stream("aac", rate=48000, layout="mono") if sound else None
-        for index in range(count):
-            gray = np.full((16, 32), 20 * index, np.uint8)
-            frame = av.VideoFrame.from_ndarray(gray, "gray").reformat(format="yuv420p")
-            frame.pts, frame.time_base = (times[index] if times else index), clock
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-        if track is not None:
-            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
-            silence.sample_rate, silence.pts = 48000, 0
-            container.mux(track.encode(silence))
-            container.mux(track.encode(None))
-    return path
-
-
-def levels(signal: Signal) -> list[int]:
-    return [round(float(frame.mean()) / 20) for frame in signal.values]
-
-
-def refusal(path: Path, **options) -> str:
-    with pytest.raises(SignalError) as caught:
-        media.read(path, **options)
-    message = str(caught.value)
-    assert message.startswith(str(path))
-    assert "; " in message
-    assert "\n" not in message
-    return message
-
+from tests.films import NTSC, film, levels, noise, refusal, smooth
 
 # Round trips
 
@@ -165,45 +105,7 @@ def test_deeper_samples_are_reduced_to_8_bits_with_one_line(tmp_path, lines):
     ]
 
 
-def test_a_folder_is_replaced_only_if_it_holds_such_pictures(tmp_path, lines):
-    path, signal = tmp_path / "a", noise((3, 4, 5, 3))
-    path.mkdir()
-    media.write(path, signal)  # an empty one
-    assert sorted(os.listdir(path)) == ["000000.png", "000001.png", "000002.png"]
-    with pytest.raises(OutputError, match="exists already"):
-        media.write(path, signal)
-    media.write(path, noise((2, 4, 5, 3)), overwrite=True)
-    assert len(os.listdir(path)) == 2
-    (path / "letter.txt").write_text("dear")
-    with pytest.raises(OutputError, match=r"holds letter.txt, so the folder is not replaced"):
-        media.write(path, signal, overwrite=True)
-    assert len(os.listdir(path)) == 3
-    assert os.listdir(tmp_path) == ["a"]
-    assert lines() == ["pictures hold no frame rate; .mkv keeps it"] * 2
-
-
 # Reading
-
-
-def test_frames_and_size_are_reduced_on_reading(tmp_path):
-    signal, told = smooth(6, 32, 48), []
-    media.write(tmp_path / "a.mkv", signal)
-    media.write(tmp_path / "a", signal)
-    for name in ("a.mkv", "a"):
-        result = media.read(tmp_path / name, frames=(2, 5), max_side=12, progress=lambda *now: told.append(now))
-        assert result.values.shape == (3, 8, 12, 3)
-        expected = signal.values[2:5].reshape(3, 8, 4, 12, 4, 3).mean(axis=(2, 4))
-        assert np.abs(result.values - expected).max() <= 1.5
-        assert np.array_equal(media.read(tmp_path / name, frames=(4, None)).values, signal.values[4:])
-        assert np.array_equal(media.read(tmp_path / name, max_side=48).values, signal.values)
-    assert told == [(1, 3), (2, 3), (3, 3)] * 2
-
-
-def test_frames_of_an_array_are_cut_out(tmp_path):
-    signal = noise((5, 4, 3, 2))
-    media.write(tmp_path / "a.npy", signal)
-    assert np.array_equal(media.read(tmp_path / "a.npy", frames=(1, 3)).values, signal.values[1:3])
-    assert "max_side is for films in other files" in refusal(tmp_path / "a.npy", max_side=2)
 
 
 @pytest.mark.parametrize(("turns", "matrix"), [(1, (0, 1, -1, 0)), (2, (-1, 0, 0, -1)), (3, (0, -1, 1, 0))])
@@ -278,14 +180,6 @@ def test_the_content_decides_not_the_suffix(tmp_path):
     assert media.read(tmp_path / "a.png").kind == "video"
 
 
-def test_pictures_of_a_folder_are_sorted_by_number(tmp_path, lines):
-    for number in (10, 9, 1):
-        media.write(tmp_path / f"shot{number}.png", Signal.from_array(np.full((2, 3), number, np.uint8), "image"))
-    (tmp_path / "notes.txt").write_text("no picture")
-    assert media.read(tmp_path).values[:, 0, 0, 0].tolist() == [1, 9, 10]
-    assert lines() == ["7 numbers are missing; the other pictures follow one another"]
-
-
 # Errors
 
 
@@ -334,18 +228,6 @@ def test_sounds_texts_and_empty_films_are_refused(tmp_path):
     refusal(film(tmp_path / "none.mkv", 0))
 
 
-def test_what_only_films_have_is_refused_elsewhere(tmp_path):
-    media.write(tmp_path / "a.png", Signal.from_array(np.zeros((4, 4), np.uint8), "image"))
-    media.write(tmp_path / "a.mkv", noise((3, 4, 4, 1)))
-    assert "frames is for films, this is of kind image" in refusal(tmp_path / "a.png", frames=(0, 1))
-    assert "max_side is for films, this is of kind image" in refusal(tmp_path / "a.png", max_side=2)
-    assert "is of kind video, not 'image'" in refusal(tmp_path / "a.mkv", kind="image")
-    assert "has 3 frames, not 0:4; choose frames within 0:3" in refusal(tmp_path / "a.mkv", frames=(0, 4))
-    for options in ({"frames": (2, 2)}, {"frames": (-1, 2)}, {"max_side": 0}):
-        with pytest.raises(ConfigError):
-            media.read(tmp_path / "a.mkv", **options)
-
-
 def test_what_a_film_cannot_be_written_as_is_refused(tmp_path):
     for name, channels, message in (
         ("a.mp4", 4, "H.264 cannot hold a video of 4 channels (alpha); choose .npy, .mkv, a name without suffix"),
@@ -359,20 +241,6 @@ def test_what_a_film_cannot_be_written_as_is_refused(tmp_path):
         with pytest.raises(ConfigError, match="crf"):
             media.write(tmp_path / name, noise((2, 4, 4, 3)), crf=crf)
     assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("shape", "name", "message"),
-    [
-        ((4, 5), "2.png", "frame 1 is 5x4 with 1 channels"),
-        ((4, 4), "two.png", "no number"),
-        ((4, 4), "01.png", "1.png"),
-    ],
-)
-def test_folders_that_are_no_film_are_refused(tmp_path, shape, name, message):
-    media.write(tmp_path / "1.png", Signal.from_array(np.zeros((4, 4), np.uint8), "image"))
-    media.write(tmp_path / name, Signal.from_array(np.zeros(shape, np.uint8), "image"))
-    assert message in refusal(tmp_path)
 
 
 def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
@@ -413,19 +281,6 @@ for name in ("a.mp4", "a.mkv", "a"):
     assert done.returncode == 0, done.stderr
     told = [(Path(line.split(": ")[0]).name, line.split(": ")[1]) for line in done.stdout.splitlines()]
     assert told == [(name, "cannot be written") for name in ("a.mp4", "a.mkv", "a") for _ in range(2)]
-
-
-def test_an_interrupted_folder_leaves_the_old_one(tmp_path, monkeypatch):
-    media.write(tmp_path / "a", noise((3, 4, 4, 3)))
-
-    def fail(path, samples):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(media.pictures, "save_png", fail)
-    with pytest.raises(RunError, match="cannot be written: No space left"):
-        media.write(tmp_path / "a", noise((9, 4, 4, 3)), overwrite=True)
-    assert os.listdir(tmp_path) == ["a"]
-    assert len(os.listdir(tmp_path / "a")) == 3
 
 
 # Other programs

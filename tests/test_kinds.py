@@ -1,6 +1,5 @@
 """Sounds, films and volumes: the laws of the design through real files and the command line."""
 
-import importlib
 import json
 import os
 import shutil
@@ -16,11 +15,10 @@ import pytest
 import soundfile
 
 import lgsirens as lg
-from lgsirens import cli
+from lgsirens import cli, fit
 from tests.command import run
 from tests.small import without_times
 
-fit = importlib.import_module("lgsirens.fit")
 NTSC = Fraction(30000, 1001)
 WIDTHS = ("--local_width", 6, "--global_width", 6, "--quiet")
 
@@ -193,6 +191,14 @@ def test_what_32_bit_integers_lose_is_said(capsys):
         in capsys.readouterr().err
     )
     assert decoded("a.safetensors", "b.wav").dtype == "int32"
+
+
+def test_info_tells_the_rate(encoded, capsys):
+    for name, told in (("a.wav", "4001 samples, 8000 per second,"), ("a.mkv", "9x17x25 samples, 29.97 per second,")):
+        assert run("info", encoded / f"{name}.safetensors") == 0
+        assert told in capsys.readouterr().out
+    assert run("info", encoded / "a.tif.safetensors") == 0
+    assert "6x9x10 samples, 1 channels" in capsys.readouterr().out
 
 
 def test_a_region_in_seconds_is_that_part_of_the_sound(encoded):

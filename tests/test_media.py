@@ -1,6 +1,5 @@
 """Reading and writing: round trips, sample types, errors."""
 
-import logging
 import os
 import subprocess
 import sys
@@ -20,13 +19,6 @@ from lgsirens.signal import KINDS, Signal
 SIDES = st.integers(1, 40)
 SEEDS = st.integers(0, 2**32 - 1)
 quick = settings(deadline=None, max_examples=60)
-
-
-@pytest.fixture
-def lines(caplog, monkeypatch):
-    """What was logged since, without the path."""
-    monkeypatch.setattr(logging.getLogger("lgsirens"), "propagate", True)  # the command line turns it off
-    return lambda: [record.getMessage().split(": ", 1)[1] for record in caplog.records if record.name == "lgsirens"]
 
 
 SUFFIXES = (".npy", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")  # of pictures

@@ -1,6 +1,5 @@
 """Pictures that other programs wrote: modes, palettes, orientation, layouts, damage."""
 
-import logging
 import struct
 import sys
 import zlib
@@ -16,13 +15,6 @@ from lgsirens.errors import MissingDependencyError, SignalError
 RNG = np.random.default_rng(0)
 COLOURS = RNG.integers(0, 256, (9, 7, 3), dtype=np.uint8)
 DEEP = RNG.integers(0, 65536, (9, 7, 3), dtype=np.uint16)
-
-
-@pytest.fixture
-def lines(caplog, monkeypatch):
-    """What was logged since, without the path."""
-    monkeypatch.setattr(logging.getLogger("lgsirens"), "propagate", True)  # the command line turns it off
-    return lambda: [record.getMessage().split(": ", 1)[1] for record in caplog.records if record.name == "lgsirens"]
 
 
 def chunk(name: bytes, body: bytes) -> bytes:

@@ -1,0 +1,175 @@
+"""The command line: stopping a run and going on with it."""
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lgsirens as lg
+from lgsirens import cli, fit
+from tests.command import assert_one_line, full_disk, run
+
+encode_module = importlib.import_module("lgsirens.encode")  # `lg.encode` is the function
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_saves_what_it_has_and_resume_goes_on(folder, number):
+    np.save("a.npy", np.random.default_rng(0).random((64, 64)).astype(np.float32))
+    command = [sys.executable, "-c", "import sys; from lgsirens.cli import main; sys.exit(main())"]
+    command += ["encode", "a.npy", "a.safetensors", "--partitions", "2,2", "--steps", "100000"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline and not _fits(process.pid):
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == cli.INTERRUPTED, err
+    assert "saved what there is" in err
+    assert "Traceback" not in err
+    inr = lg.load("a.safetensors")
+    assert inr.fit.stopped == "interrupted"
+    assert sorted(os.listdir()) == ["a.checkpoint.safetensors", "a.npy", "a.safetensors"]
+    assert out.startswith("a.safetensors: image 64x64")
+    # a changed input and a changed option are refused
+    assert run("encode", "a.npy", "a.safetensors", "--partitions", "2,2", "--steps", "9", "--resume", "--quiet") == 2
+    np.save("b.npy", np.zeros((64, 64), dtype=np.float32))
+    assert run("encode", "b.npy", "a.safetensors", "--partitions", "2,2", "--steps", "100000", "--resume") == 2
+    assert lg.load("a.safetensors").fit.steps == inr.fit.steps
+
+
+def _fits(pid):
+    """Whether a process has begun to fit, seen by its handling SIGTERM (Linux)."""
+    caught = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt")]
+    return bool(caught and int(caught[0].split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def test_resume_without_a_checkpoint_starts_at_the_beginning(files, capsys):
+    assert run("encode", "photo.png", "b.safetensors", "--steps", 2, "--resume", "--quiet") == 0
+    assert lg.load("b.safetensors").fit.steps == 2
+
+
+def _left_checkpoint(monkeypatch, *command):
+    """A run whose result could not be saved, so that its checkpoint is left."""
+
+    def full(*arguments):
+        raise lg.RunError("full")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+        failing.setattr(cli, "save", full)
+        assert run(*command) == 1
+
+
+def test_a_damaged_checkpoint_is_refused(files, capsys, monkeypatch):
+    Path("b.checkpoint.safetensors").write_bytes(b"nonsense")
+    command = ["encode", "photo.png", "b.safetensors", "--steps", 4, "--quiet"]
+    assert run(*command, "--resume") == 2
+    assert_one_line(capsys, "b.checkpoint.safetensors")
+    os.remove("b.checkpoint.safetensors")
+    _left_checkpoint(monkeypatch, *command)
+    content = bytearray(Path("b.checkpoint.safetensors").read_bytes())
+    content[-5] ^= 1
+    Path("b.checkpoint.safetensors").write_bytes(content)
+    capsys.readouterr()
+    assert run(*command, "--resume") == 2
+    assert_one_line(capsys, "CRC-32")
+    assert not Path("b.safetensors").exists()
+
+
+def test_a_file_that_is_no_checkpoint_is_neither_replaced_nor_deleted(files, capsys):
+    content = Path("a.safetensors").read_bytes()
+    Path("b.checkpoint.safetensors").write_bytes(content)
+    Path("c.checkpoint.safetensors").mkdir()
+    for output in ("b.safetensors", "c.safetensors", "d.checkpoint.safetensors"):
+        assert run("encode", "photo.png", output, "--steps", 2, "--quiet") == 2
+        assert_one_line(capsys, "checkpoint")
+    assert Path("b.checkpoint.safetensors").read_bytes() == content
+
+
+def test_ctrl_c_while_the_result_is_measured_does_not_lose_it(files, monkeypatch):
+    real = encode_module.psnr
+
+    def psnr(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(*arguments)
+
+    monkeypatch.setattr(encode_module, "psnr", psnr)
+    assert run("encode", "photo.png", "b.safetensors", "--steps", 2, "--quiet") == 0
+    assert lg.load("b.safetensors").fit.steps == 2
+
+
+def test_resume_with_another_block_size_is_refused(files, monkeypatch, capsys):
+    command = ["encode", "photo.png", "b.safetensors", "--steps", 4, "--quiet"]
+    _left_checkpoint(monkeypatch, *command)
+    assert run(*command, "--resume", "--max_memory", "300kB") == 2
+    assert run(*command, "--resume") == 0
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(files, capsys, monkeypatch):
+    monkeypatch.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    with monkeypatch.context() as full:
+        full_disk(full)
+        assert run("encode", "photo.png", "b.safetensors", "--steps", 2, "--quiet") == 1
+    assert "goes on without a checkpoint" in capsys.readouterr().err
+
+
+def test_a_result_that_cannot_be_written_is_not_lost(files, capsys, monkeypatch):
+    monkeypatch.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    real = cli.save
+
+    def failing_save(*arguments):
+        full_disk(monkeypatch)
+        real(*arguments)
+
+    with monkeypatch.context() as full:
+        full.setattr(cli, "save", failing_save)
+        assert run("encode", "photo.png", "b.safetensors", "--steps", 3, "--quiet") == 1
+    monkeypatch.undo()
+    os.chdir(files)
+    steps = []
+    monkeypatch.setattr(fit, "accumulate_gradients", lambda *arguments: steps.append(1))
+    assert run("encode", "photo.png", "b.safetensors", "--steps", 3, "--quiet", "--resume") == 0
+    assert not steps
+    assert lg.load("b.safetensors").fit.steps == 3
+    assert sorted(os.listdir()) == ["a.safetensors", "b.safetensors", "photo.png"]
+
+
+def test_an_interrupted_step_can_be_resumed_from_its_checkpoint(files, monkeypatch):
+    """`encode --resume` through the command line ends as a run that was never stopped."""
+    options = ["--partitions", "5,4", "--steps", "8", "--quiet"]
+    assert run("encode", "photo.png", "whole.safetensors", *options) == 0
+    real, calls = fit.accumulate_gradients, iter(range(99))
+
+    def step(*arguments):
+        if next(calls) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*arguments)
+
+    monkeypatch.setattr(fit, "accumulate_gradients", step)
+    assert run("encode", "photo.png", "b.safetensors", *options) == cli.INTERRUPTED
+    monkeypatch.setattr(fit, "accumulate_gradients", real)
+    assert lg.load("b.safetensors").fit.steps == 5
+    assert run("encode", "photo.png", "b.safetensors", *options, "--resume") == 0
+    whole, resumed = lg.load("whole.safetensors"), lg.load("b.safetensors")
+    assert whole.origin == resumed.origin
+    assert resumed.fit.steps == 8
+    assert not Path("b.checkpoint.safetensors").exists()
+
+
+def test_a_checkpoint_whose_record_was_changed_is_refused(files, capsys, monkeypatch):
+    command = ["encode", "photo.png", "b.safetensors", "--steps", 4, "--quiet"]
+    _left_checkpoint(monkeypatch, *command)
+    checkpoint = Path("b.checkpoint.safetensors")
+    content = checkpoint.read_bytes()
+    for old, new in ((b'\\"step\\": 4', b'\\"step\\": 2'), (b"generator", b"gemerator"), (b"best.0", b"best.9")):
+        assert old in content
+        checkpoint.write_bytes(content.replace(old, new))
+        capsys.readouterr()
+        assert run(*command, "--resume") == 2
+        assert_one_line(capsys, "b.checkpoint.safetensors")
