@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -145,8 +145,8 @@ def _encode(options: argparse.Namespace) -> int:
             checkpoint=checkpoint,
             resume=options.resume,
             progress=not options.quiet,
+            source=reading.reduced(),
         )
-        representation = replace(representation, config=representation.config | reading.reduced())
         save(representation, options.output, options.overwrite or resuming)
     print(_summary(options.output, representation))
     if representation.fit.stopped == "interrupted":
@@ -207,7 +207,7 @@ def _info(options: argparse.Namespace) -> None:
         raise ConfigError("--config prints the options alone; leave --json and --against out")
     representation = load(options.file)
     if options.config:
-        print(config_yaml(representation), end="")
+        print(config_yaml(representation.config), end="")
         return
     facts = describe(representation)
     if options.against is not None:

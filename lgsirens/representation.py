@@ -82,7 +82,7 @@ class FitRecord:
         steps: optimiser steps taken.
         seconds: wall-clock seconds of all steps, resumed runs included.
         psnr: dB of the clipped reconstruction of the signal that was encoded; None if it is exact (infinite).
-        stopped: why it ended: "steps", "target_psnr" or "interrupted".
+        stopped: why it ended: "steps", "target_psnr" or "interrupted"; "running": weights on the way, from a log.
         device: where it ran.
     """
 
