@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -88,15 +89,20 @@ def encode(
     described = _described(signal, planned, source)
     assemble = partial(_assemble, signal, planned, model, described, device=where)
     resuming = keeper is not None and keeper.resume and keeper.path.exists()
-    watcher = None if log is None else Watcher(log, described, assemble, resuming)
-    with Progress("encode", "step", quiet=not progress) as bar:
-        rule = StopRule(config.steps, config.target_psnr)
-        state = fit(model, samples, rule, config.lr, KINDS[signal.kind].psnr_peak, generator, keeper, bar, watch=watcher)
-    del samples
-    representation = assemble(state)
-    if watcher is not None:
-        watcher.finish(representation)
+    rule = StopRule(config.steps, config.target_psnr)
+    peak = KINDS[signal.kind].psnr_peak
+    with _watching(log, signal, described, assemble, config.steps, resuming, where) as watcher:
+        with Progress("encode", "step", quiet=not progress) as bar:
+            state = fit(model, samples, rule, config.lr, peak, generator, keeper, bar, watch=watcher)
+        del samples
+        representation = assemble(state)
+        if watcher is not None:
+            watcher.finish(representation)
     return representation
+
+
+def _watching(log: RunLog | None, *run: Any) -> AbstractContextManager[Watcher | None]:
+    return nullcontext() if log is None else Watcher(log, *run)
 
 
 def dry_run(
@@ -114,7 +120,7 @@ def dry_run(
         optimizer.step()
         durations.append(time.monotonic() - began)
     described = _described(signal, planned, None)
-    representation = _assemble(signal, planned, model, described, FitState(), where, measure=False)
+    representation = _assemble(signal, planned, model, described, FitState(), device=where, measure=False)
     weights = 4 * sum(parameter_counts(planned.model, len(planned.lattice)))
     block = training_samples(planned.model, where.type != "cpu", max_memory) * training_bytes(planned.model)
     return {
@@ -158,6 +164,7 @@ def _assemble(
     model: SirenPerPartition,
     described: dict[str, Any],
     state: FitState,
+    *,
     device: torch.device,
     measure: bool = True,
 ) -> Representation:
