@@ -154,7 +154,7 @@ class WeightsAndBiases:
                 return self._wandb.init(**self._options)
             reason = "no API key"
         except Exception as error:  # of many kinds: key, network, service
-            reason = str(error).split("\n")[0]
+            reason = str(error).split("\n")[0].rstrip(".")
         run = self._wandb.init(mode="offline", **self._options)
         note("Weights & Biases: %s; logged offline, `wandb sync %s` sends it", reason, Path(run.dir).parent)
         return run

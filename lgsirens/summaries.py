@@ -84,10 +84,11 @@ def of_sound(original: Signal, decoded: Signal) -> Summary:
     for channel in range(min(_MOST_CHANNELS, original.channels)):
         which = f", channel {channel}" if original.channels > 1 else ""
         one, two = truth[:, channel], heard[:, channel]
+        error, factor = two - one, _magnification(two - one)
         waves |= {
             f"original{which}": waveform(one),
             f"reconstruction{which}": waveform(two),
-            f"error x 10{which}": waveform(10 * (two - one)),
+            f"error x {factor:,}{which}": waveform(factor * error),
         }
         spectra |= {f"original{which}": spectrogram(one), f"reconstruction{which}": spectrogram(two)}
     images = {"waveform": column(titled(waves)), "spectrogram": column(titled(spectra))}
@@ -121,6 +122,12 @@ def _unit(sound: Signal) -> Array:
     """Samples divided by the peak that the representation keeps, `[S, C]`."""
     lowest, highest = sound.value_range
     return (2 * sound.values.astype(np.float64) - lowest - highest) / (highest - lowest)
+
+
+def _magnification(error: Array) -> int:
+    """The power of ten that makes an error fill a panel."""
+    largest = float(np.abs(error).max())
+    return int(10 ** max(0, math.floor(-math.log10(max(largest, 1e-6)))))
 
 
 def _typical_peak(values: Array) -> float:
