@@ -75,6 +75,8 @@ def encode(
         raise ConfigError(f"config {config!r} is no EncodeConfig; give one, or its fields as keyword arguments")
     if not isinstance(checkpoint, str | os.PathLike | None):
         raise ConfigError(f"checkpoint {checkpoint!r} is no path; name a file")
+    if not isinstance(log, RunLog | None):
+        raise ConfigError(f"log {log!r} is no RunLog; give RunLog(folder)")
     check_signal(signal)
     planned = plan(signal, EncodeConfig.from_options({**to_plain(config or EncodeConfig()), **options}))
     where = resolve_device(device)

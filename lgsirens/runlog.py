@@ -1,6 +1,7 @@
 """What a run tells: log lines and a progress bar on standard error, and where it keeps its log."""
 
 import logging
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class RunLog:
         overwrite: replace an earlier run in the folder.
 
     Raises:
-        ConfigError: a number of steps below 1.
+        ConfigError: a number of steps below 1, or a folder that is no path.
     """
 
     folder: Path
@@ -43,6 +44,8 @@ class RunLog:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.folder, str | os.PathLike):
+            raise ConfigError(f"folder {self.folder!r} is no path; name the folder of the log")
         object.__setattr__(self, "folder", Path(self.folder))
         for what, steps in (("every", self.every), ("checkpoint_every", self.checkpoint_every)):
             if steps is not None and (type(steps) is not int or steps < 1):

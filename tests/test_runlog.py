@@ -59,6 +59,14 @@ def test_a_log_counts_whole_steps(tmp_path, what, steps):
         lg.RunLog(tmp_path, **{what: steps})
 
 
+def test_a_log_is_a_run_log_and_its_folder_a_path(tmp_path):
+    with pytest.raises(lg.ConfigError, match="folder None"):
+        lg.RunLog(None)
+    with pytest.raises(lg.ConfigError, match="RunLog"):
+        encode(log=tmp_path)
+    assert lg.RunLog("logs/a") == lg.RunLog(Path("logs/a"))
+
+
 @pytest.mark.parametrize(
     ("package", "extra"), [("tensorboard", "[tensorboard]"), ("wandb", "[wandb]"), ("yaml", "pyyaml")]
 )
