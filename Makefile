@@ -27,6 +27,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/crop.py
 	$(BIN)/python benchmarks/fidelity.py
 	$(BIN)/python benchmarks/recordings.py
+	$(BIN)/python benchmarks/watching.py
 
 clean:
 	rm -rf .venv out build *.egg-info

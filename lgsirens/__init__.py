@@ -29,6 +29,7 @@ from lgsirens.metrics import psnr, seam_ratio, ssim
 from lgsirens.model import LocalGlobalSiren, ModelConfig, Siren, SirenPerPartition
 from lgsirens.plan import EncodeConfig
 from lgsirens.representation import Representation
+from lgsirens.runlog import RunLog
 from lgsirens.signal import Signal
 from lgsirens.version import __version__
 
@@ -53,6 +54,7 @@ __all__ = [
     "RegionError",
     "Representation",
     "RunError",
+    "RunLog",
     "Signal",
     "SignalError",
     "Siren",

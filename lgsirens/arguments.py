@@ -114,7 +114,17 @@ def _add_encode(parser: argparse.ArgumentParser) -> None:
     add("--config_path", type=_path, metavar="run.yaml", help="options from a file, as `info --config` prints them")
     add("--dry_run", action="store_true", help="print parameters, bytes, expected time and memory; write nothing")
     add("--resume", action="store_true", help="go on from the checkpoint of a stopped run")
+    _add_log(parser)
     _add_common(parser)
+
+
+def _add_log(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--log_dir", type=Path, metavar="DIR", help="log the run there: TensorBoard, pictures, config, result")
+    add("--summary_every", dest="every", type=_int, metavar="N", help="steps between summaries (default 200)")
+    add("--checkpoint_every", type=_int, metavar="N", help="steps between representations in DIR/checkpoints")
+    add("--show_grads", action="store_true", default=None, help="draw gradient and Laplacian of images too")
+    add("--use_wandb", action="store_true", default=None, help="tell Weights & Biases too (offline without a key)")
 
 
 def _add_decode(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -41,9 +41,10 @@ from lgsirens.report import (
     yaml_module,
 )
 from lgsirens.representation import Representation
-from lgsirens.runlog import Progress, log, note
+from lgsirens.runlog import Progress, RunLog, log, note
 from lgsirens.schema import from_plain, to_plain
 from lgsirens.signal import KINDS, Signal
+from lgsirens.watch import check_folder
 
 INTERRUPTED = 130
 CHECKPOINT_SUFFIX = ".checkpoint.safetensors"
@@ -124,9 +125,12 @@ def _encode(options: argparse.Namespace) -> int:
     _check_representation_name(options.output)
     checkpoint = _checkpoint_path(options.output)
     resuming = options.resume and checkpoint.exists()
+    run_log = _run_log(options)
     if not options.dry_run:
         check_output(options.output, options.overwrite or resuming)
         _check_checkpoint(checkpoint, options.resume)
+        if run_log is not None:
+            check_folder(run_log, resuming)
     _use_threads(options)
     settings = _settings(options)
     reading = _Reading.from_options({name: settings.pop(name, None) for name in _Reading.__dataclass_fields__})
@@ -145,8 +149,9 @@ def _encode(options: argparse.Namespace) -> int:
             checkpoint=checkpoint,
             resume=options.resume,
             progress=not options.quiet,
+            log=run_log,
+            source=reading.reduced(),
         )
-        representation = replace(representation, config=representation.config | reading.reduced())
         save(representation, options.output, options.overwrite or resuming)
     print(_summary(options.output, representation))
     if representation.fit.stopped == "interrupted":
@@ -207,7 +212,7 @@ def _info(options: argparse.Namespace) -> None:
         raise ConfigError("--config prints the options alone; leave --json and --against out")
     representation = load(options.file)
     if options.config:
-        print(config_yaml(representation), end="")
+        print(config_yaml(representation.config), end="")
         return
     facts = describe(representation)
     if options.against is not None:
@@ -262,6 +267,20 @@ def _yaml_loader(yaml: Any) -> Any:
         "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
     )
     return Loader
+
+
+def _run_log(options: argparse.Namespace) -> RunLog | None:
+    """The log asked for."""
+    names = ("every", "checkpoint_every", "show_grads", "use_wandb")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.log_dir is None:
+        if given:
+            raise ConfigError("--summary_every, --checkpoint_every, --show_grads, --use_wandb: give --log_dir DIR too")
+        return None
+    run_log = RunLog(options.log_dir, **given, overwrite=options.overwrite)
+    if run_log.final.resolve() == options.output.resolve():
+        raise ConfigError(f"{options.output}: the log keeps the result there itself; choose another OUTPUT")
+    return run_log
 
 
 def _summary(path: Path, representation: Representation) -> str:

@@ -5,7 +5,10 @@ import json
 import math
 import os
 import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +25,11 @@ from lgsirens.model import SirenPerPartition, build_model, parameter_counts
 from lgsirens.optimizers import build_optimizer
 from lgsirens.plan import EncodeConfig, Plan, plan
 from lgsirens.representation import FitRecord, MemoryRows, Representation, SignalInfo, history_entry
-from lgsirens.runlog import Progress
+from lgsirens.runlog import Progress, RunLog
 from lgsirens.sampling import AllSamples, Placed, RandomSamples, Samples
 from lgsirens.schema import to_plain
 from lgsirens.signal import KINDS, Signal, check_signal
+from lgsirens.watch import Watcher
 
 _TIMED_STEPS = 3
 
@@ -39,6 +43,8 @@ def encode(
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = False,
+    log: RunLog | None = None,
+    source: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Representation:
     """Fit a representation to a signal.
@@ -52,6 +58,8 @@ def encode(
             is saved.
         resume: go on from the checkpoint if it is there.
         progress: show a progress bar (off a terminal: a line every ten seconds) on standard error.
+        log: keep a log of the run; it changes nothing of the result.
+        source: how the signal was read, such as the frames of a film; kept in the config of the result.
 
     Returns:
         The representation; `fit.stopped` is "interrupted" if Ctrl-C ended the fit.
@@ -60,11 +68,15 @@ def encode(
         ConfigError: options that cannot be, or that do not fit the signal.
         RunError: the fit diverged.
         FileFormatError: a checkpoint that is damaged or belongs to another run.
+        OutputError: another run is logged in the folder of the log.
+        MissingDependencyError: a log needs a package that is not installed.
     """
     if not isinstance(config, EncodeConfig | None):
         raise ConfigError(f"config {config!r} is no EncodeConfig; give one, or its fields as keyword arguments")
     if not isinstance(checkpoint, str | os.PathLike | None):
         raise ConfigError(f"checkpoint {checkpoint!r} is no path; name a file")
+    if not isinstance(log, RunLog | None):
+        raise ConfigError(f"log {log!r} is no RunLog; give RunLog(folder)")
     check_signal(signal)
     planned = plan(signal, EncodeConfig.from_options({**to_plain(config or EncodeConfig()), **options}))
     where = resolve_device(device)
@@ -76,11 +88,23 @@ def encode(
         # The size of a block and the device decide how sums are rounded, so they are part of what a run is.
         per_block = training_samples(planned.model, where.type != "cpu", limit)
         keeper = Checkpoint(Path(checkpoint), _run_key(signal, config, per_block, where), resume)
-    with Progress("encode", "step", quiet=not progress) as bar:
-        rule = StopRule(config.steps, config.target_psnr)
-        state = fit(model, samples, rule, config.lr, KINDS[signal.kind].psnr_peak, generator, keeper, bar)
-    del samples
-    return _assemble(signal, planned, model, state, where)
+    described = _described(signal, planned, source)
+    assemble = partial(_assemble, signal, planned, model, described, device=where)
+    resuming = keeper is not None and keeper.resume and keeper.path.exists()
+    rule = StopRule(config.steps, config.target_psnr)
+    peak = KINDS[signal.kind].psnr_peak
+    with _watching(log, signal, described, assemble, config.steps, resuming, where) as watcher:
+        with Progress("encode", "step", quiet=not progress) as bar:
+            state = fit(model, samples, rule, config.lr, peak, generator, keeper, bar, watch=watcher)
+        del samples
+        representation = assemble(state)
+        if watcher is not None:
+            watcher.finish(representation)
+    return representation
+
+
+def _watching(log: RunLog | None, *run: Any) -> AbstractContextManager[Watcher | None]:
+    return nullcontext() if log is None else Watcher(log, *run)
 
 
 def dry_run(
@@ -97,7 +121,8 @@ def dry_run(
         accumulate_gradients(model, samples)
         optimizer.step()
         durations.append(time.monotonic() - began)
-    representation = _assemble(signal, planned, model, FitState(), where, measure=False)
+    described = _described(signal, planned, None)
+    representation = _assemble(signal, planned, model, described, FitState(), device=where, measure=False)
     weights = 4 * sum(parameter_counts(planned.model, len(planned.lattice)))
     block = training_samples(planned.model, where.type != "cpu", max_memory) * training_bytes(planned.model)
     return {
@@ -129,11 +154,24 @@ def prepare(
     return model, RandomSamples(*common, config.sample_frac, generator), generator
 
 
+def _described(signal: Signal, planned: Plan, source: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The config of the result: all that makes the run again."""
+    value_range = list(signal.value_range)
+    return {"kind": signal.kind, "value_range": value_range, **to_plain(planned.config), **to_plain(source or {})}
+
+
 def _assemble(
-    signal: Signal, planned: Plan, model: SirenPerPartition, state: FitState, device: torch.device, measure: bool = True
+    signal: Signal,
+    planned: Plan,
+    model: SirenPerPartition,
+    described: dict[str, Any],
+    state: FitState,
+    *,
+    device: torch.device,
+    measure: bool = True,
 ) -> Representation:
-    """The representation of a fitted model, its PSNR measured on what it decodes to."""
-    record = FitRecord(state.step, round(state.seconds, 3), None, state.stopped, device.type)
+    """The representation of a model, its PSNR measured on what it decodes to."""
+    record = FitRecord(state.step, round(state.seconds, 3), None, state.stopped or "running", device.type)
     representation = Representation(
         model=planned.model,
         lattice=planned.lattice,
@@ -146,7 +184,7 @@ def _assemble(
         origin="",
         history=(history_entry("encode", planned.extent, len(planned.lattice)),),
         fit=record,
-        config={"kind": signal.kind, "value_range": list(signal.value_range), **to_plain(planned.config)},
+        config=described,
     )
     if not measure:
         return representation

@@ -270,11 +270,8 @@ def _check_coordinates(representation: Representation, extent: Box) -> None:
 
 
 def _fit(edit: _Edit, options: FitOptions) -> Representation:
-    config, where, limit = (
-        options.config(edit.old, edit.finetune == "none"),
-        resolve_device(options.device),
-        as_bytes(options.max_memory),
-    )
+    config = options.config(edit.old, rows_alone=edit.finetune == "none")
+    where, limit = resolve_device(options.device), as_bytes(options.max_memory)
     part = edit.lattice.select(edit.trained)
     placed = _targets(edit, part, where)
     model = _model(edit, config.seed, where)

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,10 @@ class FitState:
     stopped: str = ""
 
 
+# Sees a step: the state after it, the error before it, the learning rate it took. Must not touch what the fit uses.
+Watch = Callable[[FitState, float, float], None]
+
+
 def fit(
     model: SirenPerPartition,
     samples: Samples,
@@ -70,6 +74,7 @@ def fit(
     checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
     still: torch.Tensor | None = None,
+    watch: Watch | None = None,
 ) -> FitState:
     """Minimise the mean squared error; the weights change in place, but for those that take no gradient.
 
@@ -83,6 +88,7 @@ def fit(
         psnr_peak: peak as a fraction of the value range, for the PSNR that is shown and that stops.
         generator: the run's random state.
         still: `[P]` bool, rows that stay as they are although the rest learns with them; None: no row.
+        watch: called after every step; its seconds are none of the fit's.
 
     Raises:
         RunError: the loss is no longer finite.
@@ -108,13 +114,17 @@ def fit(
                 break
             if still is not None and model.local.grad is not None:
                 model.local.grad[still] = 0.0  # Adam leaves what never had a gradient exactly where it was
+            rate = learning_rate(state.step, rule.steps, model.config.mode, lr)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(state.step, rule.steps, model.config.mode, lr)
+                group["lr"] = rate
             optimizer.step()
             state.step += 1
             state.seconds = time.monotonic() - began
             if progress is not None:
                 progress.advance(psnr=f"{psnr:.2f} dB")
+            if watch is not None:
+                watch(state, error, rate)
+                began = time.monotonic() - state.seconds
             if interrupted.is_set() and state.step < rule.steps:
                 state.stopped = "interrupted"
             if checkpoint is not None and (time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS or state.stopped):

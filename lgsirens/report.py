@@ -1,6 +1,7 @@
 """What there is to say of a representation: its figures, and how it compares with the original."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -80,9 +81,9 @@ def describe_text(facts: dict[str, Any]) -> str:
     return "\n".join(f"{name:<11} {text}" for name, text in lines.items())
 
 
-def config_yaml(representation: Representation) -> str:
+def config_yaml(config: Mapping[str, Any]) -> str:
     """The options that make the run again, for `encode --config_path`."""
-    return yaml_module().safe_dump(representation.config, sort_keys=False, default_flow_style=None)  # type: ignore[no-any-return]
+    return yaml_module().safe_dump(dict(config), sort_keys=False, default_flow_style=None)  # type: ignore[no-any-return]
 
 
 def yaml_module() -> Any:

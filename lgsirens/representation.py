@@ -80,9 +80,9 @@ class FitRecord:
 
     Attributes:
         steps: optimiser steps taken.
-        seconds: wall-clock seconds of all steps, resumed runs included.
+        seconds: wall-clock seconds of all steps, resumed runs included, those of a log left out.
         psnr: dB of the clipped reconstruction of the signal that was encoded; None if it is exact (infinite).
-        stopped: why it ended: "steps", "target_psnr" or "interrupted".
+        stopped: why it ended: "steps", "target_psnr" or "interrupted"; "running": weights on the way, from a log.
         device: where it ran.
     """
 

@@ -1,15 +1,60 @@
-"""What a run tells: log lines and a progress bar, both on standard error."""
+"""What a run tells: log lines and a progress bar on standard error, and where it keeps its log."""
 
 import logging
+import os
 import sys
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 from tqdm import tqdm
 
+from lgsirens.errors import ConfigError
+
 log = logging.getLogger("lgsirens")
 
 _SECONDS_BETWEEN_LINES = 10.0
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """Where an encoding is logged, and what of it: TensorBoard events, pictures, representations on the way, the
+    config, the result.
+
+    Attributes:
+        folder: one run; it is made if it is not there.
+        every: steps between summaries; there is one more at the end.
+        checkpoint_every: steps between representations in `checkpoints/`; None: none.
+        show_grads: draw gradient and Laplacian of images too.
+        use_wandb: tell Weights & Biases too; offline where there is no key or no network.
+        name: of the run at Weights & Biases; the folder's when empty.
+        overwrite: replace an earlier run in the folder.
+
+    Raises:
+        ConfigError: a number of steps below 1, or a folder that is no path.
+    """
+
+    folder: Path
+    every: int = 200
+    checkpoint_every: int | None = None
+    show_grads: bool = False
+    use_wandb: bool = False
+    name: str = ""
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.folder, str | os.PathLike):
+            raise ConfigError(f"folder {self.folder!r} is no path; name the folder of the log")
+        object.__setattr__(self, "folder", Path(self.folder))
+        for what, steps in (("every", self.every), ("checkpoint_every", self.checkpoint_every)):
+            if steps is not None and (type(steps) is not int or steps < 1):
+                raise ConfigError(f"{what} {steps!r}: a log counts steps; give a whole number of at least 1")
+
+    @property
+    def final(self) -> Path:
+        """The result of the run."""
+        return self.folder / "model_final.safetensors"
 
 
 class Progress:

@@ -1,0 +1,93 @@
+"""What a log costs: the seconds that an encoding spends on it, over the seconds of the rest.
+
+scikit-image's `camera` (512x512, gray, 16x16 partitions, L = 14, G = 84), 400 steps, a summary every 200 (the default),
+and the same run without a log. On a shared machine the difference of the two is mostly noise; so the seconds inside the
+log's own calls are added up, imports, opening and closing included, and that sum is what is held to its limit: 3 % of
+the rest of the run. The result must be the same with and without a log, or the comparison means nothing.
+
+    python benchmarks/watching.py [--device cuda] [--quick]
+"""
+
+import functools
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import record
+from record import Measurement
+
+import lgsirens as lg
+from lgsirens import samples
+from lgsirens.watch import Watcher
+
+LIMIT = 0.03
+CALLS = ("__init__", "__call__", "finish", "__exit__")
+RECIPE = {"partitions": (16, 16), "local_width": 14, "global_width": 84, "lr": 5e-4}
+
+
+@contextmanager
+def stopwatch() -> Iterator[list[float]]:
+    """Collects the seconds of every call of a watcher."""
+    seconds: list[float] = []
+
+    def timed(call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def wrapper(*arguments: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return call(*arguments)
+            finally:
+                seconds.append(time.perf_counter() - began)
+
+        return wrapper
+
+    originals = {name: getattr(Watcher, name) for name in CALLS}
+    try:
+        for name, call in originals.items():
+            setattr(Watcher, name, timed(call))
+        yield seconds
+    finally:
+        for name, call in originals.items():
+            setattr(Watcher, name, call)
+
+
+def encode(signal: lg.Signal, steps: int, every: int | None, device: str) -> tuple[str, float, float]:
+    """Origin of the result, seconds of the log, seconds of the rest; without a log if `every` is None."""
+    with tempfile.TemporaryDirectory() as folder, stopwatch() as seconds:
+        log = None if every is None else lg.RunLog(Path(folder) / "run", every)
+        began = time.perf_counter()
+        inr = lg.encode(signal, steps=steps, device=device, log=log, **RECIPE)
+        whole = time.perf_counter() - began
+    return inr.origin, sum(seconds), whole - sum(seconds)
+
+
+def main() -> int:
+    options = record.options(__doc__)
+    signal = samples.camera()
+    case, steps, every, limit = "512x512", 400, lg.RunLog(Path()).every, LIMIT
+    if options.quick:
+        case, steps, every, limit = "64x64", 8, 4, None
+        signal = replace(signal, values=signal.values[:64, :64])
+    encode(signal, 2, None, options.device)  # warm-up
+    origin, _, plain = encode(signal, steps, None, options.device)
+    logged_origin, log, rest = encode(signal, steps, every, options.device)
+    if origin != logged_origin:
+        raise SystemExit("watching: a log changed the result")
+    measurements = [
+        Measurement(case, "plain", "run", "s", [plain]),
+        Measurement(case, "logged", "rest of the run", "s", [rest]),
+        Measurement(case, "logged", "log", "s", [log]),
+        Measurement(case, "logged", "log/rest of the run", "ratio", [log / rest], limit),
+    ]
+    for measurement in measurements:
+        print(measurement, flush=True)
+    return record.finish("watching", measurements, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

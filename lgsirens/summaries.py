@@ -1,0 +1,139 @@
+"""What is told of a reconstruction: figures, pictures and clips of excerpts, beside those of the original."""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lgsirens.drawing import Pixels, cold_to_warm, column, heat, picture, reduced, row, spectrogram, titled, waveform
+from lgsirens.errors import MissingDependencyError
+from lgsirens.metrics import psnr, ssim
+from lgsirens.signal import Array, Signal
+from lgsirens.sinks import Clip
+
+# An error of this fraction of the value range is drawn at full brightness.
+FULL_ERROR = 0.1
+
+_LARGEST_PANEL = 1024
+_STRIP_PANEL = 256
+_MOST_CHANNELS = 8
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is told at one step.
+
+    Attributes:
+        scalars: by name; PSNR in dB, left out where it is infinite; SSIM where it is defined and installed.
+        images: by name.
+        clips: by name; of sounds with a sampling rate.
+        picture: all images in one, with titles.
+    """
+
+    scalars: dict[str, float]
+    images: dict[str, Pixels]
+    clips: dict[str, Clip]
+    picture: Pixels
+
+
+def of_planes(
+    names: Sequence[str],
+    originals: Sequence[Signal],
+    decoded: Sequence[Signal],
+    derivatives: tuple[Array, Array] | None = None,
+) -> Summary:
+    """Summary of images: of one, or of the frames or slices of a larger signal.
+
+    Args:
+        names: of each; empty if there is one.
+        originals, decoded: images of pairwise the same shape, of one value range.
+        derivatives: `[H, W]` length of the gradient, `[H, W]` Laplacian.
+    """
+    pairs = list(zip(originals, decoded, strict=True))
+    scalars = {"psnr": psnr(_in_one(originals), _in_one(decoded))}
+    if len(pairs) > 1:
+        scalars |= {f"psnr_{name}": psnr(*pair) for name, pair in zip(names, pairs, strict=True)}
+    similarities = [value for value in (_similarity(*pair) for pair in pairs) if value is not None]
+    if similarities:
+        scalars["ssim"] = float(np.mean(similarities))
+    most = _LARGEST_PANEL if len(pairs) == 1 else _STRIP_PANEL
+
+    def strip(panels: Sequence[Pixels]) -> Pixels:
+        return row([reduced(panel, most) for panel in panels])
+
+    images = {
+        "original": strip([picture(signal.values, signal.value_range) for signal in originals]),
+        "reconstruction": strip([picture(signal.values, signal.value_range) for signal in decoded]),
+        "error": strip([heat(_error(*pair) / FULL_ERROR) for pair in pairs]),
+    }
+    if derivatives is not None:
+        slope, laplacian = derivatives
+        images["gradient"] = strip([heat(slope / _typical_peak(slope))])
+        images["laplacian"] = strip([cold_to_warm(laplacian / _typical_peak(laplacian))])
+    join = row if len(pairs) == 1 else column
+    return Summary(_finite(scalars), images, {}, join(titled(images)))
+
+
+def of_sound(original: Signal, decoded: Signal) -> Summary:
+    """Summary of a sound: PSNR, waveforms, spectrograms, and clips at its own rate."""
+    truth, heard = _unit(original), _unit(decoded)
+    waves: dict[str, Pixels] = {}
+    spectra: dict[str, Pixels] = {}
+    for channel in range(min(_MOST_CHANNELS, original.channels)):
+        which = f", channel {channel}" if original.channels > 1 else ""
+        one, two = truth[:, channel], heard[:, channel]
+        error, factor = two - one, _magnification(two - one)
+        waves |= {
+            f"original{which}": waveform(one),
+            f"reconstruction{which}": waveform(two),
+            f"error x {factor:,}{which}": waveform(factor * error),
+        }
+        spectra |= {f"original{which}": spectrogram(one), f"reconstruction{which}": spectrogram(two)}
+    images = {"waveform": column(titled(waves)), "spectrogram": column(titled(spectra))}
+    clips = {}
+    if original.sampling_rate is not None:
+        rate = max(1, round(original.sampling_rate))
+        clips = {"original": Clip(truth[:, :2], rate), "reconstruction": Clip(heard[:, :2], rate)}
+    return Summary(_finite({"psnr": psnr(original, decoded)}), images, clips, column(list(images.values())))
+
+
+def _in_one(planes: Sequence[Signal]) -> Signal:
+    """All samples of all planes in one image of one column."""
+    values = np.concatenate([plane.values.reshape(-1, 1, plane.channels) for plane in planes])
+    return replace(planes[0], values=values)
+
+
+def _similarity(original: Signal, decoded: Signal) -> float | None:
+    with suppress(MissingDependencyError):  # a figure is no reason to end a run
+        return ssim(original, decoded)
+    return None
+
+
+def _error(original: Signal, decoded: Signal) -> Array:
+    """Mean absolute error over channels as a fraction of the value range, `[H, W]`."""
+    lowest, highest = original.value_range
+    difference = decoded.values.astype(np.float64) - original.values
+    return np.asarray(np.abs(difference).mean(axis=-1) / (highest - lowest))
+
+
+def _unit(sound: Signal) -> Array:
+    """Samples divided by the peak that the representation keeps, `[S, C]`."""
+    lowest, highest = sound.value_range
+    return (2 * sound.values.astype(np.float64) - lowest - highest) / (highest - lowest)
+
+
+def _magnification(error: Array) -> int:
+    """The power of ten that makes an error fill a panel."""
+    largest = float(np.abs(error).max())
+    return int(10 ** max(0, math.floor(-math.log10(max(largest, 1e-6)))))
+
+
+def _typical_peak(values: Array) -> float:
+    """What nearly all values stay below: single extremes would leave the rest in the dark."""
+    return max(float(np.quantile(np.abs(values), 0.99)), 1e-12)
+
+
+def _finite(scalars: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in scalars.items() if math.isfinite(value)}

@@ -1,0 +1,233 @@
+"""A run's log while it goes on: what is written when, into its folder and to the sinks."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lgsirens.atomic import check_output, replacing
+from lgsirens.errors import OutputError, RunError
+from lgsirens.excerpts import cut, derivatives, excerpts, read
+from lgsirens.fileformat import save
+from lgsirens.fit import FitState, psnr_of_error
+from lgsirens.report import config_yaml
+from lgsirens.representation import Representation
+from lgsirens.runlog import RunLog, note
+from lgsirens.signal import KINDS, Signal
+from lgsirens.sinks import Sink, TensorBoard, WeightsAndBiases, require_tensorboard, require_wandb
+from lgsirens.summaries import Summary, of_planes, of_sound
+
+# What a run leaves in its folder, and what a run that replaces it deletes. Files of anybody else stay, and so does
+# what is not sent to Weights & Biases yet.
+_OWN_FILES = (
+    *("events.out.tfevents.*", "config.yaml", "model_final.safetensors"),
+    *("checkpoints/model_step_*.safetensors", "pictures/step_*.png"),
+)
+
+
+class Snapshot(Protocol):
+    """Makes a representation of the present weights."""
+
+    def __call__(self, state: FitState, *, measure: bool = True) -> Representation:
+        """`measure`: decode it to say its PSNR, so that it can be saved."""
+        ...
+
+
+class Watcher:
+    """Writes the log of one run; `fit` calls it after each step. Nothing that the fit uses is changed.
+
+    Use it as a context manager.
+
+    Args:
+        log: where, what and how often.
+        signal: what is encoded.
+        config: the options of the run.
+        snapshot: makes a representation of the present weights.
+        steps: of the whole run.
+        resuming: the run goes on from a checkpoint, and so does the log.
+        device: where to decode.
+
+    Raises:
+        OutputError: as `check_folder`; the folder cannot be made or belongs to a run of other options.
+        RunError: the folder is not writable.
+        MissingDependencyError: tensorboard, wandb or pyyaml is needed and not installed.
+    """
+
+    def __init__(
+        self,
+        log: RunLog,
+        signal: Signal,
+        config: Mapping[str, Any],
+        snapshot: Snapshot,
+        steps: int,
+        resuming: bool,
+        device: torch.device,
+    ) -> None:
+        self._log, self._signal, self._config = log, signal, config
+        self._snapshot, self._steps, self._resuming, self._device = snapshot, steps, resuming, device
+        self._excerpts = excerpts(signal)
+        self._sinks: list[Sink] | None = None
+        self._told = FitState()
+        self._train: dict[str, float] = {}
+        require_tensorboard()
+        if log.use_wandb:
+            require_wandb()
+        self._text = config_yaml(config)
+        _prepare(log, resuming, self._text)
+
+    def __call__(self, state: FitState, error: float, rate: float) -> None:
+        """See one step: the state after it, the error before it, the learning rate it took."""
+        if self._sinks is None:
+            self._open(state)
+        log, step = self._log, state.step
+        self._train = {
+            "train/loss": error,
+            "train/psnr": psnr_of_error(error, KINDS[self._signal.kind].psnr_peak),
+            "train/learning_rate": rate,
+        }
+        summarise = step % log.every == 0 and step < self._steps  # the last summary is of the result
+        keep = log.checkpoint_every is not None and step % log.checkpoint_every == 0
+        if not (summarise or keep) or not _is_finite(present := self._snapshot(state, measure=False)):
+            return
+        if summarise:
+            self._summarise(present, state.seconds)
+        if keep:
+            with _survived(step):
+                path = log.folder / "checkpoints" / f"model_step_{step}.safetensors"
+                path.parent.mkdir(exist_ok=True)
+                save(self._snapshot(state), path, overwrite=True)
+
+    def finish(self, representation: Representation) -> None:
+        """Tell of the result, and keep it."""
+        fit = representation.fit
+        if self._sinks is None:
+            self._open(FitState(fit.steps, fit.seconds))
+        self._summarise(representation, fit.seconds)
+        save(representation, self._log.final, overwrite=True)
+
+    def __enter__(self) -> "Watcher":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tell(lambda sink: sink.close())
+
+    def _open(self, state: FitState) -> None:
+        """Only now is it known with which step a resumed run goes on."""
+        self._sinks, self._told = [], FitState(state.step, state.seconds)
+        log = self._log
+        openers: list[Callable[[], Sink]] = [lambda: TensorBoard(log.folder, state.step)]
+        if log.use_wandb:
+            name = log.name or log.folder.resolve().name
+            openers.append(lambda: WeightsAndBiases(log.folder, name, self._config, self._resuming))
+        for opener in openers:
+            try:
+                self._sinks.append(opener())
+            except Exception as error:
+                _lost(error)
+        self._tell(lambda sink: sink.text("config", self._text, state.step))
+
+    def _summarise(self, representation: Representation, seconds: float) -> None:
+        step, counts = representation.fit.steps, representation.parameters
+        summary = self._look(representation)
+        scalars = self._train | {f"decoded/{name}": value for name, value in summary.scalars.items()}
+        scalars |= {f"parameters/{name}": counts[name] for name in ("total", "local", "shared")}
+        if step > self._told.step and seconds > self._told.seconds:
+            scalars["train/steps_per_second"] = (step - self._told.step) / (seconds - self._told.seconds)
+        self._told = FitState(step, seconds)
+
+        def tell(sink: Sink) -> None:
+            for name, pixels in summary.images.items():
+                sink.image(f"pictures/{name}", pixels, step)
+            for name, clip in summary.clips.items():
+                sink.audio(f"clips/{name}", clip, step)
+            sink.scalars(scalars, step)
+
+        self._tell(tell)
+        with _survived(step):
+            path = self._log.folder / "pictures" / f"step_{step:06d}.png"
+            path.parent.mkdir(exist_ok=True)
+            with replacing(path, overwrite=True) as temporary:
+                Image.fromarray(summary.picture).save(temporary, format="PNG")
+
+    def _look(self, representation: Representation) -> Summary:
+        originals = [cut(self._signal, excerpt) for excerpt in self._excerpts]
+        decoded = [read(representation, self._signal, excerpt, self._device) for excerpt in self._excerpts]
+        dimensions = len(self._signal.shape)
+        if dimensions == 1:
+            return of_sound(originals[0], decoded[0])
+        slopes = None
+        if self._log.show_grads and dimensions == 2:
+            slopes = derivatives(representation, self._excerpts[0], self._device)
+        return of_planes([excerpt.name for excerpt in self._excerpts], originals, decoded, slopes)
+
+    def _tell(self, say: Callable[[Sink], None]) -> None:
+        """Tell every sink; one that fails is told no more."""
+        for sink in list(self._sinks or ()):
+            try:
+                say(sink)
+            except Exception as error:  # whatever its package throws is no reason to end a run
+                _lost(error)
+                (self._sinks or []).remove(sink)
+
+
+def check_folder(log: RunLog, resuming: bool) -> None:
+    """Two runs are never mixed in one folder.
+
+    Raises:
+        OutputError: there is a run in the folder already, neither resumed nor to be replaced.
+    """
+    if not (resuming or log.overwrite) and any(_own_files(log.folder)):
+        raise OutputError(
+            f"{log.folder}: a run is logged there already; choose another folder, or replace it with --overwrite "
+            "(overwrite=True)"
+        )
+
+
+def _prepare(log: RunLog, resuming: bool, config: str) -> None:
+    """Make the folder, free of an earlier run that this one does not go on with, and write the config there."""
+    check_folder(log, resuming)
+    path = log.folder / "config.yaml"
+    try:
+        if resuming and path.exists() and path.read_text(encoding="utf-8") != config:
+            raise OutputError(f"{path}: the run that is logged there has other options; choose another folder")
+        log.folder.mkdir(parents=True, exist_ok=True)
+        if not resuming:
+            for old in _own_files(log.folder):
+                old.unlink()
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{log.folder}: no log can be kept there ({error}); choose another folder") from None
+    check_output(path, overwrite=True)
+    with replacing(path, overwrite=True) as temporary:
+        temporary.write_text(config, encoding="utf-8")
+
+
+def _own_files(folder: Path) -> Iterator[Path]:
+    for pattern in _OWN_FILES:
+        yield from folder.glob(pattern)
+
+
+def _is_finite(representation: Representation) -> bool:
+    """Whether a fit that diverged can be left to say so itself."""
+    rows = representation.rows
+    weights = [rows.read(np.arange(len(rows))), *representation.shared.values()]
+    return all(bool(tensor.isfinite().all()) for tensor in weights)
+
+
+@contextmanager
+def _survived(step: int) -> Iterator[None]:
+    """Hours of work are worth more than what is kept of them on the way."""
+    try:
+        yield
+    except (RunError, OutputError, OSError) as error:
+        note("the run goes on without what was to be kept at step %d: %s", step, error)
+
+
+def _lost(error: Exception) -> None:
+    note("the run goes on with less of a log: %s", " ".join(f"{type(error).__name__}: {error}".split()))

@@ -1,0 +1,516 @@
+"""The log of a run: its folder, TensorBoard's events, Weights & Biases' run file; and that it changes nothing."""
+
+import importlib
+import io
+import json
+import os
+import struct
+import sys
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import wandb
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from wandb.proto.wandb_internal_pb2 import Record
+
+import lgsirens as lg
+from lgsirens import fit, sinks, watch
+from lgsirens.cli import main
+from lgsirens.fit import StopRule
+from tests.small import contents
+
+encode_module = importlib.import_module("lgsirens.encode")  # `lg.encode` is the function
+
+PICTURE = lg.Signal.from_array(np.random.default_rng(0).integers(0, 256, (40, 33, 3), dtype=np.uint8))
+OPTIONS = {"partitions": (3, 2), "local_width": 6, "global_width": 8, "steps": 7}
+
+
+def encode(signal=PICTURE, **options):
+    return lg.encode(signal, **(OPTIONS | options))
+
+
+def events(folder):
+    """TensorBoard's own view of a folder."""
+    everything = {"scalars": 0, "images": 0, "audio": 0, "tensors": 0}
+    accumulator = EventAccumulator(str(folder), size_guidance=everything)
+    accumulator.Reload()
+    return accumulator
+
+
+def steps_of(folder, name="train/loss"):
+    return [event.step for event in events(folder).Scalars(name)]
+
+
+def series(folder, name):
+    return [event.value for event in events(folder).Scalars(name)]
+
+
+# What is asked for
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1.5, True])
+@pytest.mark.parametrize("what", ["every", "checkpoint_every"])
+def test_a_log_counts_whole_steps(tmp_path, what, steps):
+    with pytest.raises(lg.ConfigError, match=what):
+        lg.RunLog(tmp_path, **{what: steps})
+
+
+def test_a_log_is_a_run_log_and_its_folder_a_path(tmp_path):
+    with pytest.raises(lg.ConfigError, match="folder None"):
+        lg.RunLog(None)
+    with pytest.raises(lg.ConfigError, match="RunLog"):
+        encode(log=tmp_path)
+    assert lg.RunLog("logs/a") == lg.RunLog(Path("logs/a"))
+
+
+@pytest.mark.parametrize(
+    ("package", "extra"), [("tensorboard", "[tensorboard]"), ("wandb", "[wandb]"), ("yaml", "pyyaml")]
+)
+def test_a_missing_package_is_named_before_anything_is_done(tmp_path, monkeypatch, package, extra):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(lg.MissingDependencyError) as missing:
+        encode(log=lg.RunLog(tmp_path / "run", use_wandb=True))
+    assert extra in str(missing.value)
+    assert not list(tmp_path.iterdir())
+
+
+# It changes nothing
+
+
+@pytest.mark.parametrize("options", [{}, {"sample_frac": 0.3, "overlaps": (1, 2)}, {"mode": "mlp", "partitions": None}])
+def test_the_result_is_the_same_with_and_without_a_log(tmp_path, options):
+    if options.get("mode") == "mlp":
+        options = options | {"global_width": None}
+    plain = encode(**options)
+    logged = encode(**options, log=lg.RunLog(tmp_path, every=1, checkpoint_every=1, show_grads=True))
+    ours, theirs = contents(plain), contents(logged)
+    for facts in (ours, theirs):
+        del facts["fit"]["seconds"], facts["history"]
+    assert ours == theirs
+
+
+def test_the_seconds_of_a_fit_are_not_those_of_who_watches(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(fit.time, "monotonic", lambda: now[0])
+    model, samples, generator = encode_module.prepare(
+        PICTURE, encode_module.plan(PICTURE, lg.EncodeConfig(**OPTIONS)), torch.device("cpu"), 1 << 30
+    )
+
+    seen = []
+
+    def watcher(state, error, rate):
+        seen.append((state.step, error, rate))
+        now[0] += 100
+
+    state = fit.fit(model, samples, StopRule(3), 1e-3, 1.0, generator, watch=watcher)
+    assert state.seconds == 0
+    assert [step for step, _, _ in seen] == [1, 2, 3]
+    assert all(rate == 1e-3 for _, _, rate in seen)
+
+
+# The folder
+
+
+def test_the_folder_of_a_run(tmp_path):
+    final = encode(log=lg.RunLog(tmp_path / "a" / "run", every=3, checkpoint_every=2))
+    folder = tmp_path / "a" / "run"
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    assert names.pop(4).startswith("events.out.tfevents")
+    assert names == [
+        *(f"checkpoints/model_step_{step}.safetensors" for step in (2, 4, 6)),
+        "config.yaml",
+        *("model_final.safetensors", "pictures/step_000003.png", "pictures/step_000006.png"),
+        "pictures/step_000007.png",
+    ]
+    kept = lg.load(folder / "model_final.safetensors")
+    assert contents(kept) == contents(final)
+    with Image.open(folder / "pictures" / "step_000007.png") as picture:
+        assert picture.size == (3 * 33 + 2 * 4, 40 + 14)
+
+
+def test_checkpoints_decode_by_themselves(tmp_path):
+    encode(log=lg.RunLog(tmp_path, checkpoint_every=3))
+    on_the_way = lg.load(tmp_path / "checkpoints" / "model_step_3.safetensors")
+    assert (on_the_way.fit.steps, on_the_way.fit.stopped) == (3, "running")
+    assert on_the_way.fit.psnr == pytest.approx(lg.psnr(PICTURE, on_the_way.decode()), abs=1e-4)
+    cut = on_the_way.crop("0:20,0:20").decode()
+    assert np.array_equal(cut.values, on_the_way.decode("0:20,0:20").values)
+
+
+def test_two_runs_are_not_mixed(tmp_path):
+    log = lg.RunLog(tmp_path, every=2, checkpoint_every=2)
+    encode(log=log)
+    (tmp_path / "notes.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(lg.OutputError, match="a run is logged there already.*overwrite"):
+        encode(log=log, steps=3)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    encode(log=lg.RunLog(tmp_path, every=2, checkpoint_every=2, overwrite=True), steps=3)
+    assert steps_of(tmp_path) == [2, 3]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["model_step_2.safetensors"]
+    assert len(list((tmp_path / "pictures").iterdir())) == 2
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_is_one_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run", Path("a\0b")):
+        with pytest.raises(lg.OutputError, match="choose another folder"):
+            encode(log=lg.RunLog(folder))
+
+
+def stopped_after(monkeypatch, step, **options):
+    """A run that is killed after a step, having kept its state two steps before."""
+
+    class Killed(BaseException):
+        pass
+
+    real, keep = watch.Watcher.__call__, fit._save_checkpoint
+
+    def die(self, state, *rest):
+        real(self, state, *rest)
+        if state.step == step:
+            raise Killed
+
+    def early(checkpoint, model, optimizer, generator, state, best):
+        if state.step == step - 2:
+            keep(checkpoint, model, optimizer, generator, state, best)
+
+    with monkeypatch.context() as context:
+        context.setattr(watch.Watcher, "__call__", die)
+        context.setattr(fit, "_save_checkpoint", early)
+        context.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+        with pytest.raises(Killed):
+            encode(**options)
+
+
+def test_a_resumed_run_goes_on_with_its_log(tmp_path, monkeypatch):
+    log, checkpoint = lg.RunLog(tmp_path / "log", every=1), tmp_path / "state.safetensors"
+    stopped_after(monkeypatch, 5, log=log, checkpoint=checkpoint)
+    assert steps_of(log.folder) == [1, 2, 3, 4, 5]
+    resumed = encode(log=log, checkpoint=checkpoint, resume=True)
+    whole = encode(log=lg.RunLog(tmp_path / "whole", every=1))
+    assert resumed.origin == whole.origin
+    assert steps_of(log.folder) == [1, 2, 3, 4, 5, 6, 7]  # what came after the checkpoint is not there twice
+    for name in ("train/loss", "decoded/psnr"):
+        assert series(log.folder, name) == series(tmp_path / "whole", name)
+    assert len(list((log.folder / "pictures").iterdir())) == 7
+
+
+def test_a_resumed_run_does_not_go_on_with_the_log_of_another(tmp_path, monkeypatch):
+    checkpoint = tmp_path / "state.safetensors"
+    stopped_after(monkeypatch, 5, log=lg.RunLog(tmp_path / "log"), checkpoint=checkpoint)
+    encode(log=lg.RunLog(tmp_path / "other"), steps=2)
+    with pytest.raises(lg.OutputError, match="other options"):
+        encode(log=lg.RunLog(tmp_path / "other"), checkpoint=checkpoint, resume=True)
+
+
+def test_resuming_without_a_checkpoint_does_not_mix_runs(tmp_path):
+    encode(log=lg.RunLog(tmp_path / "log"))
+    with pytest.raises(lg.OutputError, match="already"):
+        encode(log=lg.RunLog(tmp_path / "log"), checkpoint=tmp_path / "absent.safetensors", resume=True)
+
+
+# TensorBoard, read by its own reader
+
+
+def test_tensorboard_gets_figures_pictures_and_the_config(tmp_path):
+    final = encode(log=lg.RunLog(tmp_path, every=3))
+    log = events(tmp_path)
+    scalars = {name: [event.value for event in log.Scalars(name)] for name in log.Tags()["scalars"]}
+    assert set(scalars) == {
+        *(f"train/{name}" for name in ("loss", "psnr", "learning_rate", "steps_per_second")),
+        *("decoded/psnr", "decoded/ssim"),
+        *(f"parameters/{name}" for name in ("total", "local", "shared")),
+    }
+    assert steps_of(tmp_path) == [3, 6, 7]
+    assert scalars["decoded/psnr"][-1] == pytest.approx(final.fit.psnr, abs=1e-3)
+    assert scalars["decoded/ssim"][-1] == pytest.approx(lg.ssim(PICTURE, final.decode()), abs=1e-4)
+    assert scalars["parameters/total"] == [final.parameters["total"]] * 3
+    assert scalars["train/learning_rate"] == pytest.approx([2e-3 * step / 20 for step in (3, 6, 7)])
+    assert scalars["train/psnr"] == pytest.approx([10 * np.log10(4 / loss) for loss in scalars["train/loss"]])
+    assert min(scalars["train/steps_per_second"]) > 0
+    for name in ("original", "reconstruction", "error"):
+        assert [image.step for image in log.Images(f"pictures/{name}")] == [3, 6, 7]
+    with Image.open(io.BytesIO(log.Images("pictures/original")[0].encoded_image_string)) as picture:
+        assert np.array_equal(np.asarray(picture), PICTURE.values)
+    with Image.open(io.BytesIO(log.Images("pictures/reconstruction")[-1].encoded_image_string)) as picture:
+        assert np.abs(np.asarray(picture) - np.rint(final.decode().values)).max() <= 1
+    (text,) = log.Tensors("config/text_summary")
+    told = text.tensor_proto.string_val[0].decode()
+    assert [line.strip() for line in told.splitlines()] == [
+        line.strip() for line in (tmp_path / "config.yaml").read_text().splitlines()
+    ]
+
+
+def test_gradients_are_shown_where_asked_for(tmp_path):
+    encode(log=lg.RunLog(tmp_path, show_grads=True))
+    assert {"pictures/gradient", "pictures/laplacian"} <= set(events(tmp_path).Tags()["images"])
+
+
+def test_the_last_summary_is_of_the_best_weights(tmp_path, monkeypatch):
+    """At a rate this high the error rises and falls."""
+    final = encode(log=lg.RunLog(tmp_path, every=100), lr=0.02, steps=12)
+    assert steps_of(tmp_path) == [12]
+    assert series(tmp_path, "decoded/psnr") == pytest.approx([final.fit.psnr], abs=1e-3)
+    assert series(tmp_path, "decoded/psnr")[0] >= series(tmp_path, "train/psnr")[0]
+
+
+def test_a_sound_can_be_heard(tmp_path):
+    values = np.random.default_rng(0).normal(size=(900, 2))
+    sound = lg.Signal.from_array(values, "audio", sampling_rate=8000)
+    encode(sound, partitions=(3,), log=lg.RunLog(tmp_path))
+    log = events(tmp_path)
+    assert set(log.Tags()["images"]) == {"pictures/waveform", "pictures/spectrogram"}
+    (clip,) = log.Audio("clips/original")
+    assert (clip.sample_rate, clip.length_frames, clip.content_type) == (8000, 900, "audio/wav")
+    with wave.open(io.BytesIO(clip.encoded_audio_string)) as file:
+        heard = np.frombuffer(file.readframes(999), "<i2").reshape(-1, 2)
+    assert np.abs(heard / 32767 - values / np.abs(values).max()).max() < 1 / 32767
+    assert len(log.Audio("clips/reconstruction")) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts"), [("video", ("frame_00000", "frame_00004")), ("volume", ("slice_00002", "column_00008"))]
+)
+def test_films_and_volumes_are_shown_in_pieces(tmp_path, kind, parts):
+    values = np.random.default_rng(0).integers(0, 256, (5, 12, 16), dtype=np.uint8)
+    encode(lg.Signal.from_array(values, kind), partitions=(1, 2, 2), log=lg.RunLog(tmp_path))
+    tags = events(tmp_path).Tags()
+    assert {f"decoded/psnr_{part}" for part in parts} <= set(tags["scalars"])
+    assert set(tags["images"]) == {"pictures/original", "pictures/reconstruction", "pictures/error"}
+
+
+# What goes wrong on the way does not end a run
+
+
+def test_a_sink_that_fails_is_told_no_more(tmp_path, monkeypatch, caplog):
+    def fail(*arguments):
+        raise ValueError("out of\npaper")
+
+    monkeypatch.setattr(sinks.TensorBoard, "image", fail)
+    final = encode(log=lg.RunLog(tmp_path, every=2))
+    assert final.origin == encode().origin
+    assert [record.getMessage() for record in caplog.records] == [
+        "the run goes on with less of a log: ValueError: out of paper"
+    ]
+    assert (tmp_path / "pictures" / "step_000002.png").exists()
+
+
+def test_a_sink_that_cannot_be_opened_is_done_without(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(sinks.TensorBoard, "__init__", lambda *arguments: 1 / 0)
+    encode(log=lg.RunLog(tmp_path, every=2))
+    assert len(caplog.records) == 1
+
+
+def test_a_picture_or_checkpoint_that_cannot_be_written_is_done_without(tmp_path, caplog):
+    for name in ("pictures", "checkpoints"):
+        (tmp_path / name).write_text("in the way")
+    encode(log=lg.RunLog(tmp_path, every=5, checkpoint_every=5))
+    assert [record.getMessage()[:52] for record in caplog.records] == [
+        "the run goes on without what was to be kept at step "
+    ] * 3
+    assert steps_of(tmp_path) == [5, 7]
+    assert (tmp_path / "model_final.safetensors").exists()
+
+
+def test_a_run_that_diverges_says_so_with_a_log_too(tmp_path):
+    with pytest.raises(lg.RunError, match="diverged"):
+        encode(log=lg.RunLog(tmp_path, every=1, checkpoint_every=1), lr=1e38)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+# Weights & Biases
+
+
+@pytest.fixture
+def no_account(tmp_path, monkeypatch):
+    """The real package, without key and settings."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "absent"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "absent"))
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    wandb.teardown()
+    yield monkeypatch
+    wandb.teardown()
+
+
+def warnings(caplog):
+    """What a user is told; wandb's own lines go to its files."""
+    return [record.getMessage() for record in caplog.records if record.name == "lgsirens"]
+
+
+def run_files(folder):
+    wandb.teardown()  # its service writes on after a run
+    return sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
+
+
+def records(path):
+    """The records of a run file: blocks of 32 KiB of pieces, as in a LevelDB log."""
+    data, at, whole = path.read_bytes(), 7, b""
+    assert data.startswith(b":W&B")
+    while at + 7 <= len(data):
+        left = 32768 - at % 32768
+        if left < 7:
+            at += left
+            continue
+        size, part = struct.unpack("<HB", data[at + 4 : at + 7])
+        whole += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if part in (1, 4):  # all of a record, or its last piece
+            record = Record()
+            record.ParseFromString(whole)
+            yield record
+            whole = b""
+
+
+def history(path):
+    """`{step: {name: value}}`; of media, the path."""
+    rows = {}
+    for record in records(path):
+        if record.WhichOneof("record_type") == "history":
+            row = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
+            rows.setdefault(row["_step"], {}).update(row)
+    return rows
+
+
+def test_weights_and_biases_gets_the_same_offline_with_one_line_of_warning(tmp_path, no_account, caplog, capfd):
+    encode(log=lg.RunLog(tmp_path / "log", every=3, use_wandb=True, name="mine"))
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "")
+    (warning,) = warnings(caplog)
+    assert "no API key; logged offline, `wandb sync" in warning
+    assert "\n" not in warning
+    (path,) = run_files(tmp_path / "log")
+    (run,) = [record.run for record in records(path) if record.WhichOneof("record_type") == "run"]
+    assert (run.display_name, run.project) == ("mine", "lgsirens")
+    config = {item.key: json.loads(item.value_json) for item in run.config.update}
+    assert config["local_width"] == 6
+    rows = history(path)
+    log = events(tmp_path / "log")
+    for name in log.Tags()["scalars"]:
+        for event in log.Scalars(name):
+            assert rows[event.step][name] == pytest.approx(event.value)
+    media = path.parent / "files"
+    with Image.open(media / rows[3]["pictures/original/path"]) as picture:
+        assert np.array_equal(np.asarray(picture), PICTURE.values)
+    assert {f"pictures/{name}/path" for name in ("reconstruction", "error")} <= set(rows[7])
+    assert (tmp_path / "log" / "config.yaml").read_text() in (media / rows[1]["config/path"]).read_text()
+
+
+def test_weights_and_biases_gets_sounds(tmp_path, no_account):
+    sound = lg.Signal.from_array(np.random.default_rng(0).normal(size=900), "audio", sampling_rate=8000)
+    encode(sound, partitions=(3,), steps=1, log=lg.RunLog(tmp_path / "log", use_wandb=True))
+    (path,) = run_files(tmp_path / "log")
+    with wave.open(str(path.parent / "files" / history(path)[1]["clips/original/path"])) as file:
+        assert (file.getframerate(), file.getnframes()) == (8000, 900)
+
+
+def test_without_a_network_a_run_is_logged_offline(tmp_path, no_account, caplog, capfd):
+    no_account.setenv("WANDB_API_KEY", "0" * 40)
+    no_account.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    no_account.setenv("WANDB_HTTP_TIMEOUT", "1")
+    final = encode(steps=2, log=lg.RunLog(tmp_path / "log", use_wandb=True))
+    assert final.origin == encode(steps=2).origin
+    (warning,) = warnings(caplog)
+    assert "127.0.0.1:9" in warning
+    assert "logged offline" in warning
+    assert capfd.readouterr().out == ""
+    (path,) = run_files(tmp_path / "log")
+    assert history(path)[2]["decoded/psnr"] == pytest.approx(final.fit.psnr, abs=1e-3)
+
+
+def test_the_users_own_mode_is_kept_without_a_warning(tmp_path, no_account, caplog):
+    no_account.setenv("WANDB_MODE", "offline")
+    encode(steps=2, log=lg.RunLog(tmp_path / "log", use_wandb=True))
+    assert not warnings(caplog)
+    assert len(run_files(tmp_path / "log")) == 1
+
+
+def test_a_resumed_run_is_the_same_at_weights_and_biases(tmp_path, no_account):
+    log, checkpoint = lg.RunLog(tmp_path / "log", every=1, use_wandb=True), tmp_path / "state.safetensors"
+    stopped_after(no_account, 5, log=log, checkpoint=checkpoint)
+    (first,) = run_files(log.folder)
+    encode(log=log, checkpoint=checkpoint, resume=True)
+    (second,) = set(run_files(log.folder)) - {first}
+    assert first.name == second.name
+    assert sorted(history(second)) == [4, 5, 6, 7]
+
+
+def test_a_run_survives_weights_and_biases(tmp_path, no_account, caplog):
+    def fail(*arguments, **options):
+        raise RuntimeError("service died")
+
+    no_account.setattr(wandb.Run, "log", fail)
+    final = encode(log=lg.RunLog(tmp_path / "log", every=3, use_wandb=True))
+    assert final.origin == encode().origin
+    assert len([warning for warning in warnings(caplog) if "service died" in warning]) == 1
+    assert steps_of(tmp_path / "log") == [3, 6, 7]
+
+
+# The command
+
+
+def test_the_command_keeps_a_log(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(PICTURE.values).save("a.png")
+    command = ["encode", "a.png", "a.safetensors", "--partitions", "3,2", "--steps", "4", "--quiet", "--log_dir", "log"]
+    assert main([*command, "--summary_every", "2", "--checkpoint_every", "3", "--show_grads"]) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+    assert contents(lg.load("a.safetensors")) == contents(lg.load("log/model_final.safetensors"))
+    assert steps_of("log") == [2, 4]
+    assert os.listdir("log/checkpoints") == ["model_step_3.safetensors"]
+    assert main(["info", "a.safetensors", "--config"]) == 0
+    assert capsys.readouterr().out == Path("log/config.yaml").read_text()
+    os.remove("a.safetensors")
+    assert main(command) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 0
+    assert steps_of("log") == [4]
+
+
+def test_the_config_of_a_film_says_what_was_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frames = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
+    lg.write("a.mkv", lg.Signal.from_array(frames, "video", sampling_rate=25))
+    command = ["encode", "a.mkv", "a.safetensors", "--frames", "2:4", "--steps", "1", "--quiet", "--log_dir", "log"]
+    assert main(command) == 0
+    assert "frames: [2, 4]" in Path("log/config.yaml").read_text()
+    assert lg.load("a.safetensors").config["frames"] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--summary_every", "5"], "--log_dir"),
+        (["--use_wandb"], "--log_dir"),
+        (["--log_dir", "log", "--summary_every", "0"], "every 0"),
+        (["--log_dir", "log", "--checkpoint_every", "-3"], "checkpoint_every -3"),
+        (["--log_dir", "log", "--checkpoint_every", "x"], "--checkpoint_every"),
+        (["--log_dir", "a.png"], "a.png"),
+        (["--log_dir"], "--log_dir"),
+    ],
+)
+def test_a_log_that_cannot_be_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, options, named):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(PICTURE.values).save("a.png")
+    assert main(["encode", "a.png", "a.safetensors", "--steps", "1", "--quiet", *options]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert named in err
+    assert os.listdir() == ["a.png"]
+
+
+def test_the_result_is_not_written_over_the_log(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(PICTURE.values).save("a.png")
+    os.mkdir("log")
+    assert main(["encode", "a.png", "log/model_final.safetensors", "--log_dir", "log"]) == 2
+    assert "choose another OUTPUT" in capsys.readouterr().err
