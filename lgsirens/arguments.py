@@ -99,6 +99,7 @@ def _add_encode(parser: argparse.ArgumentParser) -> None:
     add("--parameters", type=_int, help="budget (default for each sample: image 0.75, sound 0.65, film 0.075)")
     add("--local_width", type=_int, metavar="L", help="or the widths: of each local network")
     add("--global_width", type=_int, metavar="G", help="and of the shared one")
+    add("--hidden_layers", type=_int, metavar="H", help="hidden layers after the first (default 3)")
     add("--agg_type", help="fc (default) or fc_and_add: how local and global features meet")
     add("--overlaps", type=_ints, help="halo per dimension, in samples (default 0)")
     add("--sample_frac", type=_float, metavar="F", help="fraction of the samples drawn in each step (default: all)")
