@@ -22,15 +22,24 @@ from lgsirens.decode import decode
 from lgsirens.device import resolve_device
 from lgsirens.edit import crop
 from lgsirens.encode import dry_run, encode
-from lgsirens.errors import ConfigError, OutputError
+from lgsirens.errors import ConfigError, FileFormatError, OutputError
 from lgsirens.fileformat import load, save, sizes
 from lgsirens.fit import interruption, is_checkpoint
 from lgsirens.media import check_format, check_target, read, write
 from lgsirens.memory import format_bytes
 from lgsirens.plan import EncodeConfig
 from lgsirens.program import INTERRUPTED, run
+from lgsirens.published_checkpoint import (
+    as_published,
+    as_representation,
+    is_pickle,
+    is_safetensors,
+    measured,
+    read_checkpoint,
+)
 from lgsirens.region import format_box
 from lgsirens.report import compare, compare_text, config_yaml, describe, describe_text, dry_run_text, summary
+from lgsirens.representation import SignalInfo
 from lgsirens.runlog import Progress, RunLog, note
 from lgsirens.schema import from_plain, to_plain
 from lgsirens.signal import KINDS, Signal
@@ -166,6 +175,26 @@ def _crop(options: argparse.Namespace) -> None:
         print(f"kept {len(cut.lattice)} of {len(whole.lattice)} partitions, saved {format_bytes(saved)}")
 
 
+def _import(options: argparse.Namespace) -> None:
+    _check_representation_name(options.output)
+    check_output(options.output, options.overwrite)
+    if not is_pickle(options.file):
+        raise FileFormatError(f"{options.file}: is no file of torch.save; name a checkpoint of the published code")
+    network = read_checkpoint(options.file)
+    dimensions = network.model.dimensions
+    partitions = options.partitions or ((len(network),) if dimensions == 1 else (1,) * dimensions)
+    if is_safetensors(options.like):
+        like = load(options.like)
+        imported = as_representation(network, like.signal, like.frame.size, partitions)
+    else:
+        signal = as_published(network, read(options.like))
+        imported = as_representation(network, SignalInfo.of(signal), signal.shape, partitions)
+        if signal.shape == imported.frame.size:
+            imported = measured(imported, signal)
+    save(imported, options.output, options.overwrite)
+    print(summary(options.output, imported))
+
+
 def _info(options: argparse.Namespace) -> None:
     if options.config and (options.json or options.against is not None):
         raise ConfigError("--config prints the options alone; leave --json and --against out")
@@ -255,4 +284,4 @@ def _size(shape: Sequence[int]) -> str:
     return "x".join(str(n) for n in shape)
 
 
-_COMMANDS: dict[str, Command] = {"encode": _encode, "decode": _decode, "crop": _crop, "info": _info}
+_COMMANDS: dict[str, Command] = {"encode": _encode, "decode": _decode, "crop": _crop, "import": _import, "info": _info}
