@@ -29,7 +29,7 @@ from lgsirens.runlog import note
 from lgsirens.schema import to_plain
 from lgsirens.signal import KINDS, Signal
 
-_MAGIC = (b"PK\x03\x04", b"\x80")  # of torch.save, now and before version 1.6
+_MAGIC = (b"PK\x03\x04", b"\x80\x02")  # of torch.save, now and before version 1.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,8 @@ def is_pickle(path: Path) -> bool:
     Raises:
         SignalError: it cannot be read.
     """
-    return _head(path).startswith(_MAGIC)
+    # The length that a .safetensors file begins with may look like a magic number.
+    return _head(path).startswith(_MAGIC) and not is_safetensors(path)
 
 
 def is_safetensors(path: Path) -> bool:

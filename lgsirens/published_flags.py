@@ -326,8 +326,7 @@ def encode_config(flags: Flags, signal: Signal) -> EncodeConfig:
         lr=flags.lr,
         seed=flags.seed,
     )
-    if flags.mode == "mlp" and (config.partition_size or math.prod(config.partitions or ()) > 1):
-        raise ConfigError("--mode mlp is one network for the whole signal; leave out its partitions or use lg or lc")
+    config.check()
     budget = flags.auto_total_number_of_parameters or (DEFAULT_BUDGET if flags.partition_size else None)
     if budget is not None:
         config = _within(budget, flags, config, signal)
@@ -335,7 +334,6 @@ def encode_config(flags: Flags, signal: Signal) -> EncodeConfig:
         config = replace(config, local_width=_local_width(flags, math.prod(config.partitions or ())))
         if flags.mode == "lg":
             config = replace(config, global_width=flags.global_hidden_features)
-    config.check()
     return config
 
 
