@@ -139,7 +139,7 @@ def as_representation(
         shared=network.shared,
         rows=MemoryRows(network.rows),
         origin="",
-        history=(history_entry("import", extent),),
+        history=(history_entry("import", extent, len(network)),),
         fit=FitRecord(0, 0.0, None, "imported", "unknown"),
         config=_config(model, signal, tile),
     )

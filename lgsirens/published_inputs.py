@@ -10,12 +10,12 @@ from PIL import Image
 from lgsirens import samples
 from lgsirens.errors import ConfigError, SignalError
 from lgsirens.film import looks_like_film
+from lgsirens.frames import Frames
 from lgsirens.media import read
 from lgsirens.published_flags import AudioFlags, Flags, ImageFlags, VideoFlags
 from lgsirens.runlog import note
 from lgsirens.signal import Array, Signal, to_sample_type
 from lgsirens.sound import looks_like_sound
-from lgsirens.volumes import Frames
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow converts RGB to gray
 
