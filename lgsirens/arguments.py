@@ -99,6 +99,7 @@ def _add_encode(parser: argparse.ArgumentParser) -> None:
     add("--parameters", type=_int, help="budget (default for each sample: image 0.75, sound 0.65, film 0.075)")
     add("--local_width", type=_int, metavar="L", help="or the widths: of each local network")
     add("--global_width", type=_int, metavar="G", help="and of the shared one")
+    add("--hidden_layers", type=_int, metavar="H", help="hidden layers after the first (default 3)")
     add("--agg_type", help="fc (default) or fc_and_add: how local and global features meet")
     add("--overlaps", type=_ints, help="halo per dimension, in samples (default 0)")
     add("--sample_frac", type=_float, metavar="F", help="fraction of the samples drawn in each step (default: all)")
@@ -163,6 +164,23 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
     add("--against", type=_path, metavar="ORIGINAL", help="PSNR and SSIM, overall and of the five worst partitions")
 
 
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("file", type=Path, metavar="FILE.pth", help="a state_dict that the published code has saved")
+    add("output", type=Path, metavar="OUTPUT.safetensors")
+    add(
+        "--like",
+        type=Path,
+        required=True,
+        metavar="SIGNAL",
+        help="the signal that it was trained on, or a .safetensors file of the same shape and kind",
+    )
+    add(
+        "--partitions", type=_ints, help="number of partitions per dimension, rows first, where it was trained with any"
+    )
+    add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
+
+
 def _add_common(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--device", default="auto", help="auto (default), cpu or cuda")
@@ -176,5 +194,6 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "encode": ("fit a representation to a signal", _add_encode),
     "decode": ("decode any region at any resolution", _add_decode),
     "crop": ("keep the partitions of some regions", _add_crop),
+    "import": ("read a network that the published code has trained", _add_import),
     "info": ("what a file holds, and how good it is", _add_info),
 }

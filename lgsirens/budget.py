@@ -13,16 +13,23 @@ LARGEST_GLOBAL_WIDTH = 96
 SMALLEST_DEFAULT_WIDTH = 8
 
 
-def widths_for_budget(config: ModelConfig, partitions: int, budget: int, least_global: int = 1) -> ModelConfig:
+def widths_for_budget(
+    config: ModelConfig,
+    partitions: int,
+    budget: int,
+    least_global: int = 1,
+    local_share: float = LOCAL_SHARE,
+    largest_global: int = LARGEST_GLOBAL_WIDTH,
+) -> ModelConfig:
     """`config` with the largest widths that a budget given by the user holds.
 
-    "lg": the largest L with `P*K <= 0.9 * budget` that leaves room for G = `least_global`, then the largest G, up to
-    96, that fits in what is left. "lc" and "mlp": the largest L.
+    "lg": the largest L with `P*K <= local_share * budget` that leaves room for G = `least_global`, then the largest G,
+    up to `largest_global`, that fits in what is left. "lc" and "mlp": the largest L.
 
     Raises:
         ConfigError: the budget holds no network on this many partitions; names the smallest that does.
     """
-    smallest = smallest_budget(config, partitions)
+    smallest = _needed(config, partitions, 1, 1, local_share)
     if budget < smallest:
         raise ConfigError(
             f"{budget} parameters cannot hold {partitions} partitions in mode {config.mode}; "
@@ -30,8 +37,8 @@ def widths_for_budget(config: ModelConfig, partitions: int, budget: int, least_g
         )
     if config.mode != "lg":
         return _with_local(config, _largest(lambda width: sum(_total(config, partitions, width, 0)), budget))
-    local = _largest(lambda width: _needed(config, partitions, width, least_global), budget)
-    shared = _largest(lambda width: sum(_total(config, partitions, local, width)), budget, LARGEST_GLOBAL_WIDTH)
+    local = _largest(lambda width: _needed(config, partitions, width, least_global, local_share), budget)
+    shared = _largest(lambda width: sum(_total(config, partitions, local, width)), budget, largest_global)
     return _with_local(config, local, shared)
 
 
@@ -53,12 +60,14 @@ def smallest_budget(config: ModelConfig, partitions: int) -> int:
     return _needed(config, partitions, 1, 1)
 
 
-def _needed(config: ModelConfig, partitions: int, local_width: int, global_width: int) -> int:
+def _needed(
+    config: ModelConfig, partitions: int, local_width: int, global_width: int, local_share: float = LOCAL_SHARE
+) -> int:
     """The smallest budget that gives these widths; G counts in mode "lg" alone."""
     if config.mode != "lg":
         return sum(_total(config, partitions, local_width, 0))
     local, shared = _total(config, partitions, local_width, global_width)
-    return max(local + shared, math.ceil(local / LOCAL_SHARE))
+    return max(local + shared, math.ceil(local / local_share))
 
 
 def _with_local(config: ModelConfig, local_width: int, global_width: int = 0) -> ModelConfig:

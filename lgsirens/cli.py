@@ -1,52 +1,50 @@
 """The command `lgsirens`: what its subcommands do. Their options: `arguments.py`.
 
-Results go to standard output, progress and log lines to standard error. Exit code 0 if all went well, 1 for a failure
-at run time, 2 for wrong use or bad input, 130 if Ctrl-C ended the run.
+Results go to standard output, progress and log lines to standard error; exit codes as in `program.py`.
 """
 
 import argparse
 import hashlib
 import json
-import logging
 import os
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
 from lgsirens.arguments import Command, parse_arguments
 from lgsirens.atomic import check_output
+from lgsirens.configfile import read_settings
 from lgsirens.decode import decode
 from lgsirens.device import resolve_device
 from lgsirens.edit import crop
 from lgsirens.encode import dry_run, encode
-from lgsirens.errors import ConfigError, LgsirensError, OutputError
+from lgsirens.errors import ConfigError, FileFormatError, OutputError
 from lgsirens.fileformat import load, save, sizes
 from lgsirens.fit import interruption, is_checkpoint
 from lgsirens.media import check_format, check_target, read, write
 from lgsirens.memory import format_bytes
 from lgsirens.plan import EncodeConfig
-from lgsirens.region import format_box
-from lgsirens.report import (
-    compare,
-    compare_text,
-    config_yaml,
-    describe,
-    describe_text,
-    dry_run_text,
-    yaml_module,
+from lgsirens.program import INTERRUPTED, run
+from lgsirens.published_checkpoint import (
+    as_published,
+    as_representation,
+    is_pickle,
+    is_safetensors,
+    measured,
+    read_checkpoint,
 )
-from lgsirens.representation import Representation
-from lgsirens.runlog import Progress, RunLog, log, note
+from lgsirens.region import format_box
+from lgsirens.report import compare, compare_text, config_yaml, describe, describe_text, dry_run_text, summary
+from lgsirens.representation import SignalInfo
+from lgsirens.runlog import Progress, RunLog, note
 from lgsirens.schema import from_plain, to_plain
 from lgsirens.signal import KINDS, Signal
 from lgsirens.watch import check_folder
 
-INTERRUPTED = 130
 CHECKPOINT_SUFFIX = ".checkpoint.safetensors"
 
 # Options of which one replaces the others of its line, wherever they were given.
@@ -82,43 +80,13 @@ class _Reading:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  # closed; print would write to standard output
-    sys.stdout = sys.stdout or _closed_stream()
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("lgsirens: %(message)s"))
-    log.addHandler(handler)
-    try:
+
+    def command() -> int | None:
         options = parse_arguments(list(sys.argv[1:] if argv is None else argv), _COMMANDS)
-        code = int(options.run(options) or 0)
-        sys.stdout.flush()
-        return code
-    except LgsirensError as error:
-        print(f"lgsirens: {_one_line(error)}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("lgsirens: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
-    except OSError as error:  # files are met with errors of our own: this is standard output, closed or full
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        print(f"lgsirens: the result cannot be printed: {error.strerror}", file=sys.stderr)
-        return 1
-    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
-            raise
-        print(f"lgsirens: out of memory ({_one_line(error)}); use a smaller signal or region", file=sys.stderr)
-        return 1
-    finally:
-        log.removeHandler(handler)
+        result: int | None = options.run(options)
+        return result
 
-
-def _closed_stream() -> TextIO:
-    """In place of a standard output that is closed: what is printed must fail, not vanish, nor land in another file
-    that was opened since and so got its number."""
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 1)
-    return open(1, "w", closefd=False)
+    return run(command)
 
 
 def _encode(options: argparse.Namespace) -> int:
@@ -153,7 +121,7 @@ def _encode(options: argparse.Namespace) -> int:
             source=reading.reduced(),
         )
         save(representation, options.output, options.overwrite or resuming)
-    print(_summary(options.output, representation))
+    print(summary(options.output, representation))
     if representation.fit.stopped == "interrupted":
         steps = representation.fit.steps
         note("interrupted after %d of %d steps; saved what there is; --resume goes on", steps, config.steps)
@@ -198,13 +166,33 @@ def _crop(options: argparse.Namespace) -> None:
         drop_partitions=options.drop_partitions,
     )
     save(cut, options.output, options.overwrite)
-    print(_summary(options.output, cut))
+    print(summary(options.output, cut))
     beyond = cut.lattice.samples_within(cut.extent) - cut.lattice.samples_within(cut.window)
     if beyond:
         print(f"{beyond} samples beyond the window remain decodable: decode --full, extent {format_box(cut.extent)}")
     if len(cut.lattice) < len(whole.lattice):
         saved = sizes(whole)["file"] - sizes(cut)["file"]
         print(f"kept {len(cut.lattice)} of {len(whole.lattice)} partitions, saved {format_bytes(saved)}")
+
+
+def _import(options: argparse.Namespace) -> None:
+    _check_representation_name(options.output)
+    check_output(options.output, options.overwrite)
+    if not is_pickle(options.file):
+        raise FileFormatError(f"{options.file}: is no file of torch.save; name a checkpoint of the published code")
+    network = read_checkpoint(options.file)
+    dimensions = network.model.dimensions
+    partitions = options.partitions or ((len(network),) if dimensions == 1 else (1,) * dimensions)
+    if is_safetensors(options.like):
+        like = load(options.like)
+        imported = as_representation(network, like.signal, like.frame.size, partitions)
+    else:
+        signal = as_published(network, read(options.like))
+        imported = as_representation(network, SignalInfo.of(signal), signal.shape, partitions)
+        if signal.shape == imported.frame.size:
+            imported = measured(imported, signal)
+    save(imported, options.output, options.overwrite)
+    print(summary(options.output, imported))
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -237,36 +225,11 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.config_path is None:
         return given
-    settings = _read_yaml(options.config_path)
+    settings = read_settings(options.config_path)
     for group in _ALTERNATIVES:
         if any(name in given for name in group):
             settings = {name: value for name, value in settings.items() if name not in group}
     return settings | given
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    yaml = yaml_module()
-    try:
-        settings = yaml.load(path.read_text(encoding="utf-8"), _yaml_loader(yaml))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); give a YAML file") from None
-    except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{path}: no valid YAML ({_one_line(error)}); `info --config` prints an example") from None
-    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
-        raise ConfigError(f"{path}: expected lines `option: value`; `info --config` prints an example")
-    return settings
-
-
-def _yaml_loader(yaml: Any) -> Any:
-    """A safe loader that takes 5e-4 for a number, as YAML 1.2 does; PyYAML wants 5.0e-4."""
-
-    class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        pass
-
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-    )
-    return Loader
 
 
 def _run_log(options: argparse.Namespace) -> RunLog | None:
@@ -281,18 +244,6 @@ def _run_log(options: argparse.Namespace) -> RunLog | None:
     if run_log.final.resolve() == options.output.resolve():
         raise ConfigError(f"{options.output}: the log keeps the result there itself; choose another OUTPUT")
     return run_log
-
-
-def _summary(path: Path, representation: Representation) -> str:
-    fit = representation.fit
-    quality = "exact" if fit.psnr is None else f"{fit.psnr:.2f} dB"
-    whole = " (of the whole encoding)" if len(representation.history) > 1 else ""
-    return (
-        f"{path}: {representation.signal.kind} {_size(representation.shape)}, {representation.signal.channels} "
-        f"channels, {representation.model.mode}, {len(representation.lattice)} partitions, "
-        f"{representation.parameters['total']:,} parameters, {format_bytes(sizes(representation)['file'])}, "
-        f"{quality}{whole} after {fit.steps} steps in {fit.seconds:.1f} s"
-    )
 
 
 def _check_representation_name(path: Path) -> None:
@@ -333,8 +284,4 @@ def _size(shape: Sequence[int]) -> str:
     return "x".join(str(n) for n in shape)
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
-_COMMANDS: dict[str, Command] = {"encode": _encode, "decode": _decode, "crop": _crop, "info": _info}
+_COMMANDS: dict[str, Command] = {"encode": _encode, "decode": _decode, "crop": _crop, "import": _import, "info": _info}

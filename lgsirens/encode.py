@@ -178,7 +178,7 @@ def _assemble(
         frame=planned.frame,
         extent=planned.extent,
         window=planned.extent,
-        signal=_known(signal),
+        signal=SignalInfo.of(signal),
         shared={name: value.detach().cpu() for name, value in model.shared.items()},
         rows=MemoryRows(model.local.detach().cpu()),
         origin="",
@@ -191,11 +191,6 @@ def _assemble(
     reached = psnr(signal, decode(representation, device=device))
     record = replace(record, psnr=round(reached, 4) if math.isfinite(reached) else None)
     return replace(representation, fit=record, origin=content_hash(representation))
-
-
-def _known(signal: Signal) -> SignalInfo:
-    rate = None if signal.sampling_rate is None else signal.sampling_rate.as_integer_ratio()
-    return SignalInfo(signal.kind, signal.channels, signal.value_range, signal.dtype, rate, signal.spacing)
 
 
 def _run_key(signal: Signal, config: EncodeConfig, per_block: int, device: torch.device) -> str:

@@ -13,8 +13,8 @@ from lgsirens.signal import KINDS, LARGEST_VALUE, SAMPLE_TYPES
 FORMAT_VERSION = 1
 
 _LARGEST_POSITION = 1 << 31
-_LARGEST_DEPTH = 64
 _LARGEST_COUNT = 1 << 40
+LARGEST_DEPTH = 64
 LARGEST_FACTOR = 1e6
 
 
@@ -68,7 +68,7 @@ def check_manifest(manifest: Manifest) -> None:
     _require(1 <= model.local_width <= LARGEST_WIDTH, f"local width {model.local_width} is out of range")
     least_global = 1 if model.mode == "lg" else 0
     _require(least_global <= model.global_width <= LARGEST_WIDTH, f"global width {model.global_width} is out of range")
-    _require(0 <= model.hidden_layers <= _LARGEST_DEPTH, f"{model.hidden_layers} hidden layers are out of range")
+    _require(0 <= model.hidden_layers <= LARGEST_DEPTH, f"{model.hidden_layers} hidden layers are out of range")
     _require(0 < model.w0 <= LARGEST_FACTOR, f"w0 {model.w0} is out of range")
     _require(manifest.row_layout == Manifest.layout_of(model), "the row layout does not match the model")
     _require(signal.kind in KINDS, f"kind {signal.kind!r} is unknown")

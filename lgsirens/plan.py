@@ -9,7 +9,7 @@ import numpy as np
 from lgsirens.budget import default_widths, widths_for_budget
 from lgsirens.errors import ConfigError, counted
 from lgsirens.lattice import LONGEST_FRAME, Frame, Lattice
-from lgsirens.manifest import LARGEST_FACTOR
+from lgsirens.manifest import LARGEST_DEPTH, LARGEST_FACTOR
 from lgsirens.memory import check_fits
 from lgsirens.model import AGGREGATIONS, LARGEST_WIDTH, MODES, ModelConfig, parameter_counts
 from lgsirens.region import Box, box_of_shape
@@ -30,6 +30,7 @@ class EncodeConfig:
         parameters: budget; default, for each sample position: 0.75 (image), 0.65 (audio), 0.075 (video, volume).
         local_width: instead of a budget: L, with `global_width` in mode "lg".
         global_width: G.
+        hidden_layers: H, hidden layers after the first.
         agg_type: "fc" or "fc_and_add", how local and global features meet.
         overlaps: halo along each dimension, in samples.
         sample_frac: fraction of the samples that a step draws, with replacement; None: every sample in every step.
@@ -47,6 +48,7 @@ class EncodeConfig:
     parameters: int | None = None
     local_width: int | None = None
     global_width: int | None = None
+    hidden_layers: int = 3
     agg_type: str = "fc"
     overlaps: tuple[int, ...] | None = None
     sample_frac: float | None = None
@@ -79,12 +81,14 @@ class EncodeConfig:
             _require(value is None or value > 0, f"{name} {value} must be above 0")
         for name, most in (
             *(("local_width", LARGEST_WIDTH), ("global_width", LARGEST_WIDTH)),
-            *(("local_scale", LARGEST_FACTOR), ("sample_frac", 1.0), ("seed", (1 << 63) - 1)),
+            *(("hidden_layers", LARGEST_DEPTH), ("local_scale", LARGEST_FACTOR), ("sample_frac", 1.0)),
+            ("seed", (1 << 63) - 1),
         ):
             value = getattr(self, name)
             _require(value is None or value <= most, f"{name} {value} must be at most {most}")
         _require(self.sample_frac is None or self.sample_frac > 0, f"sample_frac {self.sample_frac} must be above 0")
-        _require(self.seed >= 0, f"seed {self.seed} must be at least 0")
+        for name in ("seed", "hidden_layers"):
+            _require(getattr(self, name) >= 0, f"{name} {getattr(self, name)} must be at least 0")
         for name, least in (("partitions", 1), ("partition_size", 1), ("overlaps", 0)):
             numbers = getattr(self, name)
             _require(numbers is None or numbers, f"{name}: empty; give one number per dimension")
@@ -142,7 +146,9 @@ def plan(signal: Signal, config: EncodeConfig) -> Plan:
     if any(o >= size for o, size in zip(halo, signal.shape, strict=True) if o):
         raise ConfigError(f"overlaps {_commas(halo)}: must be smaller than the signal, {_commas(signal.shape)} samples")
     lattice = Lattice.covering(extent, _tile(signal, config), halo)
-    empty = ModelConfig(config.mode, kind.dimensions, signal.channels, 0, agg_type=config.agg_type)
+    empty = ModelConfig(
+        config.mode, kind.dimensions, signal.channels, 0, 0, config.hidden_layers, agg_type=config.agg_type
+    )
     if config.local_width is not None:
         model = replace(empty, local_width=config.local_width, global_width=config.global_width or 0)
     elif config.parameters is not None:

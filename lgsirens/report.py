@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,11 +57,23 @@ def describe(representation: Representation) -> dict[str, Any]:
     }
 
 
+def summary(path: Path, representation: Representation) -> str:
+    """One line on a file that was written."""
+    fit = representation.fit
+    whole = " (of the whole encoding)" if len(representation.history) > 1 else ""
+    return (
+        f"{path}: {representation.signal.kind} {_times(representation.shape)}, {representation.signal.channels} "
+        f"channels, {representation.model.mode}, {len(representation.lattice)} partitions, "
+        f"{representation.parameters['total']:,} parameters, {format_bytes(sizes(representation)['file'])}, "
+        f"{_quality(fit.psnr, fit.stopped)}{whole} after {fit.steps} steps in {fit.seconds:.1f} s"
+    )
+
+
 def describe_text(facts: dict[str, Any]) -> str:
     """`describe` for people."""
     count, size, fit = facts["parameters"], facts["bytes"], facts["fit"]
+    quality = _quality(fit["psnr"], fit["stopped"])
     widths = f"L = {facts['local_width']}" + (f", G = {facts['global_width']}" if facts["global_width"] else "")
-    quality = "exact" if fit["psnr"] is None else f"{fit['psnr']:.2f} dB"
     whole = ", of the whole encoding" if len(facts["history"]) > 1 else ""
     rate = "" if facts["sampling_rate"] is None else f", {facts['sampling_rate']:.6g} per second"
     lines = {
@@ -159,6 +172,13 @@ def dry_run_text(facts: dict[str, Any]) -> str:
             f"memory      about {format_bytes(facts['memory'])} beside PyTorch itself",
         )
     )
+
+
+def _quality(value: float | None, stopped: str) -> str:
+    """The PSNR of a fit in words."""
+    if value is None:
+        return "not measured" if stopped == "imported" else "exact"
+    return f"{value:.2f} dB"
 
 
 def _cut(representation: Representation, original: Signal) -> Signal:

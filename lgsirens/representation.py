@@ -62,6 +62,12 @@ class SignalInfo:
     sampling_rate: tuple[int, int] | None = None
     spacing: tuple[float, ...] | None = None
 
+    @classmethod
+    def of(cls, signal: "Signal") -> "SignalInfo":
+        """What is known of a signal."""
+        rate = None if signal.sampling_rate is None else signal.sampling_rate.as_integer_ratio()
+        return cls(signal.kind, signal.channels, signal.value_range, signal.dtype, rate, signal.spacing)
+
     @property
     def rate(self) -> Fraction | None:
         """Samples per second along the first axis."""
@@ -81,8 +87,10 @@ class FitRecord:
     Attributes:
         steps: optimiser steps taken.
         seconds: wall-clock seconds of all steps, resumed runs included, those of a log left out.
-        psnr: dB of the clipped reconstruction of the signal that was encoded; None if it is exact (infinite).
-        stopped: why it ended: "steps", "target_psnr" or "interrupted"; "running": weights on the way, from a log.
+        psnr: dB of the clipped reconstruction of the signal that was encoded; None if it is exact (infinite), or not
+            measured ("imported").
+        stopped: why it ended: "steps", "target_psnr" or "interrupted"; "running": weights on the way, from a log;
+            "imported": trained by the published code, which says no steps and seconds.
         device: where it ran.
     """
 

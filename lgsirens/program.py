@@ -1,0 +1,62 @@
+"""How every program of ours runs and ends: errors in one line, exit codes.
+
+Exit code 0 if all went well, 1 for a failure at run time, 2 for wrong use or bad input, 130 if Ctrl-C ended the run.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import TextIO
+
+import torch
+
+from lgsirens.errors import LgsirensError
+from lgsirens.runlog import log
+
+INTERRUPTED = 130
+
+
+def run(program: Callable[[], int | None]) -> int:
+    """Call a program, log lines and errors to standard error; returns the exit code."""
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  # closed; print would write to standard output
+    sys.stdout = sys.stdout or _closed_stream()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("lgsirens: %(message)s"))
+    log.addHandler(handler)
+    try:
+        code = int(program() or 0)
+        sys.stdout.flush()
+        return code
+    except LgsirensError as error:
+        print(f"lgsirens: {one_line(error)}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("lgsirens: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except OSError as error:  # files are met with errors of our own: this is standard output, closed or full
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print(f"lgsirens: the result cannot be printed: {error.strerror}", file=sys.stderr)
+        return 1
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        print(f"lgsirens: out of memory ({one_line(error)}); use a smaller signal or region", file=sys.stderr)
+        return 1
+    finally:
+        log.removeHandler(handler)
+
+
+def one_line(error: BaseException) -> str:
+    """The words of an error on one line."""
+    return " ".join(str(error).split())
+
+
+def _closed_stream() -> TextIO:
+    """In place of a standard output that is closed: what is printed must fail, not vanish, nor land in another file
+    that was opened since and so got its number."""
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 1)
+    return open(1, "w", closefd=False)

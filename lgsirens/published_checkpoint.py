@@ -1,0 +1,254 @@
+"""Networks trained by the published code: its `.pth` files, which are bare state_dicts, to representations.
+
+The tensors say all of the model: `net.net.K.0.weight` are the layers K = 0 .. H + 1, `[out, in]` for "mlp" and
+`[P, in, out]` for local networks; `net.global_net.K.0.weight` (with "fc_and_add" `.K.0.0` and, onto the local width,
+`.K.1.0`) are those of the shared network, `net.agg_func.0` is the aggregation layer; biases stand beside them. What
+they do not say, the grid and the signal, has to be told.
+"""
+
+import math
+import pickle
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lgsirens.decode import decode
+from lgsirens.errors import ConfigError, FileFormatError, SignalError
+from lgsirens.fileformat import content_hash
+from lgsirens.lattice import LONGEST_FRAME, Frame, Lattice
+from lgsirens.metrics import psnr
+from lgsirens.model import ModelConfig, row_layout, shared_layout
+from lgsirens.region import box_of_shape
+from lgsirens.representation import FitRecord, MemoryRows, Representation, SignalInfo, history_entry
+from lgsirens.runlog import note
+from lgsirens.schema import to_plain
+from lgsirens.signal import KINDS, Signal
+
+_MAGIC = (b"PK\x03\x04", b"\x80\x02")  # of torch.save, now and before version 1.6
+
+
+@dataclass(frozen=True, eq=False)
+class PublishedNetwork:
+    """What a checkpoint holds, in our layout.
+
+    Attributes:
+        model: as its tensors say.
+        rows: `[P, K]` float32.
+        shared: the shared network's tensors by our names.
+    """
+
+    model: ModelConfig
+    rows: Tensor
+    shared: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a file begins as one of `torch.save`.
+
+    Raises:
+        SignalError: it cannot be read.
+    """
+    # The length that a .safetensors file begins with may look like a magic number.
+    return _head(path).startswith(_MAGIC) and not is_safetensors(path)
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as a `.safetensors` file: a length of 8 bytes, then JSON."""
+    return _head(path)[8:9] == b"{"
+
+
+def read_checkpoint(path: Path) -> PublishedNetwork:
+    """Read a state_dict of the published code; nothing in the file is run.
+
+    Raises:
+        FileFormatError: another pickle, or a state_dict of another model.
+    """
+    refusal = f"{path}: is no state_dict of the published code"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError, TypeError) as error:
+        raise FileFormatError(f"{refusal}: {_first_sentence(error)}; name another file") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise FileFormatError(f"{refusal}, but other data; save the network's state_dict()")
+    model, partitions = _model_of(state, refusal)
+    names = _names(model)
+    for name, shape in _expected(model, partitions).items():
+        found = tuple(state[names[name]].shape) if names[name] in state else None
+        if found != shape:
+            raise FileFormatError(f"{refusal}: {names[name]} has shape {found}, expected {shape}; name another file")
+    unknown = sorted(set(map(str, state)) - set(names.values()))
+    if unknown:
+        raise FileFormatError(f"{refusal}: it also holds {unknown[0]}; name another file")
+    tensors = {ours: state[theirs].detach().float() for ours, theirs in names.items()}
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise FileFormatError(f"{refusal}: it holds NaN or infinite weights; train again")
+    return PublishedNetwork(model, *_repacked(model, tensors))
+
+
+def as_representation(
+    network: PublishedNetwork, signal: SignalInfo, shape: tuple[int, ...], grid: tuple[int, ...]
+) -> Representation:
+    """The representation of a network that was trained on a signal; it decodes to the published code's values.
+
+    What the published code does to sizes that its grid does not divide is kept: images are resized to a multiple, of
+    films and sounds the tail belongs to no partition and is left out.
+
+    Args:
+        network: from `read_checkpoint`.
+        signal: what is known of the signal.
+        shape: its samples along each dimension.
+        grid: partitions along each dimension.
+
+    Raises:
+        ConfigError: grid, dimensions or channels do not fit the network.
+    """
+    model, kind = network.model, KINDS[signal.kind]
+    if model.dimensions != kind.dimensions or model.channels != signal.channels:
+        raise ConfigError(
+            f"the network has {model.dimensions} dimensions and {model.channels} channels, the signal (kind "
+            f"{signal.kind}) has {kind.dimensions} and {signal.channels}; name the signal that it was trained on"
+        )
+    if len(grid) != len(shape) or min(grid) < 1 or math.prod(grid) != len(network):
+        raise ConfigError(f"partitions {_commas(grid)}: the network has {len(network)}; give its number per dimension")
+    if signal.kind == "image":
+        shape = tuple(_resized(size, parts) for size, parts in zip(shape, grid, strict=True))
+    tile = tuple(size // parts for size, parts in zip(shape, grid, strict=True))
+    if min(tile) < 1 or min(shape) < 2 or max(shape) > LONGEST_FRAME:
+        raise ConfigError(f"the published code encodes no signal of {_commas(shape)} samples on {_commas(grid)}")
+    extent = box_of_shape(tuple(t * parts for t, parts in zip(tile, grid, strict=True)))
+    left = [size - stop for size, (_, stop) in zip(shape, extent, strict=True)]
+    if any(left):
+        note("the last %s samples along each dimension belong to no partition, as in the published code", _commas(left))
+    representation = Representation(
+        model=model,
+        lattice=Lattice.covering(extent, tile),
+        frame=Frame(shape, kind.frame_scale),
+        extent=extent,
+        window=extent,
+        signal=signal,
+        shared=network.shared,
+        rows=MemoryRows(network.rows),
+        origin="",
+        history=(history_entry("import", extent, len(network)),),
+        fit=FitRecord(0, 0.0, None, "imported", "unknown"),
+        config=_config(model, signal, tile),
+    )
+    return replace(representation, origin=content_hash(representation))
+
+
+def as_published(network: PublishedNetwork, signal: Signal) -> Signal:
+    """The signal as the published code encodes it: sounds as the mean of their channels."""
+    if signal.kind != "audio" or network.model.channels != 1 or signal.channels == 1:
+        return signal
+    mean = signal.values.mean(axis=-1, keepdims=True, dtype=np.float64)
+    return Signal.from_array(mean, "audio", None, signal.sampling_rate, signal.dtype)
+
+
+def measured(representation: Representation, signal: Signal) -> Representation:
+    """The representation with its PSNR on the signal that it was trained on, of the shape of the frame."""
+    part = tuple(slice(start, stop) for start, stop in representation.extent)
+    reached = psnr(replace(signal, values=signal.values[part]), decode(representation))
+    fit = replace(representation.fit, psnr=round(reached, 4) if math.isfinite(reached) else None)
+    return replace(representation, fit=fit)
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(16)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SignalError(f"{path}: cannot be read: {reason}; check the name") from None
+
+
+def _model_of(state: dict[Any, Tensor], refusal: str) -> tuple[ModelConfig, int]:
+    """The model that the first layers speak of, and P."""
+    first, layers = state.get("net.net.0.0.weight"), 0
+    while f"net.net.{layers}.0.bias" in state:
+        layers += 1
+    if first is None or first.ndim not in (2, 3) or layers < 2:
+        raise FileFormatError(f"{refusal}: it holds no layers net.net.0 and following; name another file")
+    last, local = state[f"net.net.{layers - 1}.0.bias"], first.ndim == 3
+    dimensions, width = tuple(first.shape[1:] if local else reversed(first.shape))
+    added = state.get("net.global_net.0.0.0.weight")
+    shared = state.get("net.global_net.0.0.weight", added)
+    agg_type = "fc" if added is None else "fc_and_add"
+    mode = "mlp" if not local else "lc" if shared is None else "lg"
+    wide = 0 if shared is None else len(shared)
+    model = ModelConfig(mode, dimensions, last.shape[-1], width, wide, layers - 2, agg_type=agg_type)
+    return model, len(first) if local else 1
+
+
+def _names(model: ModelConfig) -> dict[str, str]:
+    """The published name of each tensor of ours."""
+    pairs = {}
+    for name, _ in row_layout(model) + shared_layout(model):
+        part, depth, what = name.split("_")
+        if part == "local":
+            path = f"net.{depth}.0"
+        elif model.agg_type == "fc":
+            path = f"global_net.{depth}.0" if part == "global" else "agg_func.0"
+        else:
+            path = f"global_net.{depth}.{'0' if part == 'global' else '1'}.0"
+        pairs[name] = f"net.{path}.{what}"
+    return pairs
+
+
+def _expected(model: ModelConfig, partitions: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of the published tensors by our names; weights of local networks are `[P, in, out]`."""
+    shapes = dict(shared_layout(model))
+    for name, shape in row_layout(model):
+        shapes[name] = shape if model.mode == "mlp" else (partitions, *reversed(shape))
+    return shapes
+
+
+def _repacked(model: ModelConfig, tensors: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Rows `[P, K]` and shared tensors."""
+    parts = []
+    for name, shape in row_layout(model):
+        tensor = tensors[name][None] if model.mode == "mlp" else tensors[name]
+        if len(shape) == 2 and model.mode != "mlp":
+            tensor = tensor.mT
+        parts.append(tensor.reshape(len(tensor), -1))
+    shared = {name: tensors[name].contiguous() for name, _ in shared_layout(model)}
+    return torch.cat(parts, dim=1).contiguous(), shared
+
+
+def _resized(size: int, parts: int) -> int:
+    """The multiple of `parts` to which the published code resizes a side of an image. One part resizes nothing here:
+    there it adds one sample, between the same ends."""
+    rest = size % parts
+    return size - rest if rest < max(parts // 2, 1) else size + parts - rest
+
+
+def _config(model: ModelConfig, signal: SignalInfo, tile: tuple[int, ...]) -> dict[str, Any]:
+    """The options that would build this model."""
+    return {
+        "kind": signal.kind,
+        "value_range": list(signal.value_range),
+        "mode": model.mode,
+        "partition_size": None if model.mode == "mlp" else to_plain(tile),
+        "local_width": model.local_width,
+        "global_width": model.global_width or None,
+        "hidden_layers": model.hidden_layers,
+        "agg_type": model.agg_type,
+    }
+
+
+def _first_sentence(error: Exception) -> str:
+    words = " ".join(str(error).split())
+    return words.split(". ")[0][:120] if words else type(error).__name__
+
+
+def _commas(numbers: Any) -> str:
+    return ",".join(str(int(n)) for n in np.asarray(numbers))

@@ -1,0 +1,139 @@
+"""The signals that the published commands encode."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lgsirens import samples
+from lgsirens.errors import ConfigError, SignalError
+from lgsirens.film import looks_like_film
+from lgsirens.frames import Frames
+from lgsirens.media import read
+from lgsirens.published_flags import AudioFlags, Flags, ImageFlags, VideoFlags
+from lgsirens.runlog import note
+from lgsirens.signal import Array, Signal, to_sample_type
+from lgsirens.sound import looks_like_sound
+
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow converts RGB to gray
+
+
+def read_signal(flags: Flags) -> Signal:
+    """The signal that the flags name, reduced and converted as they say.
+
+    Raises:
+        SignalError: no such file, or none of that kind.
+        ConfigError: a film that is not there, flags out of range.
+        MissingDependencyError: an optional package is needed.
+    """
+    if isinstance(flags, ImageFlags):
+        return _read_image(flags)
+    if isinstance(flags, AudioFlags):
+        return _read_audio(flags)
+    if isinstance(flags, VideoFlags):
+        return _read_video(flags)
+    raise TypeError(type(flags))
+
+
+def is_sound(path: str) -> bool:
+    """Whether a file holds a sound; false where there is no file to look into."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4096)
+    except (OSError, ValueError):
+        return False
+    return looks_like_sound(head) and not looks_like_film(head)
+
+
+def reading(flags: Flags) -> dict[str, object]:
+    """How the film was read, in the words of our own options; empty if it was read whole."""
+    if not isinstance(flags, VideoFlags) or (flags.frames is None and flags.max_side is None):
+        return {}
+    return {"frames": _frames(flags.frames), "max_side": flags.max_side}
+
+
+def _read_image(flags: ImageFlags) -> Signal:
+    own = flags.dataset_path == "cameraman"
+    signal = samples.camera() if own else read(flags.dataset_path)
+    if signal.kind != "image":
+        raise SignalError(
+            f"{flags.dataset_path}: is of kind {signal.kind}; use train_{signal.kind}.py or name an image"
+        )
+    channels = (1 if own else 3) if flags.image_channels is None else flags.image_channels
+    return _reduced(_with_channels(signal, flags.dataset_path, channels), flags.image_resolution_factor)
+
+
+def _with_channels(signal: Signal, name: str, channels: int) -> Signal:
+    if channels not in (1, 3):
+        raise ConfigError(f"--image_channels {channels}: must be 1 (gray) or 3 (RGB)")
+    values = signal.values
+    if values.shape[-1] in (2, 4):
+        note("%s: its alpha channel is left out", name)
+        values = values[..., :-1]
+    if values.shape[-1] == channels:
+        return replace(signal, values=values)
+    if channels == 1:
+        note("%s: RGB is encoded as gray (--image_channels 1)", name)
+        return replace(signal, values=to_sample_type(values.astype(np.float64) @ _LUMA[:, None], str(values.dtype)))
+    note("%s: gray is encoded as RGB; --image_channels 1 saves two of three channels", name)
+    return replace(signal, values=np.repeat(values, 3, axis=-1))
+
+
+def _reduced(signal: Signal, factor: float) -> Signal:
+    """The image at `1 / factor` of its size, rounded down; Pillow's bilinear filter looks at all that it reduces."""
+    if factor == 1:
+        return signal
+    height, width = (int(n // max(factor, 1)) for n in signal.shape)
+    if factor < 1 or min(height, width) < 1:
+        raise ConfigError(f"--image_resolution_factor {factor:g}: must be from 1 to the image's size {signal.shape}")
+
+    def reduced(channel: Array) -> Array:
+        return np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.BILINEAR))
+
+    channels = [reduced(signal.values[..., c].astype(np.float32)) for c in range(signal.channels)]
+    return replace(signal, values=to_sample_type(np.stack(channels, axis=-1), str(signal.values.dtype)))
+
+
+def _read_audio(flags: AudioFlags) -> Signal:
+    if flags.wav_path is not None:
+        return read(flags.wav_path, "audio")
+    bach = _data_file("gt_bach.wav")
+    if bach is not None:
+        return read(bach, "audio")
+    note("no data/gt_bach.wav (it comes with github.com/vsitzmann/siren): encoding the synthesised prelude")
+    return samples.prelude()
+
+
+def _read_video(flags: VideoFlags) -> Signal:
+    frames = _frames(flags.frames)
+    if flags.dataset in ("bikes", "bunny"):
+        return getattr(samples, flags.dataset)(frames, flags.max_side)  # type: ignore[no-any-return]
+    path: str | Path | None = flags.dataset
+    if flags.dataset == "cat":
+        path = _data_file("cat_video.mp4")
+    if path is None:
+        raise SignalError(
+            "data/cat_video.mp4: is not there; the film comes with the SIREN project (the data link of "
+            "github.com/vsitzmann/siren); put it there, or name any film: --dataset FILM"
+        )
+    return read(path, "video", frames=frames, max_side=flags.max_side)
+
+
+def _data_file(name: str) -> Path | None:
+    """A file that a user has put into `data/`, beside the working directory or in the checkout."""
+    for folder in (Path("..", "data"), Path(__file__).resolve().parents[1] / "data"):
+        if (folder / name).is_file():
+            return folder / name
+    return None
+
+
+def _frames(text: str | None) -> Frames:
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d{0,9})\s*:\s*(\d{0,9})\s*", text)
+    if found is None:
+        raise ConfigError(f"--frames {text}: expected a range of frames such as 0:50")
+    start, stop = (int(end) if end else None for end in found.groups())
+    return start, stop

@@ -1,0 +1,222 @@
+"""What the published scripts do: train one signal, or decode a film from what was trained."""
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lgsirens.atomic import check_output
+from lgsirens.decode import decode
+from lgsirens.device import resolve_device
+from lgsirens.edit import crop
+from lgsirens.encode import encode
+from lgsirens.errors import ConfigError, OutputError, SignalError
+from lgsirens.fileformat import load
+from lgsirens.fit import interruption
+from lgsirens.media import check_format, write
+from lgsirens.program import INTERRUPTED, run
+from lgsirens.published_checkpoint import as_representation, is_pickle, read_checkpoint
+from lgsirens.published_flags import (
+    AGGREGATIONS,
+    AudioFlags,
+    Flags,
+    ImageFlags,
+    VideoFlags,
+    along_axes,
+    build,
+    encode_config,
+    given_values,
+    print_help,
+)
+from lgsirens.published_inputs import is_sound, read_signal, reading
+from lgsirens.report import summary
+from lgsirens.representation import Representation, SignalInfo
+from lgsirens.runlog import Progress, RunLog, note
+from lgsirens.watch import check_folder
+
+_SCRIPTS: dict[str, type[Flags]] = {cls.kind: cls for cls in (ImageFlags, AudioFlags, VideoFlags)}
+# What decoding takes from the command line; all other flags speak of the model or concern training alone.
+_OF_DECODING = (
+    *("logging_root", "experiment_name", "overwrite", "device", "checkpoint_path", "decode"),
+    *("crop_entire_dim_values", "crop_partition_indices", "activation_type"),
+)
+_OF_MODEL = (
+    *("mode", "downsample", "partition_size", "hidden_features", "global_hidden_features"),
+    *("num_hidden_layers", "agg_type"),
+)
+
+
+def main(kind: str, argv: Sequence[str] | None = None, decoding: bool = False) -> int:
+    """Run the script of one kind of signal, or with `decoding` that which decodes; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+
+    def program() -> int:
+        if "-h" in words or "--help" in words:
+            print_help(_SCRIPTS[kind])
+            return 0
+        values = given_values(words)
+        flags = build(AudioFlags, values) if kind == "image" and _is_audio(values) else build(_SCRIPTS[kind], values)
+        if isinstance(flags, VideoFlags) and (decoding or flags.decode):
+            _decode(flags, set(values))
+            return 0
+        return _train(flags)
+
+    return run(program)
+
+
+def _is_audio(values: dict[str, Any]) -> bool:
+    """Whether flags of `train_img.py` describe a sound, as the published commands for audio do."""
+    sound = is_sound(str(values.get("dataset_path")))
+    grid = values.get("downsample")
+    if not (sound or "wav_path" in values or (isinstance(grid, list) and len(grid) == 3)):
+        return False
+    if sound:
+        values["wav_path"] = values.pop("dataset_path")
+    note("these flags describe a sound: it is encoded as train_audio.py does")
+    return True
+
+
+# Training
+
+
+def _train(flags: Flags) -> int:
+    if flags.checkpoint_path is not None:
+        raise ConfigError(f"--checkpoint_path {flags.checkpoint_path}: training starts afresh; leave it out")
+    if isinstance(flags, VideoFlags) and (flags.crop_entire_dim_values or flags.crop_partition_indices):
+        raise ConfigError("--crop_entire_dim_values and --crop_partition_indices are for --decode; leave them out")
+    log = RunLog(
+        folder=_folder(flags),
+        every=flags.steps_til_summary,
+        checkpoint_every=flags.epochs_til_ckpt,
+        show_grads=flags.show_grads,
+        use_wandb=flags.use_wandb,
+        name=flags.experiment_name,
+        overwrite=flags.overwrite,
+    )
+    if not flags.debug:
+        check_folder(log, False)  # before any long work
+    signal = read_signal(flags)
+    config = encode_config(flags, signal)
+    with interruption():  # Ctrl-C while the result is measured and saved must not lose it
+        representation = encode(
+            signal,
+            config,
+            device=flags.device,
+            progress=True,
+            log=None if flags.debug else log,
+            source=reading(flags),
+        )
+    print(summary(Path("not saved (--debug)") if flags.debug else log.final, representation))
+    if representation.fit.stopped == "interrupted":
+        note("interrupted after %d of %d steps; what there is was saved", representation.fit.steps, config.steps)
+        return INTERRUPTED
+    return 0
+
+
+def _folder(flags: Flags) -> Path:
+    return Path(flags.logging_root, flags.experiment_name)
+
+
+# Decoding
+
+
+def _decode(flags: VideoFlags, given: set[str]) -> None:
+    folder = _folder(flags)
+    target = folder / "decoded.mp4"
+    representation = _checkpoint(flags, given)
+    if representation.signal.kind != "video":
+        raise SignalError(
+            f"{flags.checkpoint_path}: holds no film, but kind {representation.signal.kind}; use lgsirens decode"
+        )
+    _check_model(flags, given, representation)
+    kept = _cut(flags, representation)
+    known = kept.signal
+    check_format(target, known.kind, known.channels, known.dtype)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: {error.strerror}; choose another --logging_root") from None
+    check_output(target, flags.overwrite)
+    with Progress("decode", "sample") as progress:
+        film = decode(kept, device=resolve_device(flags.device), progress=progress)
+    with Progress("write", "frame") as bar:
+        write(target, film, flags.overwrite, progress=bar.count)
+    print(f"{target}: video {'x'.join(map(str, film.shape))}, {film.channels} channels")
+
+
+def _checkpoint(flags: VideoFlags, given: set[str]) -> Representation:
+    """What `--checkpoint_path` holds, ours or the published code's: the content tells."""
+    if flags.checkpoint_path is None:
+        raise ConfigError("--checkpoint_path: is missing; name what training wrote")
+    path = Path(flags.checkpoint_path)
+    if not path.exists():
+        trained = RunLog(_folder(flags)).final
+        wrote = "wrote" if trained.exists() else "with this --experiment_name writes"
+        raise SignalError(f"{path}: no such file; training {wrote} {trained}: give that as --checkpoint_path")
+    foreign = is_pickle(path)
+    used = {*_OF_DECODING, *_OF_MODEL, *(("dataset", "frames", "max_side") if foreign else ())}
+    ignored = sorted(given - used)
+    if ignored:
+        note("ignored, as it concerns training alone: %s", ", ".join(f"--{name}" for name in ignored))
+    if not foreign:
+        return load(path)
+    network = read_checkpoint(path)
+    grid = along_axes(flags, "downsample") or (1, 1, 1)
+    if math.prod(grid) != len(network):
+        raise ConfigError(
+            f"--downsample {list(grid)}: {path} has {len(network)} partitions; give their number per dimension"
+        )
+    signal = read_signal(flags)
+    return as_representation(network, SignalInfo.of(signal), signal.shape, grid)
+
+
+def _check_model(flags: VideoFlags, given: set[str], stored: Representation) -> None:
+    """Raise ConfigError if a flag that was given contradicts what is stored."""
+    model, lattice, shape = stored.model, stored.lattice, stored.frame.size
+    grid = tuple(-(-size // tile) for size, tile in zip(shape, lattice.tile, strict=True))
+    asked = along_axes(flags, "downsample") or grid
+    # Tiles are whole samples, rounded up here and down in the published code: another number may have been asked for
+    # than there are.
+    if min(asked) > 0 and all(
+        tile in (size // parts, -(-size // parts)) for tile, size, parts in zip(lattice.tile, shape, asked, strict=True)
+    ):
+        grid = asked
+    actual = {
+        "mode": model.mode,
+        "downsample": list(grid),
+        "partition_size": list(lattice.tile),
+        "hidden_features": model.local_width * math.prod(grid),
+        "global_hidden_features": model.global_width if model.mode == "lg" else flags.global_hidden_features,
+        "num_hidden_layers": model.hidden_layers,
+        "agg_type": {ours: theirs for theirs, ours in AGGREGATIONS.items()}[model.agg_type],
+    }
+    for name in _OF_MODEL:
+        value = getattr(flags, name)
+        if name in given and value is not None and value != actual[name]:
+            raise ConfigError(
+                f"--{name} {value}: {flags.checkpoint_path} stores {actual[name]}; leave the flag out or correct it"
+            )
+
+
+def _cut(flags: VideoFlags, whole: Representation) -> Representation:
+    """Without the partitions that the crop flags name; the extent stays, what is missing decodes to nothing."""
+    axes = whole.lattice.dimensions
+    values = flags.crop_entire_dim_values or []
+    if values and len(values) != axes:
+        raise ConfigError(f"--crop_entire_dim_values {values}: give {axes} lists, one per dimension")
+    dropped = {tuple(entry) for entry in flags.crop_partition_indices or []}
+    held = [tuple(int(k) for k in entry) for entry in whole.lattice.ids]
+    for axis, numbers in enumerate(values):
+        for number in numbers:
+            plane = {entry for entry in held if entry[axis] == number}
+            if not plane:
+                raise ConfigError(f"--crop_entire_dim_values {values}: no partition has {number} in dimension {axis}")
+            dropped |= plane
+    if not dropped:
+        return whole
+    kept = crop(whole, drop_partitions=sorted(dropped))
+    count = kept.parameters
+    print(f"parameters after the crop: {count['total']:,}: {count['local']:,} local, {count['shared']:,} shared")
+    return replace(kept, extent=whole.extent, window=whole.window)
