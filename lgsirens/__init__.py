@@ -22,12 +22,13 @@ from lgsirens.errors import (
     RunError,
     SignalError,
 )
-from lgsirens.extend import FitOptions, extend, replace
+from lgsirens.extend import extend, replace
 from lgsirens.fileformat import load, save
 from lgsirens.media import read, write
 from lgsirens.metrics import psnr, seam_ratio, ssim
 from lgsirens.model import LocalGlobalSiren, ModelConfig, Siren, SirenPerPartition
 from lgsirens.plan import EncodeConfig
+from lgsirens.refit import FitOptions
 from lgsirens.representation import Representation
 from lgsirens.runlog import RunLog
 from lgsirens.signal import Signal

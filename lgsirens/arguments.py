@@ -164,6 +164,47 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
     add("--against", type=_path, metavar="ORIGINAL", help="PSNR and SSIM, overall and of the five worst partitions")
 
 
+def _add_extend(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    _add_edit(parser, "BIGGER", "the whole bigger signal, or its new part")
+    add("--finetune", help="what else learns: none (default), shared or all; these move the old region")
+    add("--allow_gap", action="store_true", help="leave positions out between old and new; they stay blank")
+    _add_common(parser)
+
+
+def _add_replace(parser: argparse.ArgumentParser) -> None:
+    _add_edit(parser, "PATCH", "the new content")
+    _add_common(parser)
+
+
+def _add_edit(parser: argparse.ArgumentParser, signal: str, what: str) -> None:
+    add = parser.add_argument
+    add("file", type=_path, metavar="FILE")
+    add("output", type=_path, metavar="OUTPUT.safetensors")
+    add("--signal", type=_path, required=True, metavar=signal, help=what)
+    add("--offset", type=_ints, help="position of its first sample, rows first, such as 0,-128 (default: the start)")
+    add("--steps", type=_int, help="optimiser steps (default: twice those of the encoding)")
+    add("--target_psnr", type=_float, metavar="DB", help="stop as soon as what is fitted reaches this PSNR")
+    add("--lr", type=_float, help="constant learning rate of Adam (default: warm-up and cosine decay)")
+    add(
+        "--sample_frac",
+        type=_float,
+        metavar="F",
+        help="fraction of the samples drawn in each step (default: as encoded)",
+    )
+    add("--seed", type=_int, help="of the initial weights of new partitions (default: as encoded)")
+    add("--frames", type=_frames, metavar="A:B", help="only these frames of a film")
+    add("--max_side", type=_int, metavar="N", help="reduce a film on reading (default: as encoded)")
+    add("--resume", action="store_true", help="go on from the checkpoint of a stopped run")
+
+
+def _add_merge(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("files", nargs="+", type=_path, metavar="FILE", help="pieces of one origin, then OUTPUT.safetensors")
+    add("--prefer", type=_path, metavar="FILE", help="the piece that wins where two were fitted anew and disagree")
+    add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
+
+
 def _add_import(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("file", type=Path, metavar="FILE.pth", help="a state_dict that the published code has saved")
@@ -194,6 +235,9 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "encode": ("fit a representation to a signal", _add_encode),
     "decode": ("decode any region at any resolution", _add_decode),
     "crop": ("keep the partitions of some regions", _add_crop),
+    "extend": ("encode more of a signal beside what is there", _add_extend),
+    "replace": ("fit new content into a region", _add_replace),
+    "merge": ("put pieces of one origin together", _add_merge),
     "import": ("read a network that the published code has trained", _add_import),
     "info": ("what a file holds, and how good it is", _add_info),
 }

@@ -1,134 +1,23 @@
-"""The edits that fit: new partitions beside the old ones (`extend`), new content for old ones (`replace`).
+"""The edits that fit: new partitions beside the old ones (`extend`), new content for old ones (`replace`)."""
 
-What is not fitted stays as it is, to the bit. With the shared network frozen its contribution to each depth is a
-constant of each sample, so only rows are trained: new ones, and those of partial tiles that gain samples.
-"""
-
-import hashlib
-import json
-import math
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from dataclasses import replace as with_fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from lgsirens.decode import decode
-from lgsirens.device import resolve_device
 from lgsirens.errors import ConfigError, SignalError
-from lgsirens.fileformat import content_hash
-from lgsirens.fit import Checkpoint, FitState, StopRule, fit
 from lgsirens.lattice import LONGEST_FRAME, Lattice, tiles_meeting
-from lgsirens.memory import DEFAULT_LIMIT, as_bytes, training_samples
-from lgsirens.metrics import psnr
-from lgsirens.model import SirenPerPartition, build_model
-from lgsirens.plan import EncodeConfig
-from lgsirens.region import Box, bounding_box, box_shape, box_size, contains, format_box, intersect, is_empty, slices
-from lgsirens.representation import GatheredRows, MemoryRows, Representation, history_entry
-from lgsirens.runlog import Progress
-from lgsirens.sampling import AllSamples, FrozenTerms, Placed, RandomSamples, Samples
-from lgsirens.schema import to_plain
+from lgsirens.refit import Edit, FitOptions, fit_edit
+from lgsirens.region import Box, bounding_box, box_size, contains, format_box, intersect, is_empty
+from lgsirens.representation import Representation
 from lgsirens.signal import KINDS, Signal, check_signal
 
 FINETUNE = ("none", "shared", "all")
 
-_INHERITED = ("steps", "sample_frac", "seed")
 _LARGEST_POSITION = 1 << 31
 # So far from a frame's centre, in samples, neighbours share a float32 coordinate.
 _FARTHEST = 1 << 23
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """How an edit fits; fraction and seed are those of the encoding when None.
-
-    Attributes:
-        steps: optimiser steps; default: those of the encoding, and twice as many where rows learn alone (a step then
-            costs a fraction, and new rows have only the features of old ones to build on).
-        target_psnr: stop earlier, at this PSNR in dB of what is fitted.
-        lr: constant learning rate of Adam; None: warm-up and cosine decay.
-        sample_frac: fraction of the samples that a step draws.
-        seed: of the initial weights of new rows.
-        device: "auto" (CUDA if there is one), "cpu" or "cuda".
-        max_memory: bytes that the activations of one block may take, and as many what the shared network contributes.
-        checkpoint: file that keeps the state of the run; delete it once the result is saved.
-        resume: go on from the checkpoint if it is there.
-        progress: show progress on standard error.
-    """
-
-    steps: int | None = None
-    target_psnr: float | None = None
-    lr: float | None = None
-    sample_frac: float | None = None
-    seed: int | None = None
-    device: str | torch.device = "auto"
-    max_memory: int | str = DEFAULT_LIMIT
-    checkpoint: str | os.PathLike[str] | None = None
-    resume: bool = False
-    progress: bool = False
-
-    @classmethod
-    def of(cls, options: dict[str, Any]) -> "FitOptions":
-        known = [field.name for field in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise ConfigError(f"option {name} is not known; known are {', '.join(known)}")
-        return cls(**options)
-
-    def config(self, representation: Representation, rows_alone: bool) -> EncodeConfig:
-        """The options of the run, checked."""
-        settings = {name: representation.config[name] for name in _INHERITED if name in representation.config}
-        if rows_alone and "steps" in settings:
-            settings["steps"] *= 2
-        given = {name: getattr(self, name) for name in (*_INHERITED, "target_psnr", "lr")}
-        settings |= {name: value for name, value in given.items() if value is not None}
-        return EncodeConfig.from_options(settings)
-
-
-@dataclass(frozen=True, eq=False)
-class _Edit:
-    """What an edit changes.
-
-    Attributes:
-        action: its name.
-        old: the representation before.
-        signal: the samples given, in the value range of the representation.
-        box: where they lie.
-        lattice: all partitions after.
-        before: `[P]`, where each was in the old lattice; -1 if it is new.
-        fitted: places of the partitions to fit.
-        extent: after.
-        window: after.
-        finetune: what else learns.
-        allow_gap: samples to fit that nothing is known of are blank.
-    """
-
-    action: str
-    old: Representation
-    signal: Signal
-    box: Box
-    lattice: Lattice
-    before: NDArray[np.int64]
-    fitted: NDArray[np.int64]
-    extent: Box
-    window: Box
-    finetune: str = "none"
-    allow_gap: bool = False
-
-    @property
-    def trained(self) -> NDArray[np.int64]:
-        """Places of the partitions whose samples a step sees."""
-        return self.fitted if self.finetune == "none" else np.arange(len(self.lattice))
-
-    @property
-    def moved(self) -> NDArray[np.int64]:
-        """Places of the partitions whose rows change."""
-        return self.trained if self.finetune == "all" else self.fitted
 
 
 def extend(
@@ -182,8 +71,8 @@ def extend(
         return representation
     _check_coordinates(representation, extent)
     window = bounding_box([representation.window, box])
-    return _fit(
-        _Edit("extend", representation, signal, box, lattice, before, fitted, extent, window, finetune, allow_gap),
+    return fit_edit(
+        Edit("extend", representation, signal, box, lattice, before, fitted, extent, window, finetune, allow_gap),
         FitOptions.of(options),
     )
 
@@ -211,8 +100,8 @@ def replace(
     if lattice.samples_within(box) < box_size(box):
         raise SignalError(f"part of {format_box(box)} has no partition to replace; extend adds partitions")
     before, window = np.arange(len(lattice)), representation.window
-    edit = _Edit("replace", representation, signal, box, lattice, before, lattice.meeting(box), extent, window)
-    return _fit(edit, FitOptions.of(options))
+    edit = Edit("replace", representation, signal, box, lattice, before, lattice.meeting(box), extent, window)
+    return fit_edit(edit, FitOptions.of(options))
 
 
 def _placed(representation: Representation, signal: Signal, offset: Sequence[int] | None) -> tuple[Signal, Box]:
@@ -267,128 +156,3 @@ def _check_coordinates(representation: Representation, extent: Box) -> None:
                 f"float32 cannot tell samples apart {_FARTHEST} samples from the middle of the first signal; "
                 "encode the first part with --local_scale"
             )
-
-
-def _fit(edit: _Edit, options: FitOptions) -> Representation:
-    config = options.config(edit.old, rows_alone=edit.finetune == "none")
-    where, limit = resolve_device(options.device), as_bytes(options.max_memory)
-    part = edit.lattice.select(edit.trained)
-    placed = _targets(edit, part, where)
-    model = _model(edit, config.seed, where)
-    generator = torch.Generator(where).manual_seed(config.seed)
-    per_block = training_samples(model.config, where.type != "cpu", limit)
-    samples: Samples
-    if config.sample_frac is None:
-        samples = AllSamples(placed, part, edit.old.frame, per_block, where)
-    else:
-        samples = RandomSamples(placed, part, edit.old.frame, per_block, where, config.sample_frac, generator)
-    still = None
-    if edit.finetune == "none":
-        samples = FrozenTerms(samples, model.shared_terms, limit)
-    elif edit.finetune == "shared":
-        still = torch.from_numpy(~np.isin(edit.trained, edit.fitted)).to(where)
-    keeper = None
-    if options.checkpoint is not None:
-        described = [edit.action, edit.finetune, edit.box, to_plain(config), per_block, where.type]
-        keeper = Checkpoint(Path(options.checkpoint), _run_key(edit, described), options.resume)
-    rule, peak = StopRule(config.steps, config.target_psnr), KINDS[edit.signal.kind].psnr_peak
-    with Progress(edit.action, "step", quiet=not options.progress) as bar:
-        state = fit(model, samples, rule, config.lr, peak, generator, keeper, bar, still=still)
-    return _assembled(edit, model, state, where)
-
-
-def _targets(edit: _Edit, part: Lattice, device: torch.device) -> Placed:
-    """What the partitions of `part` learn: the signal where it lies, else what the old representation decodes to."""
-    ranges = tuple((int(window.min()), int(window.max()) + 1) for window in part.windows(edit.extent))
-    box = intersect(ranges, edit.extent)
-    values = np.full((*box_shape(box), edit.signal.channels), edit.old.signal.blank, dtype=np.float32)
-    known = np.zeros(box_shape(box), dtype=bool)
-    common = intersect(edit.old.extent, box)
-    if not is_empty(common):
-        decoded = decode(edit.old, common, device=device)
-        values[slices(common, box)], known[slices(common, box)] = decoded.values, decoded.present
-    common = intersect(edit.box, box)
-    values[slices(common, box)] = edit.signal.values[slices(common, edit.box)]
-    known[slices(common, box)] = True
-    unknown = 0
-    for place in range(len(part)):
-        own = slices(intersect(part.box(place), edit.extent), box)
-        unknown += int(known[own].size - known[own].sum())
-        known[own] = True
-    if unknown and not edit.allow_gap:
-        raise SignalError(
-            f"{unknown} samples of the partitions to fit are neither in the signal nor in the file; give a signal that "
-            "covers whole partitions, or --allow_gap"
-        )
-    return Placed(with_fields(edit.signal, values=values, mask=None if known.all() else known), box, edit.extent)
-
-
-def _model(edit: _Edit, seed: int, device: torch.device) -> SirenPerPartition:
-    """The network to train: new rows as SIREN begins them, the others as they are."""
-    model = build_model(edit.old.model, len(edit.trained), torch.Generator().manual_seed(seed))
-    before = edit.before[edit.trained]
-    with torch.no_grad():
-        model.local[torch.from_numpy(before >= 0)] = edit.old.rows.read(before[before >= 0])
-        for name, value in edit.old.shared.items():
-            model.shared[name].copy_(value)
-    model.shared.requires_grad_(edit.finetune != "none")
-    return model.to(device)
-
-
-def _run_key(edit: _Edit, described: list[Any]) -> str:
-    """Hash of everything that the result depends on, but the number of threads."""
-    described = [*described, content_hash(edit.old), edit.old.extent, edit.signal.dtype]
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-    digest.update(memoryview(edit.signal.values.tobytes()))
-    return digest.hexdigest()
-
-
-def _assembled(edit: _Edit, model: SirenPerPartition, state: FitState, device: torch.device) -> Representation:
-    """The representation after an edit, with its line of history."""
-    old, moved = edit.old, edit.moved
-    learnt = model.local.detach().cpu()[torch.from_numpy(np.searchsorted(edit.trained, moved))]
-    owners, places = np.zeros(len(edit.lattice), dtype=np.int64), edit.before.copy()
-    owners[moved], places[moved] = 1, np.arange(len(moved))
-    new = with_fields(
-        old,
-        lattice=edit.lattice,
-        rows=GatheredRows((old.rows, MemoryRows(learnt)), owners, places),
-        extent=edit.extent,
-        window=edit.window,
-        shared={name: value.detach().cpu() for name, value in model.shared.items()},
-    )
-    refitted = edit.fitted[edit.before[edit.fitted] >= 0]
-    facts: dict[str, Any] = {
-        "added": len(edit.fitted) - len(refitted),
-        "refitted": edit.lattice.ids[refitted].tolist(),
-        "psnr": _finite(_fitted_psnr(edit, new, device)),
-        "steps": state.step,
-        "seconds": round(state.seconds, 3),
-        "stopped": state.stopped,
-    }
-    if edit.finetune != "none":
-        facts |= {"finetune": edit.finetune, "moved": _movement(edit, new, device)}
-    entry = history_entry(edit.action, edit.window, len(edit.lattice), **facts)
-    new = with_fields(new, history=(*old.history, entry))
-    return new if edit.finetune == "none" else with_fields(new, origin=content_hash(new))
-
-
-def _fitted_psnr(edit: _Edit, new: Representation, device: torch.device) -> float:
-    """PSNR in dB of the signal where partitions were fitted to it."""
-    where = np.zeros(edit.signal.shape, dtype=bool)
-    for place in edit.fitted:
-        own = intersect(edit.lattice.box(place), edit.box)
-        if not is_empty(own):
-            where[slices(own, edit.box)] = True
-    return psnr(edit.signal, decode(new, edit.box, device=device), where) if where.any() else math.inf
-
-
-def _movement(edit: _Edit, new: Representation, device: torch.device) -> dict[str, Any]:
-    """How far the old region moved: PSNR in dB against what it was, and the largest change in its own units."""
-    was, now = (decode(inr, edit.old.extent, device=device) for inr in (edit.old, new))
-    change = np.abs(now.values - was.values)[was.present]
-    return {"psnr": _finite(psnr(was, now, was.present)), "largest": float(change.max())}
-
-
-def _finite(value: float) -> float | None:
-    return round(value, 4) if math.isfinite(value) else None

@@ -20,6 +20,7 @@ from lgsirens.schema import to_plain
 from lgsirens.signal import Signal
 
 _WORST = 5
+_LISTED = 8  # partitions named in a line
 
 
 def describe(representation: Representation) -> dict[str, Any]:
@@ -89,9 +90,33 @@ def describe_text(facts: dict[str, Any]) -> str:
         f"({fit['stopped']}){whole}",
         "format": f"version {facts['format_version']}, origin {facts['origin'][:12]}",
     }
-    for entry in facts["history"]:
-        lines[f"{entry['action']}"] = f"{entry['date']} by {entry['version']}, window {format_box(entry['window'])}"
-    return "\n".join(f"{name:<11} {text}" for name, text in lines.items())
+    history = [(str(entry["action"]), _history_text(entry)) for entry in facts["history"]]
+    return "\n".join(f"{name:<11} {text}" for name, text in [*lines.items(), *history])
+
+
+def _history_text(entry: dict[str, Any]) -> str:
+    facts = [f"{entry['date']} by {entry['version']}", f"window {format_box(entry['window'])}"]
+    if "partitions" in entry:
+        facts.append(f"{entry['partitions']} partitions")
+    if "pieces" in entry:
+        facts.append(f"{entry['pieces']} pieces")
+    return ", ".join(facts) + (f"; {edit_text(entry)}" if "refitted" in entry else "")
+
+
+def edit_text(entry: dict[str, Any]) -> str:
+    """What an edit that fits has done, from its line of history."""
+    names = [",".join(map(str, name)) for name in entry["refitted"]]
+    listed = f" ({'; '.join(names[:_LISTED])}{'; ...' if len(names) > _LISTED else ''})" if names else ""
+    reached = _quality(entry["psnr"], entry["stopped"])
+    text = (
+        f"{entry['added']} partitions added, {len(names)} fitted anew{listed}: {reached} there after {entry['steps']} "
+        f"steps in {entry['seconds']:.1f} s"
+    )
+    if "moved" in entry:
+        psnr_against, largest = entry["moved"]["psnr"], entry["moved"]["largest"]
+        kept = _quality(psnr_against, entry["stopped"])
+        text += f"; the old region moved: {kept} against what it was, at most by {largest:.4g}"
+    return text
 
 
 def config_yaml(config: Mapping[str, Any]) -> str:

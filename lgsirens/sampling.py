@@ -220,6 +220,25 @@ class RandomSamples:
         return places[::-1]
 
 
+class Centred:
+    """Samples whose local networks see coordinates counted from a centre of each partition.
+
+    Args:
+        samples: whose local networks see the signal's coordinates.
+        centres: `[P, D]`.
+    """
+
+    def __init__(self, samples: Samples, centres: Tensor) -> None:
+        self.complete, self._samples, self._centres = samples.complete, samples, centres
+
+    def draw(self) -> Draw:
+        draw = self._samples.draw()
+        return replace(draw, blocks=map(self._moved, draw.blocks))
+
+    def _moved(self, block: Block) -> Block:
+        return replace(block, x_local=(block.x.mT - self._centres[block.rows][..., None]).mT)
+
+
 class FrozenTerms:
     """Samples whose blocks carry what a shared network that does not move contributes at each depth.
 

@@ -1,0 +1,188 @@
+"""The commands of `lgsirens` that fit: encode, extend and replace, with their checkpoints and logs."""
+
+import argparse
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lgsirens.atomic import check_output
+from lgsirens.configfile import read_settings
+from lgsirens.encode import dry_run, encode
+from lgsirens.errors import ConfigError, OutputError
+from lgsirens.extend import extend, replace
+from lgsirens.fileformat import load, save
+from lgsirens.fit import interruption, is_checkpoint
+from lgsirens.plan import EncodeConfig
+from lgsirens.program import INTERRUPTED
+from lgsirens.reading import Reading
+from lgsirens.report import dry_run_text, edit_text, summary
+from lgsirens.representation import Representation
+from lgsirens.runlog import Progress, RunLog, note
+from lgsirens.watch import check_folder
+
+CHECKPOINT_SUFFIX = ".checkpoint.safetensors"
+
+# Options of which one replaces the others of its line, wherever they were given.
+_ALTERNATIVES = (("partitions", "partition_size"), ("parameters", "local_width", "global_width"))
+
+
+def encode_command(options: argparse.Namespace) -> int:
+    check_representation_name(options.output)
+    checkpoint = _checkpoint_path(options.output)
+    resuming = options.resume and checkpoint.exists()
+    run_log = _run_log(options)
+    if not options.dry_run:
+        check_output(options.output, options.overwrite or resuming)
+        _check_checkpoint(checkpoint, options.resume)
+        if run_log is not None:
+            check_folder(run_log, resuming)
+    use_threads(options)
+    settings = _settings(options)
+    reading = Reading.from_options({name: settings.pop(name, None) for name in Reading.__dataclass_fields__})
+    config = EncodeConfig.from_options(settings)
+    with Progress("read", "frame", options.quiet) as bar:
+        signal = reading.read(options.input, bar)
+    if options.dry_run:
+        print(dry_run_text(dry_run(signal, config, options.device, options.max_memory)))
+        return 0
+    with interruption():  # Ctrl-C while the result is measured and saved must not lose it
+        representation = encode(
+            signal,
+            config,
+            device=options.device,
+            max_memory=options.max_memory,
+            checkpoint=checkpoint,
+            resume=options.resume,
+            progress=not options.quiet,
+            log=run_log,
+            source=reading.reduced(),
+        )
+        save(representation, options.output, options.overwrite or resuming)
+    print(summary(options.output, representation))
+    if representation.fit.stopped == "interrupted":
+        steps = representation.fit.steps
+        note("interrupted after %d of %d steps; saved what there is; --resume goes on", steps, config.steps)
+        return INTERRUPTED
+    checkpoint.unlink(missing_ok=True)
+    return 0
+
+
+def extend_command(options: argparse.Namespace) -> int:
+    return _edit(
+        options,
+        lambda inr, *where, **fitting: extend(
+            inr, *where, finetune=options.finetune or "none", allow_gap=options.allow_gap, **fitting
+        ),
+    )
+
+
+def replace_command(options: argparse.Namespace) -> int:
+    return _edit(options, replace)
+
+
+def _edit(options: argparse.Namespace, edit: Callable[..., Representation]) -> int:
+    """Read file and signal, edit, save; one of the edits that fit."""
+    check_edited(options.output, [options.file])
+    checkpoint = _checkpoint_path(options.output)
+    resuming = options.resume and checkpoint.exists()
+    check_output(options.output, options.overwrite or resuming)
+    _check_checkpoint(checkpoint, options.resume)
+    use_threads(options)
+    representation = load(options.file)
+    frames = {name: value for name in ("frames", "max_side") if (value := getattr(options, name)) is not None}
+    with Progress("read", "frame", options.quiet) as bar:
+        signal = Reading.like(representation, **({"frames": None} | frames)).read(options.signal, bar)
+    given = ("steps", "target_psnr", "lr", "sample_frac", "seed", "device", "max_memory", "resume")
+    with interruption():
+        edited = edit(
+            representation,
+            signal,
+            options.offset,
+            **{name: getattr(options, name) for name in given},
+            checkpoint=checkpoint,
+            progress=not options.quiet,
+        )
+        save(edited, options.output, options.overwrite or resuming)
+    print(summary(options.output, edited))
+    if edited is representation:
+        note("nothing to add: all of the signal lies where the file has partitions; %s is a copy", options.output)
+        return 0
+    print(edit_text(edited.history[-1]))
+    if edited.history[-1]["stopped"] == "interrupted":
+        note("interrupted after %d steps; saved what there is; --resume goes on", edited.history[-1]["steps"])
+        return INTERRUPTED
+    checkpoint.unlink(missing_ok=True)
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Options of the run: those of the config file, overridden by those of the command line."""
+    names = [*EncodeConfig.__dataclass_fields__, *Reading.__dataclass_fields__]
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.config_path is None:
+        return given
+    settings = read_settings(options.config_path)
+    for group in _ALTERNATIVES:
+        if any(name in given for name in group):
+            settings = {name: value for name, value in settings.items() if name not in group}
+    return settings | given
+
+
+def _run_log(options: argparse.Namespace) -> RunLog | None:
+    """The log asked for."""
+    names = ("every", "checkpoint_every", "show_grads", "use_wandb")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.log_dir is None:
+        if given:
+            raise ConfigError("--summary_every, --checkpoint_every, --show_grads, --use_wandb: give --log_dir DIR too")
+        return None
+    run_log = RunLog(options.log_dir, **given, overwrite=options.overwrite)
+    if run_log.final.resolve() == options.output.resolve():
+        raise ConfigError(f"{options.output}: the log keeps the result there itself; choose another OUTPUT")
+    return run_log
+
+
+def check_representation_name(path: Path) -> None:
+    if path.suffix != ".safetensors":
+        raise ConfigError(f"{path}: a representation is a .safetensors file; give the output that suffix")
+    if path.name.endswith(CHECKPOINT_SUFFIX):
+        raise ConfigError(f"{path}: *{CHECKPOINT_SUFFIX} is the name of a checkpoint; choose another name")
+
+
+def check_edited(output: Path, inputs: list[Path]) -> None:
+    """An edit writes a representation, and never over its input."""
+    check_representation_name(output)
+    for path in inputs:
+        if os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
+            raise ConfigError(f"{output}: is the input, which an edit never changes; choose another OUTPUT")
+
+
+def _checkpoint_path(output: Path) -> Path:
+    """Beside the output; a name too long for the suffix is cut and told apart by its hash."""
+    stem = os.fsencode(output.stem)
+    if len(stem) > 200:
+        digest = hashlib.sha256(stem).hexdigest()[:12]
+        return output.with_name(f"{stem[:180].decode(errors='ignore')}-{digest}{CHECKPOINT_SUFFIX}")
+    return output.with_name(f"{output.stem}{CHECKPOINT_SUFFIX}")
+
+
+def _check_checkpoint(path: Path, resume: bool) -> None:
+    """Only a checkpoint of ours may be replaced and, at the end, deleted."""
+    if not os.path.lexists(path):
+        return
+    if not is_checkpoint(path):
+        raise OutputError(f"{path}: the run keeps its state there, but this is no checkpoint, or damaged; move it away")
+    if not resume:
+        note("%s: a stopped run left its checkpoint; this run replaces it (--resume goes on from it)", path)
+
+
+def use_threads(options: argparse.Namespace) -> None:
+    if options.threads is not None:
+        most = 4 * (os.cpu_count() or 1)
+        if not 1 <= options.threads <= most:
+            raise ConfigError(f"threads {options.threads} must be from 1 to {most} on this machine")
+        torch.set_num_threads(options.threads)
