@@ -61,7 +61,7 @@ def describe(representation: Representation) -> dict[str, Any]:
 def summary(path: Path, representation: Representation) -> str:
     """One line on a file that was written."""
     fit = representation.fit
-    whole = " (of the whole encoding)" if len(representation.history) > 1 else ""
+    whole = " (of the first encoding)" if len(representation.history) > 1 else ""
     return (
         f"{path}: {representation.signal.kind} {_times(representation.shape)}, {representation.signal.channels} "
         f"channels, {representation.model.mode}, {len(representation.lattice)} partitions, "
@@ -75,7 +75,7 @@ def describe_text(facts: dict[str, Any]) -> str:
     count, size, fit = facts["parameters"], facts["bytes"], facts["fit"]
     quality = _quality(fit["psnr"], fit["stopped"])
     widths = f"L = {facts['local_width']}" + (f", G = {facts['global_width']}" if facts["global_width"] else "")
-    whole = ", of the whole encoding" if len(facts["history"]) > 1 else ""
+    whole = ", of the first encoding" if len(facts["history"]) > 1 else ""
     rate = "" if facts["sampling_rate"] is None else f", {facts['sampling_rate']:.6g} per second"
     lines = {
         "signal": f"{facts['kind']}, {_times(facts['shape'])} samples{rate}, {facts['channels']} channels, "

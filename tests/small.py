@@ -92,4 +92,5 @@ def without_times(path: Path) -> tuple[dict[str, Any], bytes]:
     manifest["fit"].pop("seconds")
     for entry in manifest["history"]:
         entry.pop("date")
+        entry.pop("seconds", None)
     return manifest, content[header:]
