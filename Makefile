@@ -27,6 +27,10 @@ bench: $(READY)
 	$(BIN)/python benchmarks/crop.py
 	$(BIN)/python benchmarks/fidelity.py
 	$(BIN)/python benchmarks/recordings.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/extend.py
+	$(BIN)/python benchmarks/seams.py
+	$(BIN)/python benchmarks/watching.py
 	$(BIN)/python benchmarks/watching.py
 
 clean:

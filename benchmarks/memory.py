@@ -1,0 +1,60 @@
+"""Peak memory of encoding a film: `bikes` whole, 250 frames of 272x640 in colour, read from its file.
+
+"drawn": 5x8x8 partitions, halo 1,2,2, L = 55, G = 180, 2 % of the samples in each step; "whole": our defaults, every
+sample in the step. Each is one fresh process that reads, takes a few steps, and measures the PSNR of what it decodes. It
+may take twice the 8-bit size of what is read, the model with its best weights, gradients and two moments, and 1 GiB.
+
+    python benchmarks/memory.py [--quick]
+"""
+
+import sys
+from typing import Any
+
+import record
+from record import Measurement
+
+import lgsirens as lg
+from lgsirens.samples import bikes
+
+CASES: dict[str, dict[str, Any]] = {
+    "drawn": {
+        "partitions": (5, 8, 8),
+        "overlaps": (1, 2, 2),
+        "local_width": 55,
+        "global_width": 180,
+        "sample_frac": 0.02,
+        "lr": 1e-4,
+        "steps": 2,
+    },
+    "whole": {"steps": 1},
+}
+MODEL_COPIES = 5
+GIB = 1 << 30
+
+
+def peak(options: dict[str, Any], frames: tuple[int, int] | None) -> tuple[float, float, float]:
+    """Megabytes at most, those after reading, and those allowed."""
+    film = bikes(frames=frames)
+    read = record.peak_memory()
+    inr = lg.encode(film, **options, progress=True)
+    allowed = 2 * film.values.nbytes + 4 * MODEL_COPIES * inr.parameters["total"] + GIB
+    return record.peak_memory(), read, allowed / 1e6
+
+
+def main() -> int:
+    options = record.options(__doc__, devices=False)
+    frames, measurements = (0, 3) if options.quick else None, []
+    for name, recipe in CASES.items():
+        most, read, allowed = record.in_child(peak, recipe, frames)
+        subject = f"bikes, {name}"
+        measurements += [
+            Measurement("encode", subject, "peak after reading", "MB", [read]),
+            Measurement("encode", subject, "peak memory, total", "MB", [most], allowed),
+        ]
+        for measurement in measurements[-2:]:
+            print(measurement, flush=True)
+    return record.finish("memory", measurements, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
