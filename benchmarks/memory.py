@@ -1,7 +1,8 @@
 """Peak memory of encoding a film: `bikes` whole, 250 frames of 272x640 in colour, read from its file.
 
 "drawn": 5x8x8 partitions, halo 1,2,2, L = 55, G = 180, 2 % of the samples in each step; "whole": our defaults, every
-sample in the step. Each is one fresh process that reads, takes a few steps, and measures the PSNR of what it decodes. It
+sample in the step. Each is one fresh process that reads, takes a few steps, and measures the PSNR of what it decodes.
+It
 may take twice the 8-bit size of what is read, the model with its best weights, gradients and two moments, and 1 GiB.
 
     python benchmarks/memory.py [--quick]
@@ -43,7 +44,7 @@ def peak(options: dict[str, Any], frames: tuple[int, int] | None) -> tuple[float
 
 def main() -> int:
     options = record.options(__doc__, devices=False)
-    frames, measurements = (0, 3) if options.quick else None, []
+    frames, measurements = (0, 5) if options.quick else None, []
     for name, recipe in CASES.items():
         most, read, allowed = record.in_child(peak, recipe, frames)
         subject = f"bikes, {name}"
