@@ -1,6 +1,7 @@
 """The command line: every wrong use that we could think of is one line, and leaves nothing behind."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -164,7 +165,7 @@ BAD_REQUESTS = {
         "--region",
     ),
     "crop to another suffix": (["crop", "a.safetensors", "c.png", "--region", "0:5,0:5"], "c.png"),
-    "crop onto a file that exists": (["crop", "a.safetensors", "a.safetensors", "--region", "0:5,0:5"], "--overwrite"),
+    "crop onto its input": (["crop", "a.safetensors", "a.safetensors", "--region", "0:5,0:5"], "is the input"),
     "keep partitions outside": (["crop", "a.safetensors", "c.safetensors", "--keep_partitions", "0:9,0:1"], "0:5,0:4"),
     "drop a partition that is not there": (
         ["crop", "a.safetensors", "c.safetensors", "--drop_partitions", "9,9"],
@@ -236,12 +237,13 @@ def test_a_real_full_disk_leaves_the_old_file(files):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); from lgsirens.cli import main; sys.exit(main())"
     )
     old = Path("a.safetensors").read_bytes()
-    words = ["crop", "a.safetensors", "a.safetensors", "--overwrite", "--region", "0:60,0:60"]
+    shutil.copy("a.safetensors", "b.safetensors")
+    words = ["crop", "a.safetensors", "b.safetensors", "--overwrite", "--region", "0:60,0:60"]
     result = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True)
     assert result.returncode == 1, result.stderr
     assert result.stderr.count("\n") == 1
-    assert Path("a.safetensors").read_bytes() == old
-    assert sorted(os.listdir()) == ["a.safetensors", "photo.png"]
+    assert Path("b.safetensors").read_bytes() == old
+    assert sorted(os.listdir()) == ["a.safetensors", "b.safetensors", "photo.png"]
 
 
 def test_a_diverging_fit_is_one_line_and_exit_code_1(files, capsys):

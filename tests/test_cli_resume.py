@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import lgsirens as lg
-from lgsirens import cli, fit
+from lgsirens import fit, fitting_commands
+from lgsirens.program import INTERRUPTED
 from tests.command import assert_one_line, full_disk, run
 
 encode_module = importlib.import_module("lgsirens.encode")  # `lg.encode` is the function
@@ -29,7 +30,7 @@ def test_a_stopped_run_saves_what_it_has_and_resume_goes_on(folder, number):
         time.sleep(0.05)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == cli.INTERRUPTED, err
+    assert process.returncode == INTERRUPTED, err
     assert "saved what there is" in err
     assert "Traceback" not in err
     inr = lg.load("a.safetensors")
@@ -121,14 +122,14 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(files, capsys,
 
 def test_a_result_that_cannot_be_written_is_not_lost(files, capsys, monkeypatch):
     monkeypatch.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
-    real = cli.save
+    real = fitting_commands.save
 
     def failing_save(*arguments):
         full_disk(monkeypatch)
         real(*arguments)
 
     with monkeypatch.context() as full:
-        full.setattr(cli, "save", failing_save)
+        full.setattr(fitting_commands, "save", failing_save)
         assert run("encode", "photo.png", "b.safetensors", "--steps", 3, "--quiet") == 1
     monkeypatch.undo()
     os.chdir(files)
@@ -152,7 +153,7 @@ def test_an_interrupted_step_can_be_resumed_from_its_checkpoint(files, monkeypat
         return real(*arguments)
 
     monkeypatch.setattr(fit, "accumulate_gradients", step)
-    assert run("encode", "photo.png", "b.safetensors", *options) == cli.INTERRUPTED
+    assert run("encode", "photo.png", "b.safetensors", *options) == INTERRUPTED
     monkeypatch.setattr(fit, "accumulate_gradients", real)
     assert lg.load("b.safetensors").fit.steps == 5
     assert run("encode", "photo.png", "b.safetensors", *options, "--resume") == 0

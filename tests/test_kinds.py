@@ -15,7 +15,8 @@ import pytest
 import soundfile
 
 import lgsirens as lg
-from lgsirens import cli, fit
+from lgsirens import fit
+from lgsirens.program import INTERRUPTED
 from tests.command import run
 from tests.small import without_times
 
@@ -140,7 +141,7 @@ def test_an_interrupted_and_resumed_run_ends_in_the_same_file(encoded, name, sam
 
     with monkeypatch.context() as stopping:
         stopping.setattr(fit, "accumulate_gradients", step)
-        assert run(*command) == cli.INTERRUPTED
+        assert run(*command) == INTERRUPTED
     assert lg.load("a.safetensors").fit.steps == 5
     assert run(*command, "--resume") == 0
     assert without_times(Path("a.safetensors")) == without_times(Path("whole.safetensors"))
