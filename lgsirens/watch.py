@@ -214,7 +214,7 @@ def _own_files(folder: Path) -> Iterator[Path]:
 
 
 def _is_finite(representation: Representation) -> bool:
-    """Whether a fit that diverged can be left to say so itself."""
+    """Whether there is something to show; a fit that diverged says so itself at its next step."""
     rows = representation.rows
     weights = [rows.read(np.arange(len(rows))), *representation.shared.values()]
     return all(bool(tensor.isfinite().all()) for tensor in weights)

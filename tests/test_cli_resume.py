@@ -63,7 +63,7 @@ def _left_checkpoint(monkeypatch, *command):
 
     with monkeypatch.context() as failing:
         failing.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
-        failing.setattr(cli, "save", full)
+        failing.setattr(fitting_commands, "save", full)
         assert run(*command) == 1
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -258,7 +259,7 @@ def test_the_distance_of_voxels_is_kept_and_follows_the_scale(encoded):
 
 
 def test_reading_fitting_decoding_and_writing_have_a_bar_each(encoded, monkeypatch, capsys):
-    monkeypatch.setattr(cli.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert run("encode", encoded / "a.mkv", "a.safetensors", *WIDTHS[:-1], "--steps", 2) == 0
     assert run("decode", "a.safetensors", "b.mkv") == 0
     told = capsys.readouterr().err
