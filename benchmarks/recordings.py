@@ -2,7 +2,7 @@
 
 Sound: Adam at a constant 1e-4, every sample in each step, 300 steps: `lg` (32 partitions, L = 42, G = 72), `lc`
 (L = 45), and `lg` again as the plain loop of `benchmarks/fit.py`, from the same weights; what is shipped must be at
-most 0.5 dB worse. The sounds are `data/gt_bach.wav`, the recording that the reference uses, where someone has put it
+most 0.5 dB worse than its best step. The sounds are `data/gt_bach.wav`, the recording that the reference uses, where someone has put it
 (or `--bach FILE`), and `prelude()`.
 
 Film: `bikes`, its first 50 frames, longer side 160, 5x8x8 partitions, halo 1,2,2, 2 % of the samples in each step, Adam
@@ -11,23 +11,23 @@ at a constant 1e-4, 2,000 steps: `lg` (L = 55, G = 180) and `lc` (L = 56).
     python benchmarks/recordings.py [--only bach prelude bikes] [--bach FILE] [--device cuda] [--quick]
 """
 
-import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import record
-import torch
 from fit import Baseline, Windows
 from record import Measurement
 
 import lgsirens as lg
 from lgsirens.device import resolve_device
 from lgsirens.encode import prepare
+from lgsirens.fit import psnr_of_error
 from lgsirens.memory import DEFAULT_LIMIT
 from lgsirens.plan import EncodeConfig, plan
 from lgsirens.runlog import Progress
 from lgsirens.samples import bikes, prelude
+from lgsirens.signal import KINDS
 
 BACH = Path(__file__).resolve().parent.parent / "data" / "gt_bach.wav"
 SOUND = {"partitions": (32,), "lr": 1e-4, "steps": 300}
@@ -54,36 +54,35 @@ def shipped(name: str, signal: lg.Signal, mode: str, recipe: dict[str, Any], dev
     return told([Measurement(name, subject, quantity, unit, [value]) for (quantity, unit), value in figures.items()])
 
 
-def plain_loop(signal: lg.Signal, recipe: dict[str, Any], device: str) -> float:
-    """PSNR of `lg` after the steps of the plain baseline, from the weights that `encode` starts with."""
+def plain_loop(signal: lg.Signal, recipe: dict[str, Any], device: str) -> tuple[float, float]:
+    """PSNR of `lg` after the last step of the plain baseline, and before its best one, from the weights that `encode`
+    starts with."""
     planned = plan(signal, EncodeConfig.from_options({**recipe, "mode": "lg", **WIDTHS[signal.kind]["lg"]}))
     where = resolve_device(device)
     model, _, _ = prepare(signal, planned, where, DEFAULT_LIMIT)
     baseline = Baseline(model, Windows(signal, planned, where), recipe["lr"], groups=8)
+    errors, peak = [], KINDS[signal.kind].psnr_peak
     with Progress("plain loop", "step") as bar:
         bar.start(recipe["steps"])
         for _ in range(recipe["steps"]):
-            baseline.step()
-            bar.advance()
-    x, target, weight = baseline.windows.draw()
-    with torch.no_grad():
-        squares = (baseline(x).clamp(-1, 1) - target).double().square()
-    # audio: the peak of PSNR is 1 on the signal divided by its own peak
-    count = squares.numel() if weight is None else float(weight.sum())
-    total = float(squares.sum() if weight is None else (squares * weight).sum())
-    return 10 * math.log10(count / total)
+            errors.append(baseline.accumulate_gradients())
+            baseline.optimizer.step()
+            bar.advance(psnr=f"{psnr_of_error(errors[-1], peak):.2f} dB")
+    errors.append(baseline.accumulate_gradients())
+    return psnr_of_error(errors[-1], peak), psnr_of_error(min(errors), peak)
 
 
 def compared(name: str, signal: lg.Signal, recipe: dict[str, Any], device: str) -> list[Measurement]:
     """What is shipped against the plain loop."""
     measurements = shipped(name, signal, "lg", recipe, device)
-    plain = plain_loop(signal, recipe, device)
+    last, best = plain_loop(signal, recipe, device)
     subject = f"lg, plain loop, {recipe['steps']} steps"
-    lost = plain - measurements[0].values[0]
+    # a fit keeps the weights of its best step, so that is what can be compared
     return measurements + told(
         [
-            Measurement(name, subject, "PSNR", "dB", [plain]),
-            Measurement(name, "plain loop - shipped", "PSNR", "dB", [lost], LARGEST_LOSS),
+            Measurement(name, subject, "PSNR, last step", "dB", [last]),
+            Measurement(name, subject, "PSNR, best step", "dB", [best]),
+            Measurement(name, "plain loop - shipped", "PSNR", "dB", [best - measurements[0].values[0]], LARGEST_LOSS),
         ]
     )
 
