@@ -2,8 +2,8 @@
 
 Sound: Adam at a constant 1e-4, every sample in each step, 300 steps: `lg` (32 partitions, L = 42, G = 72), `lc`
 (L = 45), and `lg` again as the plain loop of `benchmarks/fit.py`, from the same weights; what is shipped must be at
-most 0.5 dB worse than its best step. The sounds are `data/gt_bach.wav`, the recording that the reference uses, where someone has put it
-(or `--bach FILE`), and `prelude()`.
+most 0.5 dB worse than its best step. The sounds are `data/gt_bach.wav`, the recording that the reference uses, where
+someone has put it (or `--bach FILE`), and `prelude()`.
 
 Film: `bikes`, its first 50 frames, longer side 160, 5x8x8 partitions, halo 1,2,2, 2 % of the samples in each step, Adam
 at a constant 1e-4, 2,000 steps: `lg` (L = 55, G = 180) and `lc` (L = 56).
