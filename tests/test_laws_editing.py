@@ -139,10 +139,11 @@ def test_what_grew_crops_to_the_same_bits_and_through_a_file(tmp_path_factory, i
     larger = inr.extend(content(box, inr.model.channels, seed, inr.signal.kind), [low for low, _ in box])
     region = draw_inside(data, larger.extent)
     path = tmp_path_factory.mktemp("grown") / "cut.safetensors"
-    larger.crop(region).save(path)
+    cut = larger.crop(region)
+    cut.save(path)
     whole = larger.decode(full=True).values[slices(region, larger.extent)]
     assert np.array_equal(lg.load(path).decode().values, whole)
-    assert lg.load(path).rows.source.size == lg.fileformat.sizes(larger.crop(region))["file"]
+    assert lg.load(path).rows.source.size == lg.fileformat.sizes(cut)["file"]
 
 
 @settings(max_examples=20)
