@@ -7,6 +7,7 @@ they do not say, the grid and the signal, has to be told.
 """
 
 import math
+import os
 import pickle
 import warnings
 from dataclasses import dataclass, replace
@@ -163,12 +164,13 @@ def measured(representation: Representation, signal: Signal) -> Representation:
 
 
 def _head(path: Path) -> bytes:
+    if not os.path.isfile(path):  # opening a pipe would wait for ever
+        raise SignalError(f"{path}: no such file; check the name")
     try:
         with path.open("rb") as file:
             return file.read(16)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SignalError(f"{path}: cannot be read: {reason}; check the name") from None
+    except OSError as error:
+        raise SignalError(f"{path}: cannot be read: {error.strerror}; check its permissions") from None
 
 
 def _model_of(state: dict[Any, Tensor], refusal: str) -> tuple[ModelConfig, int]:

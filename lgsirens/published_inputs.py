@@ -1,5 +1,6 @@
 """The signals that the published commands encode."""
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -39,10 +40,12 @@ def read_signal(flags: Flags) -> Signal:
 
 def is_sound(path: str) -> bool:
     """Whether a file holds a sound; false where there is no file to look into."""
+    if not os.path.isfile(path):
+        return False
     try:
         with open(path, "rb") as file:
             head = file.read(4096)
-    except (OSError, ValueError):
+    except OSError:  # told when it is read
         return False
     return looks_like_sound(head) and not looks_like_film(head)
 

@@ -1,6 +1,7 @@
 """What the published scripts do: train one signal, or decode a film from what was trained."""
 
 import math
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -68,7 +69,7 @@ def main(kind: str, argv: Sequence[str] | None = None, decoding: bool = False) -
 
 def _is_audio(values: dict[str, Any]) -> bool:
     """Whether flags of `train_img.py` describe a sound, as the published commands for audio do."""
-    sound = is_sound(str(values.get("dataset_path")))
+    sound = is_sound(str(values.get("dataset_path", "")))
     grid = values.get("downsample")
     if not (sound or "wav_path" in values or (isinstance(grid, list) and len(grid) == 3)):
         return False
@@ -151,9 +152,9 @@ def _checkpoint(flags: VideoFlags, given: set[str]) -> Representation:
     if flags.checkpoint_path is None:
         raise ConfigError("--checkpoint_path: is missing; name what training wrote")
     path = Path(flags.checkpoint_path)
-    if not path.exists():
+    if not os.path.exists(path):
         trained = RunLog(_folder(flags)).final
-        wrote = "wrote" if trained.exists() else "with this --experiment_name writes"
+        wrote = "wrote" if os.path.exists(trained) else "with this --experiment_name writes"
         raise SignalError(f"{path}: no such file; training {wrote} {trained}: give that as --checkpoint_path")
     foreign = is_pickle(path)
     used = {*_OF_DECODING, *_OF_MODEL, *(("dataset", "frames", "max_side") if foreign else ())}

@@ -31,6 +31,21 @@ def test_encode_decode_crop_and_info_end_to_end(files, capsys):
     assert np.load("c.npy").shape == (10, 34, 3)
 
 
+def test_the_number_of_hidden_layers_is_an_option(files, capsys):
+    words = ("--mode", "lc", "--local_width", "4", "--partition_size", "32,32", "--steps", "1", "--quiet")
+    for hidden in (0, 2):
+        assert run("encode", "photo.png", "h.safetensors", *words, "--hidden_layers", hidden, "--overwrite") == 0
+        inr = lg.load("h.safetensors")
+        assert inr.model.hidden_layers == inr.config["hidden_layers"] == hidden
+        assert inr.parameters["per_partition"] == 3 * 4 + hidden * 5 * 4 + 5 * 3
+    capsys.readouterr()
+    assert run("info", "h.safetensors", "--config") == 0
+    assert "hidden_layers: 2" in capsys.readouterr().out
+    for hidden in ("65", "-1", "1.5"):
+        assert run("encode", "photo.png", "i.safetensors", *words, "--hidden_layers", hidden) == 2
+        assert "hidden_layers" in capsys.readouterr().err
+
+
 def test_info_json_has_the_promised_keys(files, capsys):
     assert run("info", "a.safetensors", "--json") == 0
     facts = json.loads(capsys.readouterr().out)

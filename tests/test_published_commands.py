@@ -267,6 +267,24 @@ def test_a_run_is_never_mixed_with_an_earlier_one(scripts, capsys):
     assert main("image", [*words, "--overwrite"]) == 0
 
 
+def test_checkpoints_decode_by_themselves(scripts):
+    words = ["--num_epochs", "3", "--epochs_til_ckpt", "2", "--hidden_features", "8", "--image_resolution_factor", "16"]
+    assert main("image", words) == 0
+    names = [path.name for path in Path("logs/default_image_experiment/checkpoints").iterdir()]
+    assert names == ["model_step_2.safetensors"]
+    assert lg.load(f"logs/default_image_experiment/checkpoints/{names[0]}").decode().shape == (32, 32)
+
+
+def test_names_that_no_folder_can_have_are_one_line(scripts, capsys):
+    Path("file").write_text("")
+    for more in (["--experiment_name", "n" * 300], ["--logging_root", "file"], ["--logging_root", "/proc/none"]):
+        words = ["--num_epochs", "1", "--hidden_features", "8", "--image_resolution_factor", "16", *more]
+        assert main("image", words) in (1, 2)
+        _one_line(capsys)
+        assert main("video", ["--checkpoint_path", "n" * 300, *more], decoding=True) == 2
+        _one_line(capsys)
+
+
 def test_debug_writes_nothing(scripts, capsys):
     assert (
         main("image", ["--debug", "--num_epochs", "1", "--hidden_features", "8", "--image_resolution_factor", "16"])
