@@ -56,7 +56,7 @@ class Case:
 
 
 def case(name: str) -> Case:
-    image = {"partition_size": (32, 32), "local_width": 14, "global_width": 84, "steps": 200}
+    image = {"partition_size": (32, 32), "local_width": 14, "global_width": 84, "steps": 100}
     if name == "image":
         return Case(name, astronaut(), 1, 384, image)
     if name == "audio":
