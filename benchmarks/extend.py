@@ -61,7 +61,7 @@ def case(name: str) -> Case:
         return Case(name, astronaut(), 1, 384, image)
     if name == "audio":
         sound = prelude()
-        recipe = {"partition_size": (8820,), "local_width": 24, "global_width": 48, "steps": 60}
+        recipe = {"partition_size": (8820,), "local_width": 24, "global_width": 48, "steps": 120}
         return Case(name, replace(sound, values=sound.values[: 7 * 44_100]), 0, 5 * 44_100, recipe)
     film = bikes(frames=(0, 50), max_side=160)
     recipe = {"partition_size": (10, 34, 40), "local_width": 24, "global_width": 48, "steps": 60}
