@@ -5,6 +5,7 @@ sample is the product over the axes, so at corners up to 2^D partitions blend. W
 of those that are there are scaled to a sum of 1.
 """
 
+import operator
 from fractions import Fraction
 from functools import reduce
 from typing import Any
@@ -26,8 +27,12 @@ def check_blend(representation: Representation, width: int) -> tuple[int, ...]:
     Raises:
         ConfigError: the width is no whole number from 0 to half a partition.
     """
-    if type(width) is not int or width < 0:
-        raise ConfigError(f"blend {width!r}: give a whole number of samples, 0 or more")
+    try:
+        width = operator.index(width)
+    except TypeError:
+        width = -1
+    if width < 0:
+        raise ConfigError("blend: give a whole number of samples, 0 or more")
     reach = []
     for tile, size in zip(representation.lattice.tile, representation.frame.size, strict=True):
         if 2 * width > tile and size > tile:

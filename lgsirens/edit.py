@@ -14,7 +14,7 @@ from lgsirens.errors import ConfigError, RegionError, counted
 from lgsirens.fileformat import FileRows
 from lgsirens.lattice import Lattice, bounding_extent
 from lgsirens.region import Box, Region, as_region, bounding_box, intersect, is_empty
-from lgsirens.representation import GatheredRows, Representation, history_entry
+from lgsirens.representation import GatheredRows, Representation, check_representation, history_entry
 from lgsirens.runlog import note
 
 _LARGEST_ID = 1 << 31
@@ -69,8 +69,8 @@ def merge(
 ) -> Representation:
     """Pieces of one origin come back together.
 
-    Rows that several pieces hold must agree. Where they do not, those win that alone were fitted anew since the pieces
-    parted (partial tiles that an extension filled, replaced content).
+    Rows that several pieces hold must agree. Where they do not, the one wins that alone was fitted since the pieces
+    parted (a partial tile that an extension filled, replaced content).
 
     Args:
         others: further pieces.
@@ -81,7 +81,9 @@ def merge(
             nobody fitted.
     """
     pieces = (representation, *others)
-    for number, piece in enumerate(pieces):
+    if len(pieces) < 2:
+        raise ConfigError("merge takes at least two pieces; give another one")
+    for number, piece in enumerate(map(check_representation, pieces)):
         _check_kin(representation, piece, number)
     if prefer is not None and not any(piece is prefer for piece in pieces):
         raise ConfigError("prefer: name one of the pieces to merge")
@@ -99,8 +101,9 @@ def merge(
                 "beyond it: nobody fitted the samples between; extend that piece first"
             )
     window = bounding_box([piece.window for piece in pieces])
-    common = _common_history(pieces)
-    parted = [entry for piece in pieces for entry in piece.history[common:]]
+    history = list(representation.history)
+    history += [entry for piece in others for entry in piece.history if entry not in representation.history]
+    history = [entry for number, entry in enumerate(history) if entry not in history[:number]]
     entry = history_entry("merge", window, len(lattice), pieces=len(pieces))
     return replace(
         representation,
@@ -108,7 +111,7 @@ def merge(
         rows=GatheredRows(tuple(p.rows for p in pieces), owners, places[owners, np.arange(len(lattice))]),
         extent=extent,
         window=window,
-        history=(*representation.history[:common], *parted, entry),
+        history=(*history, entry),
     )
 
 
@@ -130,41 +133,38 @@ def _check_kin(first: Representation, piece: Representation, number: int) -> Non
 def _owners(
     pieces: tuple[Representation, ...], lattice: Lattice, places: NDArray[np.int64], prefer: Representation | None
 ) -> NDArray[np.int64]:
-    """Which piece each partition's row comes from, `[P]`."""
-    checksums = np.zeros(places.shape, dtype=np.int64) - 1
+    """Which piece each partition's row comes from, `[P]`: of those that agree, the one that holds most of its tile."""
+    checksums, covered = np.full(places.shape, -1, dtype=np.int64), np.full(places.shape, -1, dtype=np.int64)
     for number, piece in enumerate(pieces):
         held = places[number] >= 0
         checksums[number, held] = piece.rows.crc32()[places[number, held]]
-    owners = np.asarray(np.argmax(places >= 0, axis=0))
+        covered[number, held] = lattice.select(np.flatnonzero(held)).samples_of_each(piece.extent)
+    owners = np.asarray(np.argmax(covered, axis=0))
     agreed = checksums[owners, np.arange(len(lattice))]
-    refitted = [_refitted(piece, _common_history(pieces)) for piece in pieces]
+    since = {(a, b): _fitted_since(pieces[a], pieces[b]) for a in range(len(pieces)) for b in range(len(pieces))}
     for at in np.flatnonzero(((checksums != agreed) & (places >= 0)).any(axis=0)):
         name = tuple(int(k) for k in lattice.ids[at])
-        holders = [number for number in range(len(pieces)) if places[number, at] >= 0]
-        newer = [number for number in holders if name in refitted[number]]
-        if len({int(checksums[number, at]) for number in newer}) == 1:
-            owners[at] = newer[0]
-            continue
-        preferred = [number for number in holders if pieces[number] is prefer]
-        if not preferred:
-            files = " and ".join(_title(pieces[number], number) for number in (newer or holders)[:2])
-            raise ConfigError(f"partition {_name(name)} differs between {files}; name the one that wins with --prefer")
-        owners[at] = preferred[0]
+        holders = sorted(np.flatnonzero(places[:, at] >= 0).tolist(), key=lambda number: -covered[number, at])
+
+        def wins(number: int, at: int = int(at), name: tuple[int, ...] = name, holders: list[int] = holders) -> bool:
+            others = [other for other in holders if checksums[other, at] != checksums[number, at]]
+            return all(name in since[number, other] and name not in since[other, number] for other in others)
+
+        winners = [number for number in holders if wins(number)]
+        winners = winners or [number for number in holders if pieces[number] is prefer]
+        if not winners:
+            files = " and ".join(_title(pieces[number], number) for number in holders[:2])
+            raise ConfigError(
+                f"partition {_name(name)} differs between {files}; name the one of them that wins with --prefer"
+            )
+        owners[at] = winners[0]
     return owners
 
 
-def _common_history(pieces: tuple[Representation, ...]) -> int:
-    """How many first lines of history all pieces share."""
-    shared = 0
-    for entries in zip(*(piece.history for piece in pieces), strict=False):
-        if any(entry != entries[0] for entry in entries):
-            break
-        shared += 1
-    return shared
-
-
-def _refitted(piece: Representation, since: int) -> set[tuple[int, ...]]:
-    return {tuple(name) for entry in piece.history[since:] for name in entry.get("refitted", ())}
+def _fitted_since(piece: Representation, other: Representation) -> set[tuple[int, ...]]:
+    """The partitions that were fitted in a piece since it and the other parted."""
+    own = [entry for entry in piece.history if entry not in other.history]
+    return {tuple(name) for entry in own for kind in ("added", "refitted") for name in entry.get(kind, ())}
 
 
 def _title(piece: Representation, number: int) -> str:

@@ -1,23 +1,25 @@
 """The edits that fit: new partitions beside the old ones (`extend`), new content for old ones (`replace`)."""
 
+import operator
 from collections.abc import Sequence
 from dataclasses import replace as with_fields
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lgsirens.errors import ConfigError, SignalError
 from lgsirens.lattice import LONGEST_FRAME, Lattice, tiles_meeting
 from lgsirens.refit import Edit, FitOptions, fit_edit
 from lgsirens.region import Box, bounding_box, box_size, contains, format_box, intersect, is_empty
-from lgsirens.representation import Representation
+from lgsirens.representation import Representation, check_representation
 from lgsirens.signal import KINDS, Signal, check_signal
 
 FINETUNE = ("none", "shared", "all")
 
 _LARGEST_POSITION = 1 << 31
-# So far from a frame's centre, in samples, neighbours share a float32 coordinate.
-_FARTHEST = 1 << 23
+# So far from a frame's centre, in samples, float32 misplaces samples by an eighth of their distance.
+_FARTHEST = 1 << 21
 
 
 def extend(
@@ -51,6 +53,7 @@ def extend(
             at its offset.
         ConfigError: mode mlp, or an option out of range.
     """
+    check_representation(representation)
     if representation.model.mode == "mlp":
         raise ConfigError("mode mlp is one network for the whole signal and cannot grow; encode with mode lg or lc")
     if finetune not in FINETUNE:
@@ -66,6 +69,8 @@ def extend(
     lattice = Lattice(old.tile, old.halo, np.ascontiguousarray(ids, dtype=np.int32))
     before = old.find(lattice.ids)
     gains = lattice.samples_of_each(extent) > lattice.samples_of_each(representation.extent)
+    # what was left blank is learnt as soon as the signal has it
+    gains |= _left_blank(representation, lattice) & (lattice.samples_of_each(box) > 0)
     fitted = np.flatnonzero((before < 0) | gains)
     if not len(fitted):
         return representation
@@ -104,8 +109,15 @@ def replace(
     return fit_edit(edit, FitOptions.of(options))
 
 
+def _left_blank(representation: Representation, lattice: Lattice) -> NDArray[np.bool_]:
+    """Which partitions `[P]` hold samples that were left blank when they were fitted."""
+    names = {tuple(name) for entry in representation.history for name in entry.get("blank", ())}
+    return np.array([tuple(name) in names for name in lattice.ids.tolist()], dtype=bool)
+
+
 def _placed(representation: Representation, signal: Signal, offset: Sequence[int] | None) -> tuple[Signal, Box]:
     """The signal in the representation's value range, and the box where it lies."""
+    check_representation(representation)
     known = representation.signal
     check_signal(signal)
     for name, given, own in (
@@ -117,6 +129,8 @@ def _placed(representation: Representation, signal: Signal, offset: Sequence[int
             raise SignalError(f"the signal's {name} is {given}, the file's {own}; give a signal like the file's")
     if None not in (signal.sampling_rate, known.rate) and signal.sampling_rate != known.rate:
         raise SignalError(f"the signal has {signal.sampling_rate} samples/s, the file {known.rate}; resample it first")
+    if None not in (signal.spacing, known.spacing) and signal.spacing != known.spacing:
+        raise SignalError(f"the signal's spacing is {signal.spacing}, the file's {known.spacing}; resample it first")
     lowest, highest = known.value_range
     if not KINDS[known.kind].symmetric and signal.value_range != known.value_range:
         given = "{:g} to {:g}".format(*signal.value_range)
@@ -126,9 +140,10 @@ def _placed(representation: Representation, signal: Signal, offset: Sequence[int
             f"the signal has values from {signal.values.min():g} to {signal.values.max():g}, the file holds {lowest:g} "
             f"to {highest:g}; scale it, or encode the first part with a larger --value_range"
         )
-    offset = [start for start, _ in representation.extent] if offset is None else offset
-    if not isinstance(offset, list | tuple) or not all(type(start) is int for start in offset):
-        raise SignalError(f"offset {offset!r}: give whole numbers, one per dimension, such as 0,-128")
+    try:
+        offset = [start for start, _ in representation.extent] if offset is None else [*map(operator.index, offset)]
+    except TypeError:
+        raise SignalError(f"offset {offset!r}: give whole numbers, one per dimension, such as 0,-128") from None
     if len(offset) != len(signal.shape):
         raise SignalError(f"offset has {len(offset)} numbers, the signal {len(signal.shape)} dimensions; give as many")
     box = tuple((start, start + size) for start, size in zip(offset, signal.shape, strict=True))
@@ -153,6 +168,6 @@ def _check_coordinates(representation: Representation, extent: Box) -> None:
         centre = min(size, LONGEST_FRAME) / 2
         if frame.local_scale is None and max(high - centre, centre - low) > _FARTHEST:
             raise ConfigError(
-                f"float32 cannot tell samples apart {_FARTHEST} samples from the middle of the first signal; "
+                f"float32 misplaces samples that lie {_FARTHEST} samples from the middle of the first signal; "
                 "encode the first part with --local_scale"
             )

@@ -74,6 +74,7 @@ def fit(
     checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
     still: torch.Tensor | None = None,
+    counted: torch.Tensor | None = None,
     watch: Watch | None = None,
 ) -> FitState:
     """Minimise the mean squared error; the weights change in place, but for those that take no gradient.
@@ -88,6 +89,7 @@ def fit(
         psnr_peak: peak as a fraction of the value range, for the PSNR that is shown and that stops.
         generator: the run's random state.
         still: `[P]` bool, rows that stay as they are although the rest learns with them; None: no row.
+        counted: `[P]` bool, partitions whose PSNR is shown and stops; the last weights are then kept. None: all.
         watch: called after every step; its seconds are none of the fit's.
 
     Raises:
@@ -95,7 +97,7 @@ def fit(
         FileFormatError: the checkpoint to resume from is damaged or belongs to another run.
     """
     optimizer, state = build_optimizer(model), FitState()
-    best = _Best(model) if samples.complete else None
+    best = _Best(model) if samples.complete and counted is None else None
     if checkpoint is not None and checkpoint.resume:
         state = _load_checkpoint(checkpoint, model, optimizer, generator, best)
     if progress is not None:
@@ -103,7 +105,7 @@ def fit(
     began, saved = time.monotonic() - state.seconds, time.monotonic()
     with interruption() as interrupted:
         while state.step < rule.steps and not state.stopped:
-            error = accumulate_gradients(model, samples)
+            error = accumulate_gradients(model, samples, counted)
             if not math.isfinite(error):
                 raise RunError(f"the fit diverged at step {state.step}: its loss is {error}; lower --lr")
             psnr = psnr_of_error(error, psnr_peak)
@@ -141,11 +143,12 @@ def fit(
     return state
 
 
-def accumulate_gradients(model: SirenPerPartition, samples: Samples) -> float:
+def accumulate_gradients(model: SirenPerPartition, samples: Samples, counted: torch.Tensor | None = None) -> float:
     """Set the gradient of every parameter that takes one to that of the loss, the mean squared error over the samples
     of one draw.
 
-    Returns the mean squared error of the samples that partitions own; without halos that is the loss.
+    Returns the mean squared error of the samples that partitions own, those of `counted` `[P]` alone if it is given;
+    without either and without halos that is the loss.
 
     Blocks are differentiated one after the other, so that the working memory is that of one block; a block's rows
     are the only rows that it touches.
@@ -155,6 +158,7 @@ def accumulate_gradients(model: SirenPerPartition, samples: Samples) -> float:
     rows_gradient = model.local.grad
     assert rows_gradient is not None
     total = torch.zeros((), dtype=torch.float64, device=model.local.device)
+    number = torch.zeros_like(total)
     draw = samples.draw()
     for block in draw.blocks:
         rows = model.local.detach()[block.rows].requires_grad_()
@@ -166,8 +170,15 @@ def accumulate_gradients(model: SirenPerPartition, samples: Samples) -> float:
         assert rows.grad is not None
         rows_gradient[block.rows] += rows.grad
         owned = squares.detach() if block.own is None else squares.detach() * block.own
-        total += owned.sum() / draw.own
-    return float(total)
+        if counted is None:
+            total += owned.sum() / draw.own
+        else:
+            share = counted[block.rows, None, None].float()
+            for weight in (block.weight, block.own):
+                share = share if weight is None else share * weight
+            total += (owned * counted[block.rows, None, None]).sum()
+            number += share.expand_as(owned[..., :1]).sum() * owned.shape[-1]
+    return float(total if counted is None else total / number.clamp(min=1))
 
 
 @torch.no_grad()

@@ -106,7 +106,7 @@ def _edit(options: argparse.Namespace, edit: Callable[..., Representation]) -> i
             checkpoint=checkpoint,
             progress=not options.quiet,
         )
-        save(edited, options.output, options.overwrite or resuming)
+        save(edited, options.output, options.overwrite or (resuming and edited is not representation))
     print(summary(options.output, edited))
     if edited is representation:
         note("nothing to add: all of the signal lies where the file has partitions; %s is a copy", options.output)

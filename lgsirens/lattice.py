@@ -96,6 +96,9 @@ class Lattice:
         own = self.ids[first:stop]
         low = [int(own[:, axis].min()) - 1 for axis in range(self.dimensions)]
         high = [int(own[:, axis].max()) + 1 for axis in range(self.dimensions)]
+        if math.prod(b - a + 1 for a, b in zip(low, high, strict=True)) >= 1 << 63:  # no integer numbers them all
+            table = {tuple(name): place for place, name in enumerate(self.ids.tolist())}
+            return np.array([table.get(tuple(name), -1) for name in ids.tolist()], dtype=np.int64)
         keys, wanted = _sort_keys(own, low, high), _sort_keys(np.clip(ids, low, high), low, high)
         place = np.searchsorted(keys, wanted)
         found = np.take(keys, place, mode="clip") == wanted
@@ -106,6 +109,9 @@ class Lattice:
         held = bounding_extent(self, region)
         if is_empty(held):
             return np.zeros(0, dtype=np.int64)
+        tiles = math.prod(-(-stop // t) - start // t for (start, stop), t in zip(held, self.tile, strict=True))
+        if tiles > 4 * len(self):  # far more room than partitions
+            return np.flatnonzero(self.samples_of_each(held))
         place = self.find(tiles_meeting(held, self.tile))
         return place[place >= 0]
 
@@ -149,7 +155,7 @@ def tiles_meeting(region: Box, tile: tuple[int, ...]) -> Ids:
 
 def bounding_extent(lattice: Lattice, extent: Box) -> Box:
     """The box of what a lattice holds of `extent`: the bounding box of its tiles, cut at the old extent."""
-    low, high = lattice.ids.min(axis=0), lattice.ids.max(axis=0) + 1
+    low, high = lattice.ids.min(axis=0).astype(np.int64), lattice.ids.max(axis=0).astype(np.int64) + 1
     tiles = tuple((int(a) * t, int(b) * t) for a, b, t in zip(low, high, lattice.tile, strict=True))
     return intersect(tiles, extent)
 

@@ -23,11 +23,11 @@ from lgsirens.errors import ConfigError, SignalError
 from lgsirens.fileformat import content_hash
 from lgsirens.fit import Checkpoint, FitState, StopRule, fit
 from lgsirens.lattice import Lattice
-from lgsirens.memory import DEFAULT_LIMIT, as_bytes, training_samples
+from lgsirens.memory import DEFAULT_LIMIT, as_bytes, check_fits, training_samples
 from lgsirens.metrics import psnr
 from lgsirens.model import SirenPerPartition, build_model
 from lgsirens.plan import EncodeConfig
-from lgsirens.region import Box, box_shape, intersect, is_empty, slices
+from lgsirens.region import Box, box_shape, box_size, format_box, intersect, is_empty, slices
 from lgsirens.representation import GatheredRows, MemoryRows, Representation, history_entry
 from lgsirens.runlog import Progress
 from lgsirens.sampling import AllSamples, Centred, FrozenTerms, Placed, RandomSamples, Samples
@@ -77,11 +77,10 @@ class FitOptions:
     def config(self, representation: Representation, rows_alone: bool) -> EncodeConfig:
         """The options of the run, checked."""
         settings = {name: representation.config[name] for name in _INHERITED if name in representation.config}
-        if rows_alone and "steps" in settings:
-            settings["steps"] *= 2
         given = {name: getattr(self, name) for name in (*_INHERITED, "target_psnr", "lr")}
         settings |= {name: value for name, value in given.items() if value is not None}
-        return EncodeConfig.from_options(settings)
+        config = EncodeConfig.from_options(settings)
+        return replace(config, steps=2 * config.steps) if rows_alone and self.steps is None else config
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +129,7 @@ def fit_edit(edit: Edit, options: FitOptions) -> Representation:
     config = options.config(edit.old, rows_alone=edit.finetune == "none")
     where, limit = resolve_device(options.device), as_bytes(options.max_memory)
     part = edit.lattice.select(edit.trained)
-    placed = _targets(edit, part, where)
+    placed, blank = _targets(edit, part, where)
     model = _model(edit, config.seed, where)
     generator = torch.Generator(where).manual_seed(config.seed)
     per_block = training_samples(model.config, where.type != "cpu", limit)
@@ -143,27 +142,32 @@ def fit_edit(edit: Edit, options: FitOptions) -> Representation:
     if centres is not None:
         samples = Centred(samples, centres)
         _shift(model, centres)
-    still = None
+    still = counted = None
     if edit.finetune == "none":
         samples = FrozenTerms(samples, model.shared_terms, limit)
-    elif edit.finetune == "shared":
-        still = torch.from_numpy(~np.isin(edit.trained, edit.fitted)).to(where)
+    else:
+        counted = torch.from_numpy(np.isin(edit.trained, edit.fitted)).to(where)
+        still = ~counted if edit.finetune == "shared" else None
     keeper = None
     if options.checkpoint is not None:
+        if not isinstance(options.checkpoint, str | os.PathLike):
+            raise ConfigError(f"checkpoint {options.checkpoint!r} is no path; name a file, or leave it out")
         described = [edit.action, edit.finetune, edit.box, to_plain(config), per_block, where.type]
         keeper = Checkpoint(Path(options.checkpoint), _run_key(edit, described), options.resume)
     rule, peak = StopRule(config.steps, config.target_psnr), KINDS[edit.signal.kind].psnr_peak
     with Progress(edit.action, "step", quiet=not options.progress) as bar:
-        state = fit(model, samples, rule, config.lr, peak, generator, keeper, bar, still=still)
+        state = fit(model, samples, rule, config.lr, peak, generator, keeper, bar, still=still, counted=counted)
     if centres is not None:
         _shift(model, -centres)
-    return _assembled(edit, model, state, where)
+    return _assembled(edit, model, state, blank, where)
 
 
-def _targets(edit: Edit, part: Lattice, device: torch.device) -> Placed:
-    """What the partitions of `part` learn: the signal where it lies, else what the old representation decodes to."""
+def _targets(edit: Edit, part: Lattice, device: torch.device) -> tuple[Placed, list[list[int]]]:
+    """What the partitions of `part` learn: the signal where it lies, else what the old representation decodes to; and
+    the ids of those that hold samples which neither has: these are blank."""
     ranges = tuple((int(window.min()), int(window.max()) + 1) for window in part.windows(edit.extent))
     box = intersect(ranges, edit.extent)
+    check_fits(5 * box_size(box) * edit.signal.channels, f"what is to be learnt, {format_box(box)},")
     values = np.full((*box_shape(box), edit.signal.channels), edit.old.signal.blank, dtype=np.float32)
     known = np.zeros(box_shape(box), dtype=bool)
     common = intersect(edit.old.extent, box)
@@ -171,19 +175,24 @@ def _targets(edit: Edit, part: Lattice, device: torch.device) -> Placed:
         decoded = decode(edit.old, common, device=device)
         values[slices(common, box)], known[slices(common, box)] = decoded.values, decoded.present
     common = intersect(edit.box, box)
-    values[slices(common, box)] = edit.signal.values[slices(common, edit.box)]
-    known[slices(common, box)] = True
-    unknown = 0
+    if not is_empty(common):
+        given = edit.signal.present[slices(common, edit.box)]
+        values[slices(common, box)][given] = edit.signal.values[slices(common, edit.box)][given]
+        known[slices(common, box)] |= given
+    unknown, blank = 0, []
     for place in range(len(part)):
         own = slices(intersect(part.box(place), edit.extent), box)
-        unknown += int(known[own].size - known[own].sum())
-        known[own] = True
+        lacking = int(known[own].size - known[own].sum())
+        if lacking:
+            blank.append(part.ids[place].tolist())
+        unknown, known[own] = unknown + lacking, True
     if unknown and not edit.allow_gap:
         raise SignalError(
             f"{unknown} samples of the partitions to fit are neither in the signal nor in the file; give a signal that "
             "covers whole partitions, or --allow_gap"
         )
-    return Placed(replace(edit.signal, values=values, mask=None if known.all() else known), box, edit.extent)
+    placed = Placed(replace(edit.signal, values=values, mask=None if known.all() else known), box, edit.extent)
+    return placed, blank
 
 
 def _model(edit: Edit, seed: int, device: torch.device) -> SirenPerPartition:
@@ -222,10 +231,13 @@ def _run_key(edit: Edit, described: list[Any]) -> str:
     described = [*described, content_hash(edit.old), edit.old.extent, edit.signal.dtype]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     digest.update(memoryview(edit.signal.values.tobytes()))
+    digest.update(memoryview(np.ascontiguousarray(edit.signal.present).tobytes()))
     return digest.hexdigest()
 
 
-def _assembled(edit: Edit, model: SirenPerPartition, state: FitState, device: torch.device) -> Representation:
+def _assembled(
+    edit: Edit, model: SirenPerPartition, state: FitState, blank: list[list[int]], device: torch.device
+) -> Representation:
     """The representation after an edit, with its line of history."""
     old, moved = edit.old, edit.moved
     learnt = model.local.detach().cpu()[torch.from_numpy(np.searchsorted(edit.trained, moved))]
@@ -239,10 +251,11 @@ def _assembled(edit: Edit, model: SirenPerPartition, state: FitState, device: to
         window=edit.window,
         shared={name: value.detach().cpu() for name, value in model.shared.items()},
     )
-    refitted = edit.fitted[edit.before[edit.fitted] >= 0]
+    is_new = edit.before[edit.fitted] < 0
     facts: dict[str, Any] = {
-        "added": len(edit.fitted) - len(refitted),
-        "refitted": edit.lattice.ids[refitted].tolist(),
+        "added": edit.lattice.ids[edit.fitted[is_new]].tolist(),
+        "refitted": edit.lattice.ids[edit.fitted[~is_new]].tolist(),
+        "blank": blank,
         "psnr": _finite(_fitted_psnr(edit, new, device)),
         "steps": state.step,
         "seconds": round(state.seconds, 3),

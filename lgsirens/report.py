@@ -14,7 +14,7 @@ from lgsirens.fileformat import row_chunks, sizes
 from lgsirens.manifest import FORMAT_VERSION
 from lgsirens.memory import format_bytes
 from lgsirens.metrics import psnr, ssim
-from lgsirens.region import Box, box_of_shape, box_shape, box_size, format_box, intersect, is_empty
+from lgsirens.region import Box, box_of_shape, box_shape, box_size, contains, format_box, intersect, is_empty
 from lgsirens.representation import Representation
 from lgsirens.schema import to_plain
 from lgsirens.signal import Signal
@@ -108,8 +108,9 @@ def edit_text(entry: dict[str, Any]) -> str:
     names = [",".join(map(str, name)) for name in entry["refitted"]]
     listed = f" ({'; '.join(names[:_LISTED])}{'; ...' if len(names) > _LISTED else ''})" if names else ""
     reached = _quality(entry["psnr"], entry["stopped"])
+    added = f"{len(entry['added'])} partition{'s' * (len(entry['added']) != 1)} added"
     text = (
-        f"{entry['added']} partitions added, {len(names)} fitted anew{listed}: {reached} there after {entry['steps']} "
+        f"{added}, {len(names)} fitted anew{listed}: {reached} there after {entry['steps']} "
         f"steps in {entry['seconds']:.1f} s"
     )
     if "moved" in entry:
@@ -219,10 +220,11 @@ def _cut(representation: Representation, original: Signal) -> Signal:
             "give the signal that was encoded"
         )
     reference = replace(original, value_range=representation.signal.value_range)
-    if original.shape == representation.frame.size:
-        return _region(reference, box_of_shape(original.shape), window)
     if original.shape == box_shape(window):
         return reference
+    for box in (representation.extent, box_of_shape(representation.frame.size)):
+        if original.shape == box_shape(box) and contains(box, window):
+            return _region(reference, box, window)
     raise SignalError(
         f"the original has {_times(original.shape)} samples, the file holds {_times(box_shape(window))} of "
         f"{_times(representation.frame.size)}; give the signal that was encoded"

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lgsirens.errors import ConfigError
 from lgsirens.lattice import Frame, Lattice
 from lgsirens.model import ModelConfig, count, parameter_counts, row_layout
 from lgsirens.region import Box, box_shape
@@ -222,6 +223,13 @@ class GatheredRows:
 
     def select(self, places: NDArray[Any]) -> "GatheredRows":
         return replace(self, owners=self.owners[places], places=self.places[places])
+
+
+def check_representation(value: object) -> Representation:
+    """`value` if it is a representation, else ConfigError."""
+    if not isinstance(value, Representation):
+        raise ConfigError(f"{value!r} is no Representation; make one with encode(signal) or load(path)")
+    return value
 
 
 def history_entry(action: str, window: Box, partitions: int, **facts: Any) -> dict[str, Any]:

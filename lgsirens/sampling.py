@@ -83,9 +83,9 @@ class Placed:
 
     @classmethod
     def first(cls, signal: Signal) -> "Placed":
-        """A first signal: all of it, from position 0."""
+        """A first signal: all of it, from position 0; what it lacks is encoded as the values that stand there."""
         box = box_of_shape(signal.shape)
-        return cls(signal, box, box)
+        return cls(replace(signal, mask=None), box, box)
 
 
 class AllSamples:
@@ -266,7 +266,8 @@ class FrozenTerms:
         blocks, size = [], 0
         for block in completed:
             blocks.append(block)
-            size += sum(tensor.nbytes for tensor in (block.x, block.target, *(block.terms or ())))
+            tensors = (block.x, block.x_local, block.target, block.weight, block.own, *(block.terms or ()))
+            size += sum(tensor.nbytes for tensor in tensors if tensor is not None)
             if size > self._limit:
                 return replace(draw, blocks=itertools.chain(blocks, completed))
         self._kept = draw, blocks

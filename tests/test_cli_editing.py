@@ -229,7 +229,7 @@ def test_a_take_is_appended_to_a_sound(tmp_path, monkeypatch, capsys):
     assert run("encode", "first.wav", "a.safetensors", *SOUND) == 0
     capsys.readouterr()
     assert run("extend", "a.safetensors", "b.safetensors", "--signal", "take.wav", "--offset", 350, *STEPS) == 0
-    assert "1 partitions added, 1 fitted anew (3)" in capsys.readouterr().out
+    assert "1 partition added, 1 fitted anew (3)" in capsys.readouterr().out
     assert run("decode", "b.safetensors", "b.wav", "--quiet") == 0
     values, rate = soundfile.read("b.wav", dtype="float32")
     assert (values.shape, rate) == ((470, 2), 8000)

@@ -101,7 +101,7 @@ def test_dropped_partitions_come_back_where_the_signal_covers_them():
     whole = parent()
     cut = whole.crop(drop_partitions=[(1, 1)])
     again = cut.extend(image(((8, 16), (8, 16))), (8, 8))
-    assert again.history[-1]["added"] == 1
+    assert again.history[-1]["added"] == [[1, 1]]
     assert again.history[-1]["refitted"] == []
     assert again.decode().present.all()
     with pytest.raises(SignalError, match="neither in the signal nor in the file"):
@@ -121,3 +121,100 @@ def test_new_parts_are_learnt(mode, fraction):
     assert wider.history[-1]["steps"] == 300
     assert wider.history[-1]["psnr"] > 25
     assert lg.psnr(right, wider.decode("0:24,24:48")) == pytest.approx(wider.history[-1]["psnr"], abs=1e-3)
+
+
+def test_what_was_left_blank_is_learnt_when_the_signal_comes(monkeypatch):
+    inr = parent()
+    whole = image(((0, 20), (0, 40)))
+    gapped = inr.extend(replace(whole, values=whole.values[:, 26:]), (0, 26), allow_gap=True)
+    assert {tuple(name) for name in gapped.history[-1]["blank"]} == {(k, n) for k in range(3) for n in (2, 3)}
+    filled = gapped.extend(whole)
+    assert {tuple(name) for name in filled.history[-1]["refitted"]} == {(k, n) for k in range(3) for n in (2, 3)}
+    assert filled.history[-1]["blank"] == []
+
+
+def test_samples_that_the_signal_lacks_are_no_content():
+    hole = parent().crop(drop_partitions=[(1, 1)]).decode()
+    hole = replace(hole, values=hole.values.astype(np.uint8))
+    small = representation((20, 8), 1, "lg", (8, 8), config=CONFIG)
+    with pytest.raises(SignalError, match="64 samples .* neither in the signal nor in the file"):
+        small.extend(hole)
+    gapped = small.extend(hole, allow_gap=True)
+    assert gapped.history[-1]["blank"] == [[1, 1]]
+    # what stands in place of the old samples that the signal lacks is the old decode
+    patched = parent().replace(hole)
+    assert patched.history[-1]["blank"] == []
+
+
+@pytest.mark.parametrize("finetune", ["shared", "all"])
+def test_a_target_is_that_of_what_is_new(finetune):
+    inr = lg.encode(image(((0, 16), (0, 32))), partition_size=(8, 8), steps=20, local_width=8, global_width=8)
+    new = image(((0, 16), (0, 8)), seed=3)
+    larger = inr.extend(new, (0, 32), finetune=finetune, target_psnr=30.0, steps=5)
+    assert larger.history[-1]["stopped"] == "steps"
+    assert larger.history[-1]["psnr"] < 30
+    reached = larger.history[-1]["psnr"]
+    again = inr.extend(new, (0, 32), finetune=finetune, target_psnr=reached - 1, steps=60)
+    assert again.history[-1]["stopped"] == "target_psnr"
+    assert again.history[-1]["psnr"] > reached - 1.5
+
+
+def test_a_partition_fitted_anew_on_both_sides_is_never_settled_in_silence():
+    base = parent()
+    patch = [image(((0, 8), (0, 8)), seed=seed) for seed in (1, 2)]
+    again = base.crop(drop_partitions=[(0, 0)]).extend(patch[0], (0, 0))
+    other = base.replace(patch[1], (0, 0), steps=30, lr=1e-2)
+    with pytest.raises(ConfigError, match="partition 0,0 differs"):
+        again.merge(other)
+    # but what replaced a replacement supersedes it, whoever else is there
+    twice = other.replace(patch[0], (0, 0), steps=30, lr=1e-2)
+    for pieces in ((base, other, twice), (twice, base, other), (other, twice)):
+        merged = lg.merge(*pieces)
+        assert np.array_equal(merged.decode().values, twice.decode().values)
+        assert [entry["action"] for entry in merged.history] == ["encode", "replace", "replace", "merge"]
+
+
+def test_merging_takes_the_piece_that_holds_most_of_a_tile_in_any_order():
+    inr = replace(parent(local_scale=0.5), config=CONFIG)
+    grown = inr.extend(image(((0, 20), (0, 8))), (0, 20), target_psnr=0.5)  # reached at once: rows stay as they are
+    assert np.array_equal(inr.merge(grown).decode().values, grown.merge(inr).decode().values)
+
+
+def test_far_pieces_can_be_cropped_and_refused_without_the_room_between():
+    inr = representation((20, 20), 1, "lg", (8, 8), local_scale=0.5, config=CONFIG)
+    with pytest.raises(ConfigError, match="memory"):
+        inr.extend(image(((0, 20), (0, 8))), (1_000_000_000, 1_000_000_000), allow_gap=True)
+    far = inr.lattice.ids.copy()
+    far[-1] = 1 << 27
+    apart = replace(inr.lattice, ids=far)
+    assert apart.meeting(((0, 1 << 31), (0, 1 << 31))).tolist() == list(range(9))
+    assert apart.find(far).tolist() == list(range(9))
+
+
+def test_three_dimensional_ids_far_apart_are_found():
+    ids = np.array([[0, -(1 << 30), 5], [0, 1 << 30, -(1 << 30)], [1, 0, 1 << 30]], dtype=np.int32)
+    lattice = replace(representation((4, 4, 4), tile=(4, 4, 4)).lattice, ids=ids)
+    assert lattice.find(ids).tolist() == [0, 1, 2]
+    assert lattice.find(ids + 1).tolist() == [-1, -1, -1]
+
+
+@pytest.mark.parametrize("thing", ["a.safetensors", None, 3])
+def test_what_is_no_representation_is_one_line(thing):
+    for edit in (
+        lambda: lg.extend(thing, image(BIGGER)),
+        lambda: lg.replace(thing, image(BIGGER)),
+        lambda: lg.merge(parent(), thing),
+        lambda: lg.merge(thing, parent()),
+    ):
+        with pytest.raises(ConfigError, match="no Representation"):
+            edit()
+
+
+def test_one_piece_is_no_merge_and_numpy_integers_are_whole_numbers():
+    inr = parent()
+    with pytest.raises(ConfigError, match="at least two"):
+        inr.merge()
+    assert inr.extend(image(((0, 20), (0, 4))), np.array([0, 20])).shape == (20, 24)
+    assert np.array_equal(inr.decode(blend=np.int64(2)).values, inr.decode(blend=2).values)
+    with pytest.raises(ConfigError, match="checkpoint"):
+        inr.extend(image(BIGGER), checkpoint=5)
