@@ -6,7 +6,7 @@ most 0.5 dB worse than its best step. The sounds are `data/gt_bach.wav`, the rec
 someone has put it (or `--bach FILE`), and `prelude()`.
 
 Film: `bikes`, its first 50 frames, longer side 160, 5x8x8 partitions, halo 1,2,2, 2 % of the samples in each step, Adam
-at a constant 1e-4, 2,000 steps: `lg` (L = 55, G = 180) and `lc` (L = 56).
+at a constant 1e-4, 600 steps: `lg` (L = 55, G = 180) and `lc` (L = 56).
 
     python benchmarks/recordings.py [--only bach prelude bikes] [--bach FILE] [--device cuda] [--quick]
 """
@@ -31,7 +31,7 @@ from lgsirens.signal import KINDS
 
 BACH = Path(__file__).resolve().parent.parent / "data" / "gt_bach.wav"
 SOUND = {"partitions": (32,), "lr": 1e-4, "steps": 300}
-FILM = {"partitions": (5, 8, 8), "overlaps": (1, 2, 2), "sample_frac": 0.02, "lr": 1e-4, "steps": 2000}
+FILM = {"partitions": (5, 8, 8), "overlaps": (1, 2, 2), "sample_frac": 0.02, "lr": 1e-4, "steps": 600}
 WIDTHS = {
     "audio": {"lg": {"local_width": 42, "global_width": 72}, "lc": {"local_width": 45}},
     "video": {"lg": {"local_width": 55, "global_width": 180}, "lc": {"local_width": 56}},
