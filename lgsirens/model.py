@@ -10,7 +10,7 @@ one after the other (`row_layout`). A forward pass takes the rows to use, so sel
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, repeat
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +97,7 @@ class SirenPerPartition(nn.Module):
         x: Tensor,
         rows: Tensor | None = None,
         x_local: Tensor | None = None,
-        terms: Iterable[Tensor] | None = None,
+        terms: Iterable[Tensor | None] | None = None,
     ) -> Tensor:
         """Evaluate B local networks on N coordinates each.
 
@@ -112,14 +112,14 @@ class SirenPerPartition(nn.Module):
         """
         weights = self._local_layers(rows)
         h = self._first_input(x, x_local)
-        for k in range(self.config.hidden_layers + 1):
-            h = self._sine(weights[2 * k], weights[2 * k + 1], h)
+        for k, term in enumerate(self.shared_terms(x) if terms is None else terms):
+            h = self._aggregate(self._sine(weights[2 * k], weights[2 * k + 1], h), term)
         return _linear(weights[-2], weights[-1], h).mT
 
-    def shared_terms(self, x: Tensor) -> Iterator[Tensor]:
-        """What the shared network contributes at each depth to coordinates `[B, N, D]`: `[B, L, N]` each; constants as
-        long as it does not move."""
-        return iter(())
+    def shared_terms(self, x: Tensor) -> Iterator[Tensor | None]:
+        """What the shared network, if there is one, contributes at each depth to coordinates `[B, N, D]`: `[B, L, N]`;
+        constants as long as it does not move."""
+        return repeat(None, self.config.hidden_layers + 1)
 
     def unpack(self, rows: Tensor) -> list[Tensor]:
         """Views of rows `[B, K]` as weights `[B, out, in]` and biases `[B, out, 1]`, alternating."""
@@ -140,6 +140,10 @@ class SirenPerPartition(nn.Module):
     def _sine(self, weight: Tensor, bias: Tensor, h: Tensor) -> Tensor:
         """sin(W h + b) for features `[B, in, N]`, weights `[B, out, in]` and biases `[B, out, 1]` times w0."""
         return torch.baddbmm(bias, weight, h).sin()
+
+    def _aggregate(self, local: Tensor, term: Tensor | None) -> Tensor:
+        """Local features `[B, L, N]` of one depth and the shared network's term to `[B, L, N]`."""
+        return local
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator) -> None:
@@ -175,20 +179,7 @@ class LocalGlobalSiren(SirenPerPartition):
     ("fc_and_add"); y = Wl_out h_H + bl_out. The g_k never depend on the l_k.
     """
 
-    def forward(
-        self,
-        x: Tensor,
-        rows: Tensor | None = None,
-        x_local: Tensor | None = None,
-        terms: Iterable[Tensor] | None = None,
-    ) -> Tensor:
-        weights = self._local_layers(rows)
-        h = self._first_input(x, x_local)
-        for k, term in enumerate(self.shared_terms(x) if terms is None else terms):
-            h = self._aggregate(self._sine(weights[2 * k], weights[2 * k + 1], h), term)
-        return _linear(weights[-2], weights[-1], h).mT
-
-    def shared_terms(self, x: Tensor) -> Iterator[Tensor]:
+    def shared_terms(self, x: Tensor) -> Iterator[Tensor | None]:
         """Per depth w0 (Wa_g g_k + ba) ("fc") or sin(w0 (Wf_k g_k + bf_k)) ("fc_and_add"), `[B, L, N]`."""
         g, width = x.mT, self.config.local_width
         for k in range(self.config.hidden_layers + 1):
@@ -199,8 +190,8 @@ class LocalGlobalSiren(SirenPerPartition):
                 weight, bias = self._shared_layer("aggregation_0", len(g))
                 yield torch.baddbmm(bias, weight[..., width:], g)
 
-    def _aggregate(self, local: Tensor, term: Tensor) -> Tensor:
-        """Local features `[B, L, N]` of one depth and the shared network's term to `[B, L, N]`."""
+    def _aggregate(self, local: Tensor, term: Tensor | None) -> Tensor:
+        assert term is not None
         if self.config.agg_type == "fc_and_add":
             return local + term
         # Wa [l, g] = Wa_l l + Wa_g g: two products instead of a concatenated copy of both.

@@ -36,7 +36,7 @@ class Block:
     target: Tensor
     weight: Tensor | None
     own: Tensor | None
-    terms: list[Tensor] | None = None
+    terms: list[Tensor | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,7 @@ class FrozenTerms:
         limit: bytes that kept blocks may take.
     """
 
-    def __init__(self, samples: Samples, shared_terms: Callable[[Tensor], Iterator[Tensor]], limit: int) -> None:
+    def __init__(self, samples: Samples, shared_terms: Callable[[Tensor], Iterator[Tensor | None]], limit: int) -> None:
         self.complete = samples.complete
         self._samples, self._shared_terms, self._limit = samples, shared_terms, limit
         self._kept: tuple[Draw, list[Block]] | None = None
