@@ -1,11 +1,10 @@
 """Peak memory of encoding a film: `bikes` whole, 250 frames of 272x640 in colour, read from its file.
 
-"drawn": 5x8x8 partitions, halo 1,2,2, L = 55, G = 180, 2 % of the samples in each step; "whole": our defaults, every
-sample in the step. Each is one fresh process that reads, takes a few steps, and measures the PSNR of what it decodes.
-It
-may take twice the 8-bit size of what is read, the model with its best weights, gradients and two moments, and 1 GiB.
+Our default partitions and budget; "drawn": 2 % of the samples in a step, two steps; "whole": every sample, one step. Each
+is one fresh process that reads, takes its steps, and measures the PSNR of what it decodes. It may take twice the 8-bit
+size of what is read, the model with its best weights, gradients and two moments, and 1 GiB.
 
-    python benchmarks/memory.py [--quick]
+    python benchmarks/memory.py [--only drawn whole] [--quick]
 """
 
 import sys
@@ -17,18 +16,7 @@ from record import Measurement
 import lgsirens as lg
 from lgsirens.samples import bikes
 
-CASES: dict[str, dict[str, Any]] = {
-    "drawn": {
-        "partitions": (5, 8, 8),
-        "overlaps": (1, 2, 2),
-        "local_width": 55,
-        "global_width": 180,
-        "sample_frac": 0.02,
-        "lr": 1e-4,
-        "steps": 2,
-    },
-    "whole": {"steps": 1},
-}
+CASES: dict[str, dict[str, Any]] = {"drawn": {"sample_frac": 0.02, "steps": 2}, "whole": {"steps": 1}}
 MODEL_COPIES = 5
 GIB = 1 << 30
 
@@ -43,10 +31,11 @@ def peak(options: dict[str, Any], frames: tuple[int, int] | None) -> tuple[float
 
 
 def main() -> int:
-    options = record.options(__doc__, devices=False)
+    extra = {"--only": {"choices": tuple(CASES), "nargs": "+", "default": tuple(CASES)}}
+    options = record.options(__doc__, devices=False, extra=extra)
     frames, measurements = (0, 5) if options.quick else None, []
-    for name, recipe in CASES.items():
-        most, read, allowed = record.in_child(peak, recipe, frames)
+    for name in options.only:
+        most, read, allowed = record.in_child(peak, CASES[name], frames)
         subject = f"bikes, {name}"
         measurements += [
             Measurement("encode", subject, "peak after reading", "MB", [read]),
