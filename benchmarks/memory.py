@@ -1,8 +1,8 @@
 """Peak memory of encoding a film: `bikes` whole, 250 frames of 272x640 in colour, read from its file.
 
-Our default partitions and budget; "drawn": 2 % of the samples in a step, two steps; "whole": every sample, one step. Each
-is one fresh process that reads, takes its steps, and measures the PSNR of what it decodes. It may take twice the 8-bit
-size of what is read, the model with its best weights, gradients and two moments, and 1 GiB.
+Our default partitions and budget; "drawn": 2 % of the samples in a step, two steps; "whole": every sample, one step.
+Each is one fresh process that reads, takes its steps, and measures the PSNR of what it decodes. It may take twice the
+8-bit size of what is read, the model with its best weights, gradients and two moments, and 1 GiB.
 
     python benchmarks/memory.py [--only drawn whole] [--quick]
 """
