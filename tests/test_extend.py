@@ -7,6 +7,7 @@ import pytest
 
 import lgsirens as lg
 from lgsirens.errors import ConfigError, SignalError
+from lgsirens.report import compare
 from tests.small import representation
 
 CONFIG = {"steps": 2, "seed": 0}
@@ -218,3 +219,16 @@ def test_one_piece_is_no_merge_and_numpy_integers_are_whole_numbers():
     assert np.array_equal(inr.decode(blend=np.int64(2)).values, inr.decode(blend=2).values)
     with pytest.raises(ConfigError, match="checkpoint"):
         inr.extend(image(BIGGER), checkpoint=5)
+
+
+def test_a_file_that_grew_is_compared_with_the_right_samples():
+    values = np.random.default_rng(0).integers(0, 256, (20, 48, 1), dtype=np.uint8)
+    first, left = (lg.Signal.from_array(np.ascontiguousarray(part)) for part in (values[:, 8:40], values[:, :8]))
+    inr = lg.encode(first, partition_size=(8, 8), steps=20).extend(left, (0, -8))
+    whole = lg.Signal.from_array(np.ascontiguousarray(values[:, :40]))
+    expected = lg.psnr(left, inr.decode("0:20,-8:0"))
+    cut = inr.crop("0:20,-8:0")
+    assert compare(inr, whole)["psnr"] == pytest.approx(lg.psnr(whole, inr.decode()))
+    assert compare(cut, left)["psnr"] == pytest.approx(expected)
+    with pytest.raises(SignalError, match="give the signal that was encoded"):
+        compare(cut, first)  # the first signal says nothing of positions before 0
