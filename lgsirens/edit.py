@@ -101,9 +101,9 @@ def merge(
                 "beyond it: nobody fitted the samples between; extend that piece first"
             )
     window = bounding_box([piece.window for piece in pieces])
-    history = list(representation.history)
-    history += [entry for piece in others for entry in piece.history if entry not in representation.history]
-    history = [entry for number, entry in enumerate(history) if entry not in history[:number]]
+    history: list[dict[str, Any]] = []
+    for piece in pieces:
+        history += [entry for entry in piece.history if entry not in history]
     entry = history_entry("merge", window, len(lattice), pieces=len(pieces))
     return replace(
         representation,
