@@ -20,8 +20,8 @@ def errors_seen(monkeypatch, climb_from, **options):
     """A fit that climbs the error from some step on, and the PSNR before each of its steps."""
     seen, real = [], fit.accumulate_gradients
 
-    def step(model, samples):
-        seen.append(real(model, samples))
+    def step(model, *arguments):
+        seen.append(real(model, *arguments))
         if len(seen) > climb_from:
             for parameter in model.parameters():
                 parameter.grad.neg_()
