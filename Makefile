@@ -31,7 +31,6 @@ bench: $(READY)
 	$(BIN)/python benchmarks/extend.py
 	$(BIN)/python benchmarks/seams.py
 	$(BIN)/python benchmarks/watching.py
-	$(BIN)/python benchmarks/watching.py
 
 clean:
 	rm -rf .venv out build *.egg-info

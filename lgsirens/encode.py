@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
+from lgsirens.checkpoint import Checkpoint, FitState
 from lgsirens.decode import decode
 from lgsirens.device import resolve_device
 from lgsirens.errors import ConfigError
 from lgsirens.fileformat import content_hash, sizes
-from lgsirens.fit import Checkpoint, FitState, StopRule, accumulate_gradients, fit
+from lgsirens.fit import StopRule, accumulate_gradients, fit
 from lgsirens.memory import DEFAULT_LIMIT, as_bytes, training_bytes, training_samples
 from lgsirens.metrics import psnr
 from lgsirens.model import SirenPerPartition, build_model, parameter_counts

@@ -1,31 +1,21 @@
-"""The training loop: one plain loop, its checkpoints, and the rules that end it."""
+"""The training loop: one plain loop, and the rules that end it."""
 
-import json
 import math
-import signal
-import threading
 import time
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from lgsirens.atomic import replacing
-from lgsirens.errors import FileFormatError, OutputError, RunError
+from lgsirens.checkpoint import BestWeights, Checkpoint, FitState
+from lgsirens.errors import RunError
+from lgsirens.interruption import interruption
 from lgsirens.model import SirenPerPartition
 from lgsirens.optimizers import build_optimizer, learning_rate
-from lgsirens.runlog import Progress, note
+from lgsirens.runlog import Progress
 from lgsirens.sampling import Samples
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
-
-_CHECKPOINT = "lgsirens_checkpoint"
 
 
 @dataclass(frozen=True)
@@ -34,30 +24,6 @@ class StopRule:
 
     steps: int
     target_psnr: float | None = None
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Where a fit keeps its state, and what it must belong to. Whoever has saved the result deletes the file.
-
-    Attributes:
-        path: a safetensors file, written at least every 60 seconds.
-        key: hash of the signal and the config.
-        resume: go on from the file if it is there.
-    """
-
-    path: Path
-    key: str
-    resume: bool = False
-
-
-@dataclass
-class FitState:
-    """Where a fit stands; together with weights, optimiser and generator it is all that a resumed run needs."""
-
-    step: int = 0
-    seconds: float = 0.0
-    stopped: str = ""
 
 
 # Sees a step: the state after it, the error before it, the learning rate it took. Must not touch what the fit uses.
@@ -97,9 +63,9 @@ def fit(
         FileFormatError: the checkpoint to resume from is damaged or belongs to another run.
     """
     optimizer, state = build_optimizer(model), FitState()
-    best = _Best(model) if samples.complete and counted is None else None
+    best = BestWeights(model) if samples.complete and counted is None else None
     if checkpoint is not None and checkpoint.resume:
-        state = _load_checkpoint(checkpoint, model, optimizer, generator, best)
+        state = checkpoint.load(model, optimizer, generator, best)
     if progress is not None:
         progress.start(rule.steps, state.step)
     began, saved = time.monotonic() - state.seconds, time.monotonic()
@@ -130,13 +96,13 @@ def fit(
             if interrupted.is_set() and state.step < rule.steps:
                 state.stopped = "interrupted"
             if checkpoint is not None and (time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS or state.stopped):
-                _save_checkpoint(checkpoint, model, optimizer, generator, state, best)
+                checkpoint.save(model, optimizer, generator, state, best)
                 saved = time.monotonic()
     if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
         raise RunError(f"the fit diverged at step {state.step}: its weights are not finite; lower --lr")
     if checkpoint is not None and checkpoint.path.exists() and not state.stopped:
         # The result may yet fail to be written; what was computed is then not lost.
-        _save_checkpoint(checkpoint, model, optimizer, generator, state, best)
+        checkpoint.save(model, optimizer, generator, state, best)
     if best is not None:
         best.keep(mean_error(model, samples))
     state.stopped = state.stopped or "steps"
@@ -194,145 +160,7 @@ def mean_error(model: SirenPerPartition, samples: Samples) -> float:
     return float(total)
 
 
-class _Best:
-    """The weights with the lowest error so far."""
-
-    def __init__(self, model: SirenPerPartition) -> None:
-        self.error = math.inf
-        self._weights = [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]
-        self.weights = [weight.clone() for weight in self._weights]
-
-    def see(self, error: float) -> None:
-        """Remember the present weights if their error is the lowest."""
-        if error < self.error:
-            self.error = error
-            torch._foreach_copy_(self.weights, self._weights)
-
-    def keep(self, last_error: float) -> None:
-        """Put the best weights back, unless the last ones are better."""
-        if self.error < last_error:
-            torch._foreach_copy_(self._weights, self.weights)
-
-
 def psnr_of_error(error: float, psnr_peak: float) -> float:
     """PSNR in dB of a mean squared error on [-1, 1]; not clipped, so at most that of the decoded signal (an estimate
     of it where a step sees a fraction of the samples)."""
     return 10 * math.log10((2 * psnr_peak) ** 2 / error) if error > 0 else math.inf
-
-
-def is_checkpoint(path: Path) -> bool:
-    """Whether a file is a checkpoint of ours, whole or not worth keeping."""
-    try:
-        with safe_open(path, "pt") as file:
-            return _CHECKPOINT in (file.metadata() or {})
-    except (SafetensorError, OSError):
-        return False
-
-
-@contextmanager
-def interruption() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; the second acts as usual.
-
-    Inside another one it is the other's event. Only the main thread can listen to signals.
-    """
-    outer = getattr(signal.getsignal(signal.SIGINT), "event", None)
-    event = outer or threading.Event()
-    if outer is not None or threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    # What is ignored (nohup) stays ignored, and what Python did not install cannot be put back.
-    previous = {number: h for number, h in previous.items() if h not in (signal.SIG_IGN, None)}
-
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    def stop(number: int, frame: Any) -> None:
-        if event.is_set():
-            restore()
-            signal.raise_signal(number)
-        event.set()
-        note("finishing what is under way, then saving; once more to stop at once")
-
-    stop.event = event  # type: ignore[attr-defined]
-    for number in previous:
-        signal.signal(number, stop)
-    try:
-        yield event
-    finally:
-        restore()
-
-
-def _save_checkpoint(
-    checkpoint: Checkpoint,
-    model: SirenPerPartition,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-    state: FitState,
-    best: _Best | None,
-) -> None:
-    tensors = {f"model.{name}": value.detach() for name, value in model.named_parameters()}
-    for index, values in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
-    tensors["generator"] = generator.get_state()
-    if best is not None:
-        tensors |= {f"best.{index}": weight for index, weight in enumerate(best.weights)}
-        tensors["best.error"] = torch.tensor(best.error, dtype=torch.float64)
-    tensors = {name: tensors[name].detach().cpu() for name in sorted(tensors)}
-    record: dict[str, Any] = {"key": checkpoint.key, "step": state.step, "seconds": state.seconds}
-    record["crc32"] = _checksum(record, tensors)
-    try:
-        with replacing(checkpoint.path, overwrite=True) as temporary:
-            save_file(tensors, temporary, {_CHECKPOINT: json.dumps(record)})
-    except (RunError, OutputError, SafetensorError) as error:
-        # Hours of work are worth more than their checkpoint.
-        note("the run goes on without a checkpoint: %s", error)
-
-
-def _load_checkpoint(
-    checkpoint: Checkpoint,
-    model: SirenPerPartition,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-    best: _Best | None,
-) -> FitState:
-    if not checkpoint.path.exists():
-        note("%s: no checkpoint; starting at the first step", checkpoint.path)
-        return FitState()
-    try:
-        with safe_open(checkpoint.path, "pt") as file:
-            record = json.loads(file.metadata()[_CHECKPOINT])
-            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-        if record.pop("crc32") != _checksum(record, tensors):
-            raise ValueError("its CRC-32 differs")
-        key, state = record["key"], FitState(int(record["step"]), float(record["seconds"]))
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise FileFormatError(f"{checkpoint.path}: damaged checkpoint ({error}); delete it and start again") from error
-    if key != checkpoint.key:
-        raise FileFormatError(
-            f"{checkpoint.path}: the checkpoint belongs to another input or other options; "
-            "give those it was made with, or run without --resume"
-        )
-    model.load_state_dict({name.removeprefix("model."): v for name, v in tensors.items() if name.startswith("model.")})
-    saved: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, field = name.split(".", 2)
-            saved.setdefault(int(index), {})[field] = value.to(model.local.device)
-    optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
-    generator.set_state(tensors["generator"])
-    if best is not None:
-        best.error = float(tensors["best.error"])
-        for index, weight in enumerate(best.weights):
-            weight.copy_(tensors[f"best.{index}"])
-    return state
-
-
-def _checksum(record: dict[str, Any], tensors: dict[str, torch.Tensor]) -> int:
-    """CRC-32 of all that a checkpoint says: its record, and names, types, shapes and bytes of its tensors."""
-    described = [(name, str(value.dtype), list(value.shape)) for name, value in tensors.items()]
-    crc = zlib.crc32(json.dumps([record, described], sort_keys=True).encode())
-    for value in tensors.values():
-        crc = zlib.crc32(value.contiguous().numpy().tobytes(), crc)
-    return crc

@@ -1,7 +1,6 @@
 """The commands of `lgsirens` that fit: encode, extend and replace, with their checkpoints and logs."""
 
 import argparse
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +9,13 @@ from typing import Any
 import torch
 
 from lgsirens.atomic import check_output
+from lgsirens.checkpoint import CHECKPOINT_SUFFIX, check_checkpoint, checkpoint_path
 from lgsirens.configfile import read_settings
 from lgsirens.encode import dry_run, encode
-from lgsirens.errors import ConfigError, OutputError
+from lgsirens.errors import ConfigError
 from lgsirens.extend import extend, replace
 from lgsirens.fileformat import load, save
-from lgsirens.fit import interruption, is_checkpoint
+from lgsirens.interruption import interruption
 from lgsirens.plan import EncodeConfig
 from lgsirens.program import INTERRUPTED
 from lgsirens.reading import Reading
@@ -24,20 +24,18 @@ from lgsirens.representation import Representation
 from lgsirens.runlog import Progress, RunLog, note
 from lgsirens.watch import check_folder
 
-CHECKPOINT_SUFFIX = ".checkpoint.safetensors"
-
 # Options of which one replaces the others of its line, wherever they were given.
 _ALTERNATIVES = (("partitions", "partition_size"), ("parameters", "local_width", "global_width"))
 
 
 def encode_command(options: argparse.Namespace) -> int:
     check_representation_name(options.output)
-    checkpoint = _checkpoint_path(options.output)
+    checkpoint = checkpoint_path(options.output)
     resuming = options.resume and checkpoint.exists()
     run_log = _run_log(options)
     if not options.dry_run:
         check_output(options.output, options.overwrite or resuming)
-        _check_checkpoint(checkpoint, options.resume)
+        check_checkpoint(checkpoint, options.resume)
         if run_log is not None:
             check_folder(run_log, resuming)
     use_threads(options)
@@ -87,10 +85,10 @@ def replace_command(options: argparse.Namespace) -> int:
 def _edit(options: argparse.Namespace, edit: Callable[..., Representation]) -> int:
     """Read file and signal, edit, save; one of the edits that fit."""
     check_edited(options.output, [options.file])
-    checkpoint = _checkpoint_path(options.output)
+    checkpoint = checkpoint_path(options.output)
     resuming = options.resume and checkpoint.exists()
     check_output(options.output, options.overwrite or resuming)
-    _check_checkpoint(checkpoint, options.resume)
+    check_checkpoint(checkpoint, options.resume)
     use_threads(options)
     representation = load(options.file)
     frames = {name: value for name in ("frames", "max_side") if (value := getattr(options, name)) is not None}
@@ -159,25 +157,6 @@ def check_edited(output: Path, inputs: list[Path]) -> None:
     for path in inputs:
         if os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
             raise ConfigError(f"{output}: is the input, which an edit never changes; choose another OUTPUT")
-
-
-def _checkpoint_path(output: Path) -> Path:
-    """Beside the output; a name too long for the suffix is cut and told apart by its hash."""
-    stem = os.fsencode(output.stem)
-    if len(stem) > 200:
-        digest = hashlib.sha256(stem).hexdigest()[:12]
-        return output.with_name(f"{stem[:180].decode(errors='ignore')}-{digest}{CHECKPOINT_SUFFIX}")
-    return output.with_name(f"{output.stem}{CHECKPOINT_SUFFIX}")
-
-
-def _check_checkpoint(path: Path, resume: bool) -> None:
-    """Only a checkpoint of ours may be replaced and, at the end, deleted."""
-    if not os.path.lexists(path):
-        return
-    if not is_checkpoint(path):
-        raise OutputError(f"{path}: the run keeps its state there, but this is no checkpoint, or damaged; move it away")
-    if not resume:
-        note("%s: a stopped run left its checkpoint; this run replaces it (--resume goes on from it)", path)
 
 
 def use_threads(options: argparse.Namespace) -> None:

@@ -43,6 +43,8 @@ class Flags:
     experiment_name: str = "default_experiment"
     # replace an earlier run of that name
     overwrite: bool = False
+    # go on with the run of that name, which was stopped
+    resume: bool = False
     # lg (Local-Global SIREN), lc (SIREN-per-Partition) or mlp (SIREN)
     mode: str = "mlp"
     # number of partitions along each dimension, such as [16,16]; None is one partition

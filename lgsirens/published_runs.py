@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from lgsirens.atomic import check_output
+from lgsirens.checkpoint import check_checkpoint, checkpoint_path
 from lgsirens.decode import decode
 from lgsirens.device import resolve_device
 from lgsirens.edit import crop
 from lgsirens.encode import encode
 from lgsirens.errors import ConfigError, OutputError, SignalError
 from lgsirens.fileformat import load
-from lgsirens.fit import interruption
+from lgsirens.interruption import interruption
 from lgsirens.media import check_format, write
 from lgsirens.program import INTERRUPTED, run
 from lgsirens.published_checkpoint import as_representation, is_pickle, read_checkpoint
@@ -96,8 +97,10 @@ def _train(flags: Flags) -> int:
         name=flags.experiment_name,
         overwrite=flags.overwrite,
     )
-    if not flags.debug:
-        check_folder(log, False)  # before any long work
+    checkpoint = None if flags.debug else checkpoint_path(log.final)
+    if checkpoint is not None:  # before any long work
+        check_folder(log, flags.resume and checkpoint.exists())
+        check_checkpoint(checkpoint, flags.resume)
     signal = read_signal(flags)
     config = encode_config(flags, signal)
     with interruption():  # Ctrl-C while the result is measured and saved must not lose it
@@ -105,14 +108,19 @@ def _train(flags: Flags) -> int:
             signal,
             config,
             device=flags.device,
+            checkpoint=checkpoint,
+            resume=flags.resume,
             progress=True,
             log=None if flags.debug else log,
             source=reading(flags),
         )
     print(summary(Path("not saved (--debug)") if flags.debug else log.final, representation))
     if representation.fit.stopped == "interrupted":
-        note("interrupted after %d of %d steps; what there is was saved", representation.fit.steps, config.steps)
+        steps = representation.fit.steps
+        note("interrupted after %d of %d steps; saved what there is; --resume goes on", steps, config.steps)
         return INTERRUPTED
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     return 0
 
 

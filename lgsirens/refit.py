@@ -17,11 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lgsirens.checkpoint import Checkpoint, FitState
 from lgsirens.decode import decode
 from lgsirens.device import resolve_device
 from lgsirens.errors import ConfigError, SignalError
 from lgsirens.fileformat import content_hash
-from lgsirens.fit import Checkpoint, FitState, StopRule, fit
+from lgsirens.fit import StopRule, fit
 from lgsirens.lattice import Lattice
 from lgsirens.memory import DEFAULT_LIMIT, as_bytes, check_fits, training_samples
 from lgsirens.metrics import psnr

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 from lgsirens.atomic import check_output, replacing
+from lgsirens.checkpoint import CHECKPOINT_SUFFIX, FitState
 from lgsirens.errors import OutputError, RunError
 from lgsirens.excerpts import cut, derivatives, excerpts, read
 from lgsirens.fileformat import save
-from lgsirens.fit import FitState, psnr_of_error
+from lgsirens.fit import psnr_of_error
 from lgsirens.report import config_yaml
 from lgsirens.representation import Representation
 from lgsirens.runlog import RunLog, note
@@ -25,7 +26,7 @@ from lgsirens.summaries import Summary, of_planes, of_sound
 # What a run leaves in its folder, and what a run that replaces it deletes. Files of anybody else stay, and so does
 # what is not sent to Weights & Biases yet.
 _OWN_FILES = (
-    *("events.out.tfevents.*", "config.yaml", "model_final.safetensors"),
+    *("events.out.tfevents.*", "config.yaml", "model_final.safetensors", f"model_final{CHECKPOINT_SUFFIX}"),
     *("checkpoints/model_step_*.safetensors", "pictures/step_*.png"),
 )
 
@@ -185,8 +186,8 @@ def check_folder(log: RunLog, resuming: bool) -> None:
     """
     if not (resuming or log.overwrite) and any(_own_files(log.folder)):
         raise OutputError(
-            f"{log.folder}: a run is logged there already; choose another folder, or replace it with --overwrite "
-            "(overwrite=True)"
+            f"{log.folder}: a run is logged there already; choose another folder, replace it with --overwrite "
+            "(overwrite=True), or go on with it by --resume where it left a checkpoint"
         )
 
 

@@ -23,6 +23,15 @@ def assert_one_line(capsys: Any, *named: Any) -> None:
     assert "Traceback" not in err
 
 
+def last_line(capsys: Any) -> str:
+    """The last line of standard error, which alone is no note."""
+    lines = [line for line in capsys.readouterr().err.strip().splitlines() if line]
+    assert lines
+    assert all(line.startswith("lgsirens: ") for line in lines)
+    assert not any("Traceback" in line for line in lines)
+    return str(lines[-1])
+
+
 def full_disk(monkeypatch: Any) -> None:
     """From now on no file can be moved to its place."""
 

@@ -1,6 +1,7 @@
 """Settings of the whole test run, and the fixtures that several modules share."""
 
 import logging
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
+import lgsirens as lg
 from tests.command import run
 
 # No deadline: machines are noisy. The examples are the same in every run; `--hypothesis-profile search` looks further.
@@ -50,4 +52,21 @@ def files(folder, shared_files):
     """A current folder with `photo.png` and its encoding `a.safetensors`."""
     for name in ("photo.png", "a.safetensors"):
         (folder / name).write_bytes((shared_files / name).read_bytes())
+    return folder
+
+
+@pytest.fixture
+def scripts(tmp_path, monkeypatch):
+    """A working directory beside data/, where a stand-in for the cat film lies."""
+    folder = tmp_path / "experiment_scripts"
+    (tmp_path / "data").mkdir()
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    frames, rows, columns = np.mgrid[:10, :16, :16]
+    film = np.stack([frames * 20, rows * 12, columns * 12], axis=-1).astype(np.uint8)
+    lg.write("../data/cat_video.mp4", lg.Signal.from_array(film, "video", None, Fraction(25)))
+    wave = np.sin(np.arange(3200) / 10).astype(np.float32)
+    lg.write("../sound.wav", lg.Signal.from_array(wave, "audio", None, 8000))
+    rows, columns = np.mgrid[:300, :520]
+    Image.fromarray(np.stack([rows, columns, rows + columns], -1).astype(np.uint8)).save("../image.png")
     return folder

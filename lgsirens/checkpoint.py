@@ -1,0 +1,180 @@
+"""Where a fit stands, and the file that keeps it, so that a run which was stopped can go on."""
+
+import hashlib
+import json
+import math
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from lgsirens.atomic import replacing
+from lgsirens.errors import FileFormatError, OutputError, RunError
+from lgsirens.model import SirenPerPartition
+from lgsirens.runlog import note
+
+CHECKPOINT_SUFFIX = ".checkpoint.safetensors"
+
+_RECORD = "lgsirens_checkpoint"
+
+
+@dataclass
+class FitState:
+    """Where a fit stands; together with weights, optimiser and generator it is all that a resumed run needs."""
+
+    step: int = 0
+    seconds: float = 0.0
+    stopped: str = ""
+
+
+class BestWeights:
+    """The weights with the lowest error so far."""
+
+    def __init__(self, model: SirenPerPartition) -> None:
+        self.error = math.inf
+        self._weights = [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]
+        self.weights = [weight.clone() for weight in self._weights]
+
+    def see(self, error: float) -> None:
+        """Remember the present weights if their error is the lowest."""
+        if error < self.error:
+            self.error = error
+            torch._foreach_copy_(self.weights, self._weights)
+
+    def keep(self, last_error: float) -> None:
+        """Put the best weights back, unless the last ones are better."""
+        if self.error < last_error:
+            torch._foreach_copy_(self._weights, self.weights)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a fit keeps its state, and what it must belong to. Whoever has saved the result deletes the file.
+
+    Attributes:
+        path: a safetensors file, written at least every 60 seconds.
+        key: hash of the signal and the config.
+        resume: go on from the file if it is there.
+    """
+
+    path: Path
+    key: str
+    resume: bool = False
+
+    def save(
+        self,
+        model: SirenPerPartition,
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+        state: FitState,
+        best: BestWeights | None,
+    ) -> None:
+        """Keep where a fit stands; where that cannot be written, say so and let the fit go on."""
+        tensors = {f"model.{name}": value.detach() for name, value in model.named_parameters()}
+        for index, values in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
+        tensors["generator"] = generator.get_state()
+        if best is not None:
+            tensors |= {f"best.{index}": weight for index, weight in enumerate(best.weights)}
+            tensors["best.error"] = torch.tensor(best.error, dtype=torch.float64)
+        tensors = {name: tensors[name].detach().cpu() for name in sorted(tensors)}
+        record: dict[str, Any] = {"key": self.key, "step": state.step, "seconds": state.seconds}
+        record["crc32"] = _checksum(record, tensors)
+        try:
+            with replacing(self.path, overwrite=True) as temporary:
+                save_file(tensors, temporary, {_RECORD: json.dumps(record)})
+        except (RunError, OutputError, SafetensorError) as error:
+            # Hours of work are worth more than their checkpoint.
+            note("the run goes on without a checkpoint: %s", error)
+
+    def load(
+        self,
+        model: SirenPerPartition,
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+        best: BestWeights | None,
+    ) -> FitState:
+        """Put a fit where the file says it stood; without a file it stands at its first step.
+
+        Raises:
+            FileFormatError: the file is damaged or belongs to another run.
+        """
+        if not self.path.exists():
+            note("%s: no checkpoint; starting at the first step", self.path)
+            return FitState()
+        key, state, tensors = self._read()
+        if key != self.key:
+            raise FileFormatError(
+                f"{self.path}: the checkpoint belongs to another input or other options; "
+                "give those it was made with, or run without --resume"
+            )
+        saved: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, field = name.split(".", 2)
+                saved.setdefault(int(index), {})[field] = value.to(model.local.device)
+        weights = {name.removeprefix("model."): v for name, v in tensors.items() if name.startswith("model.")}
+        model.load_state_dict(weights)
+        optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
+        generator.set_state(tensors["generator"])
+        if best is not None:
+            best.error = float(tensors["best.error"])
+            for number, weight in enumerate(best.weights):
+                weight.copy_(tensors[f"best.{number}"])
+        return state
+
+    def _read(self) -> tuple[str, FitState, dict[str, torch.Tensor]]:
+        try:
+            with safe_open(self.path, "pt") as file:
+                record: dict[str, Any] = json.loads(file.metadata()[_RECORD])
+                tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+            if record.pop("crc32") != _checksum(record, tensors):
+                raise ValueError("its CRC-32 differs")
+            return record["key"], FitState(int(record["step"]), float(record["seconds"])), tensors
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise FileFormatError(f"{self.path}: damaged checkpoint ({error}); delete it and start again") from error
+
+
+def checkpoint_path(output: Path) -> Path:
+    """Beside the output; a name too long for the suffix is cut and told apart by its hash."""
+    stem = os.fsencode(output.stem)
+    if len(stem) > 200:
+        digest = hashlib.sha256(stem).hexdigest()[:12]
+        return output.with_name(f"{stem[:180].decode(errors='ignore')}-{digest}{CHECKPOINT_SUFFIX}")
+    return output.with_name(f"{output.stem}{CHECKPOINT_SUFFIX}")
+
+
+def check_checkpoint(path: Path, resume: bool) -> None:
+    """Only a checkpoint of ours may be replaced and, at the end, deleted.
+
+    Raises:
+        OutputError: something else is at the path.
+    """
+    if not os.path.lexists(path):
+        return
+    if not _is_checkpoint(path):
+        raise OutputError(f"{path}: the run keeps its state there, but this is no checkpoint, or damaged; move it away")
+    if not resume:
+        note("%s: a stopped run left its checkpoint; this run replaces it (--resume goes on from it)", path)
+
+
+def _is_checkpoint(path: Path) -> bool:
+    try:
+        with safe_open(path, "pt") as file:
+            return _RECORD in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
+def _checksum(record: dict[str, Any], tensors: dict[str, torch.Tensor]) -> int:
+    """CRC-32 of all that a checkpoint says: its record, and names, types, shapes and bytes of its tensors."""
+    described = [(name, str(value.dtype), list(value.shape)) for name, value in tensors.items()]
+    crc = zlib.crc32(json.dumps([record, described], sort_keys=True).encode())
+    for tensor in tensors.values():
+        crc = zlib.crc32(tensor.contiguous().numpy().tobytes(), crc)
+    return crc

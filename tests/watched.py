@@ -1,0 +1,57 @@
+"""A small run that keeps a log, and what TensorBoard reads of it."""
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import lgsirens as lg
+from lgsirens import fit, watch
+from lgsirens.checkpoint import Checkpoint
+
+PICTURE = lg.Signal.from_array(np.random.default_rng(0).integers(0, 256, (40, 33, 3), dtype=np.uint8))
+OPTIONS = {"partitions": (3, 2), "local_width": 6, "global_width": 8, "steps": 7}
+
+
+def encode(signal=PICTURE, **options):
+    return lg.encode(signal, **(OPTIONS | options))
+
+
+def events(folder):
+    """TensorBoard's own view of a folder."""
+    everything = {"scalars": 0, "images": 0, "audio": 0, "tensors": 0}
+    accumulator = EventAccumulator(str(folder), size_guidance=everything)
+    accumulator.Reload()
+    return accumulator
+
+
+def steps_of(folder, name="train/loss"):
+    return [event.step for event in events(folder).Scalars(name)]
+
+
+def series(folder, name):
+    return [event.value for event in events(folder).Scalars(name)]
+
+
+def stopped_after(monkeypatch, step, **options):
+    """A run that is killed after a step, having kept its state two steps before."""
+
+    class Killed(BaseException):
+        pass
+
+    real, keep = watch.Watcher.__call__, Checkpoint.save
+
+    def die(self, state, *rest):
+        real(self, state, *rest)
+        if state.step == step:
+            raise Killed
+
+    def early(checkpoint, model, optimizer, generator, state, best):
+        if state.step == step - 2:
+            keep(checkpoint, model, optimizer, generator, state, best)
+
+    with monkeypatch.context() as context:
+        context.setattr(watch.Watcher, "__call__", die)
+        context.setattr(Checkpoint, "save", early)
+        context.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+        with pytest.raises(Killed):
+            encode(**options)
