@@ -36,7 +36,7 @@ from lgsirens.published_checkpoint import (
 )
 from lgsirens.reading import Reading
 from lgsirens.region import format_box
-from lgsirens.report import compare, compare_text, config_yaml, describe, describe_text, summary
+from lgsirens.report import compare, compare_text, config_yaml, counted, describe, describe_text, summary
 from lgsirens.representation import SignalInfo
 from lgsirens.runlog import Progress
 
@@ -73,8 +73,8 @@ def _decode(options: argparse.Namespace) -> None:
     with Progress("write", "frame", options.quiet) as bar:
         write(options.output, signal, options.overwrite, crf=options.crf, progress=bar.count)
     missing = int(signal.present.size - signal.present.sum())
-    absent = f", {missing} samples without a partition" if missing else ""
-    print(f"{options.output}: {signal.kind} {_size(signal.shape)}, {signal.channels} channels{absent}")
+    absent = f", {counted(missing, 'sample')} without a partition" if missing else ""
+    print(f"{options.output}: {signal.kind} {_size(signal.shape)}, {counted(signal.channels, 'channel')}{absent}")
 
 
 def _crop(options: argparse.Namespace) -> None:
@@ -91,10 +91,12 @@ def _crop(options: argparse.Namespace) -> None:
     print(summary(options.output, cut))
     beyond = cut.lattice.samples_within(cut.extent) - cut.lattice.samples_within(cut.window)
     if beyond:
-        print(f"{beyond} samples beyond the window remain decodable: decode --full, extent {format_box(cut.extent)}")
+        print(
+            f"beyond the window: {counted(beyond, 'sample')} that decode --full shows, extent {format_box(cut.extent)}"
+        )
     if len(cut.lattice) < len(whole.lattice):
         saved = sizes(whole)["file"] - sizes(cut)["file"]
-        print(f"kept {len(cut.lattice)} of {len(whole.lattice)} partitions, saved {format_bytes(saved)}")
+        print(f"kept {len(cut.lattice)} of {counted(len(whole.lattice), 'partition')}, saved {format_bytes(saved)}")
 
 
 def _merge(options: argparse.Namespace) -> None:

@@ -63,10 +63,11 @@ def summary(path: Path, representation: Representation) -> str:
     fit = representation.fit
     whole = " (of the first encoding)" if len(representation.history) > 1 else ""
     return (
-        f"{path}: {representation.signal.kind} {_times(representation.shape)}, {representation.signal.channels} "
-        f"channels, {representation.model.mode}, {len(representation.lattice)} partitions, "
+        f"{path}: {representation.signal.kind} {_times(representation.shape)}, "
+        f"{counted(representation.signal.channels, 'channel')}, {representation.model.mode}, "
+        f"{counted(len(representation.lattice), 'partition')}, "
         f"{representation.parameters['total']:,} parameters, {format_bytes(sizes(representation)['file'])}, "
-        f"{_quality(fit.psnr, fit.stopped)}{whole} after {fit.steps} steps in {fit.seconds:.1f} s"
+        f"{_quality(fit.psnr, fit.stopped)}{whole} after {counted(fit.steps, 'step')} in {fit.seconds:.1f} s"
     )
 
 
@@ -78,15 +79,16 @@ def describe_text(facts: dict[str, Any]) -> str:
     whole = ", of the first encoding" if len(facts["history"]) > 1 else ""
     rate = "" if facts["sampling_rate"] is None else f", {facts['sampling_rate']:.6g} per second"
     lines = {
-        "signal": f"{facts['kind']}, {_times(facts['shape'])} samples{rate}, {facts['channels']} channels, "
+        "signal": f"{facts['kind']}, {_times(facts['shape'])} samples{rate}, {counted(facts['channels'], 'channel')}, "
         f"{facts['sample_type']}, values {facts['value_range'][0]:g} to {facts['value_range'][1]:g}",
         "window": f"{format_box(facts['window'])} of {format_box(facts['extent'])}",
-        "model": f"{facts['mode']}, {facts['partitions']} partitions of {_times(facts['tile'])} samples, {widths}",
+        "model": f"{facts['mode']}, {counted(facts['partitions'], 'partition')} of {_times(facts['tile'])} samples, "
+        f"{widths}",
         "parameters": f"{count['total']:,}: {count['local']:,} local ({count['per_partition']:,} a partition), "
         f"{count['shared']:,} shared",
         "bytes": f"{size['file']:,} ({format_bytes(size['file'])}): {size['local']:,} local, {size['shared']:,} "
         f"shared, {size['index']:,} index, {size['header']:,} header; {facts['bits_per_sample']:.2f} bits per sample",
-        "fit": f"{quality} after {fit['steps']} steps, {fit['seconds']:.1f} s on {fit['device']} "
+        "fit": f"{quality} after {counted(fit['steps'], 'step')}, {fit['seconds']:.1f} s on {fit['device']} "
         f"({fit['stopped']}){whole}",
         "format": f"version {facts['format_version']}, origin {facts['origin'][:12]}",
     }
@@ -97,9 +99,9 @@ def describe_text(facts: dict[str, Any]) -> str:
 def _history_text(entry: dict[str, Any]) -> str:
     facts = [f"{entry['date']} by {entry['version']}", f"window {format_box(entry['window'])}"]
     if "partitions" in entry:
-        facts.append(f"{entry['partitions']} partitions")
+        facts.append(counted(entry["partitions"], "partition"))
     if "pieces" in entry:
-        facts.append(f"{entry['pieces']} pieces")
+        facts.append(counted(entry["pieces"], "piece"))
     return ", ".join(facts) + (f"; {edit_text(entry)}" if "refitted" in entry else "")
 
 
@@ -108,10 +110,9 @@ def edit_text(entry: dict[str, Any]) -> str:
     names = [",".join(map(str, name)) for name in entry["refitted"]]
     listed = f" ({'; '.join(names[:_LISTED])}{'; ...' if len(names) > _LISTED else ''})" if names else ""
     reached = _quality(entry["psnr"], entry["stopped"])
-    added = f"{len(entry['added'])} partition{'s' * (len(entry['added']) != 1)} added"
     text = (
-        f"{added}, {len(names)} fitted anew{listed}: {reached} there after {entry['steps']} "
-        f"steps in {entry['seconds']:.1f} s"
+        f"{counted(len(entry['added']), 'partition')} added, {len(names)} fitted anew{listed}: {reached} there after "
+        f"{counted(entry['steps'], 'step')} in {entry['seconds']:.1f} s"
     )
     if "moved" in entry:
         psnr_against, largest = entry["moved"]["psnr"], entry["moved"]["largest"]
@@ -190,8 +191,8 @@ def dry_run_text(facts: dict[str, Any]) -> str:
     widths = f"L = {facts['local_width']}" + (f", G = {facts['global_width']}" if facts["global_width"] else "")
     return "\n".join(
         (
-            f"signal      {_times(facts['shape'])} samples, {facts['channels']} channels",
-            f"model       {facts['partitions']} partitions of {_times(facts['tile'])} samples, {widths}",
+            f"signal      {_times(facts['shape'])} samples, {counted(facts['channels'], 'channel')}",
+            f"model       {counted(facts['partitions'], 'partition')} of {_times(facts['tile'])} samples, {widths}",
             f"parameters  {count['total']:,}: {count['local']:,} local, {count['shared']:,} shared",
             f"bytes       {size['file']:,} ({format_bytes(size['file'])})",
             f"time        about {facts['seconds']:.0f} s",
@@ -212,7 +213,8 @@ def _cut(representation: Representation, original: Signal) -> Signal:
     window = representation.window
     if original.channels != representation.signal.channels:
         raise SignalError(
-            f"the original has {original.channels} channels, the file {representation.signal.channels}; give its own"
+            f"the original has {counted(original.channels, 'channel')}, the file {representation.signal.channels}; "
+            "give its own"
         )
     if original.dtype != representation.signal.dtype:
         raise SignalError(
@@ -235,6 +237,11 @@ def _region(signal: Signal, box: Box, region: Box) -> Signal:
     """The part of a signal whose samples fill `box`."""
     cut = tuple(slice(start - low, stop - low) for (start, stop), (low, _) in zip(region, box, strict=True))
     return replace(signal, values=np.ascontiguousarray(signal.values[cut]), mask=None)
+
+
+def counted(number: int, noun: str) -> str:
+    """1 channel, 2 channels."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _finite(value: float) -> float | None:

@@ -23,7 +23,7 @@ def test_encode_decode_crop_and_info_end_to_end(files, capsys):
     assert np.asarray(Image.open("b.png")).shape == (65, 64, 3)
     assert run("crop", "a.safetensors", "c.safetensors", "--region", "10:20,30:") == 0
     out = capsys.readouterr().out
-    assert "beyond the window remain decodable" in out
+    assert "beyond the window" in out
     assert run("decode", "c.safetensors", "c.npy") == 0
     assert run("decode", "a.safetensors", "a.npy", "--region", "10:20,30:64") == 0
     assert np.array_equal(np.load("c.npy"), np.load("a.npy"))

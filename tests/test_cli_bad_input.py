@@ -180,7 +180,7 @@ BAD_REQUESTS = {
     "drop words": (["crop", "a.safetensors", "c.safetensors", "--drop_partitions", "a;b"], "a;b"),
     "info of a missing file": (["info", "absent.safetensors"], "absent.safetensors"),
     "info against another size": (["info", "a.safetensors", "--against", "other.npy"], "9x9"),
-    "info against other channels": (["info", "a.safetensors", "--against", "gray.npy"], "1 channels"),
+    "info against other channels": (["info", "a.safetensors", "--against", "gray.npy"], "1 channel,"),
     "no command": ([], "COMMAND"),
     "unknown command": (["compress"], "compress"),
     "encode onto a file that exists": (["encode", "photo.png", "a.safetensors"], "--overwrite"),
