@@ -36,9 +36,10 @@ from lgsirens.published_checkpoint import (
 )
 from lgsirens.reading import Reading
 from lgsirens.region import format_box
-from lgsirens.report import compare, compare_text, config_yaml, counted, describe, describe_text, summary
+from lgsirens.report import compare, compare_text, config_yaml, describe, describe_text, summary
 from lgsirens.representation import SignalInfo
 from lgsirens.runlog import Progress
+from lgsirens.wording import counted, times
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +75,7 @@ def _decode(options: argparse.Namespace) -> None:
         write(options.output, signal, options.overwrite, crf=options.crf, progress=bar.count)
     missing = int(signal.present.size - signal.present.sum())
     absent = f", {counted(missing, 'sample')} without a partition" if missing else ""
-    print(f"{options.output}: {signal.kind} {_size(signal.shape)}, {counted(signal.channels, 'channel')}{absent}")
+    print(f"{options.output}: {signal.kind} {times(signal.shape)}, {counted(signal.channels, 'channel')}{absent}")
 
 
 def _crop(options: argparse.Namespace) -> None:
@@ -153,10 +154,6 @@ def _info(options: argparse.Namespace) -> None:
     print(describe_text(facts))
     if options.against is not None:
         print(compare_text(facts["against"]))
-
-
-def _size(shape: Sequence[int]) -> str:
-    return "x".join(str(n) for n in shape)
 
 
 _COMMANDS: dict[str, Command] = {

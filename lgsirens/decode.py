@@ -36,6 +36,7 @@ from lgsirens.representation import Representation
 from lgsirens.runlog import Progress
 from lgsirens.scale import Scale, as_scales, fine_box, fine_positions
 from lgsirens.signal import Array, Signal
+from lgsirens.wording import times
 
 T = TypeVar("T")
 
@@ -119,7 +120,7 @@ def decode(
             f"--max_memory {format_bytes(limit)} is below one evaluation; give at least {call.bytes} bytes "
             f"({format_bytes(call.bytes)})"
         )
-    check_fits(4 * math.prod(box_shape(fine)) * model.channels, f"a result of {_times(box_shape(fine))} samples")
+    check_fits(4 * math.prod(box_shape(fine)) * model.channels, f"a result of {times(box_shape(fine))} samples")
     canvas = _Canvas(representation, box, scales, reach)
     places = lattice.meeting(grown(box, reach))
     network = network_of(representation, where)
@@ -320,10 +321,6 @@ def _evaluate(
 def _padded_mesh(axes: list[Tensor], samples: int) -> Tensor:
     x = mesh(axes).mT
     return torch.nn.functional.pad(x, (0, samples - x.shape[-1])).mT
-
-
-def _times(shape: Sequence[int]) -> str:
-    return "x".join(str(n) for n in shape)
 
 
 def _to_range(y: Tensor, lowest: float, highest: float) -> Tensor:

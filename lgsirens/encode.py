@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 import time
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from lgsirens.errors import ConfigError
 from lgsirens.fileformat import content_hash, sizes
 from lgsirens.fit import StopRule, accumulate_gradients, fit
 from lgsirens.memory import DEFAULT_LIMIT, as_bytes, training_bytes, training_samples
-from lgsirens.metrics import psnr
+from lgsirens.metrics import psnr, recorded
 from lgsirens.model import SirenPerPartition, build_model, parameter_counts
 from lgsirens.optimizers import build_optimizer
 from lgsirens.plan import EncodeConfig, Plan, plan
@@ -190,7 +189,7 @@ def _assemble(
     if not measure:
         return representation
     reached = psnr(signal, decode(representation, device=device))
-    record = replace(record, psnr=round(reached, 4) if math.isfinite(reached) else None)
+    record = replace(record, psnr=recorded(reached))
     return replace(representation, fit=record, origin=content_hash(representation))
 
 

@@ -39,8 +39,3 @@ class RunError(LgsirensError):
     """A failure at run time that is nobody's wrong use: a full disk, a folder that is not writable."""
 
     exit_code = 1
-
-
-def counted(number: int, word: str) -> str:
-    """`1 dimension`, `2 dimensions`: for messages."""
-    return f"{number} {word}{'' if number == 1 else 's'}"

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from lgsirens.errors import ConfigError, SignalError
 from lgsirens.lattice import LONGEST_FRAME, Lattice, tiles_meeting
 from lgsirens.refit import Edit, FitOptions, fit_edit
-from lgsirens.region import Box, bounding_box, box_size, contains, format_box, intersect, is_empty
+from lgsirens.region import LARGEST_POSITION, Box, bounding_box, box_size, contains, format_box, intersect, is_empty
 from lgsirens.representation import Representation, check_representation
 from lgsirens.signal import KINDS, Signal, check_signal
 
 FINETUNE = ("none", "shared", "all")
 
-_LARGEST_POSITION = 1 << 31
 # So far from a frame's centre, in samples, float32 misplaces samples by an eighth of their distance.
 _FARTHEST = 1 << 21
 
@@ -147,8 +146,8 @@ def _placed(representation: Representation, signal: Signal, offset: Sequence[int
     if len(offset) != len(signal.shape):
         raise SignalError(f"offset has {len(offset)} numbers, the signal {len(signal.shape)} dimensions; give as many")
     box = tuple((start, start + size) for start, size in zip(offset, signal.shape, strict=True))
-    if any(low < -_LARGEST_POSITION or high > _LARGEST_POSITION for low, high in box):
-        raise SignalError(f"the signal lies at {format_box(box)}; positions must stay within {_LARGEST_POSITION}")
+    if any(low < -LARGEST_POSITION or high > LARGEST_POSITION for low, high in box):
+        raise SignalError(f"the signal lies at {format_box(box)}; positions must stay within {LARGEST_POSITION}")
     return with_fields(signal, value_range=known.value_range), box
 
 

@@ -6,13 +6,12 @@ from typing import Any
 
 from lgsirens.lattice import Frame
 from lgsirens.model import AGGREGATIONS, LARGEST_WIDTH, MODES, ModelConfig, row_layout
-from lgsirens.region import Box, contains
+from lgsirens.region import LARGEST_POSITION, Box, contains
 from lgsirens.representation import FitRecord, SignalInfo
 from lgsirens.signal import KINDS, LARGEST_VALUE, SAMPLE_TYPES
 
 FORMAT_VERSION = 1
 
-_LARGEST_POSITION = 1 << 31
 _LARGEST_COUNT = 1 << 40
 LARGEST_DEPTH = 64
 LARGEST_FACTOR = 1e6
@@ -92,14 +91,14 @@ def _check_boxes(manifest: Manifest) -> None:
     for name in ("tile", "halo", "extent", "window"):
         _require(len(getattr(manifest, name)) == dimensions, f"{name} does not have {dimensions} dimensions")
     _require(len(frame.size) == dimensions, f"frame size does not have {dimensions} dimensions")
-    _require(all(1 <= size < _LARGEST_POSITION for size in (*manifest.tile, *frame.size)), "a size is out of range")
-    _require(all(0 <= size < _LARGEST_POSITION for size in manifest.halo), "a halo is out of range")
+    _require(all(1 <= size < LARGEST_POSITION for size in (*manifest.tile, *frame.size)), "a size is out of range")
+    _require(all(0 <= size < LARGEST_POSITION for size in manifest.halo), "a halo is out of range")
     _require(0 < frame.scale <= LARGEST_FACTOR, f"frame scale {frame.scale} is out of range")
     local_scale = 1.0 if frame.local_scale is None else frame.local_scale
     _require(0 < local_scale <= LARGEST_FACTOR, f"local scale {local_scale} is out of range")
     for name in ("extent", "window"):
         for start, stop in getattr(manifest, name):
-            _require(-_LARGEST_POSITION <= start < stop <= _LARGEST_POSITION, f"{name} {start}:{stop} is out of range")
+            _require(-LARGEST_POSITION <= start < stop <= LARGEST_POSITION, f"{name} {start}:{stop} is out of range")
     _require(contains(manifest.extent, manifest.window), "the window is not inside the extent")
 
 

@@ -25,6 +25,7 @@ from lgsirens.formats import FOLDER, FORMATS, MP4, SOUND
 from lgsirens.frames import Frames, Progress, bounds
 from lgsirens.signal import Array, Signal, check_signal
 from lgsirens.stored import Stored
+from lgsirens.wording import times
 
 _NPY_MAGIC = b"\x93NUMPY"
 _HEAD_BYTES = 4096
@@ -125,7 +126,7 @@ def write(
     if crf is not None and form is not MP4:
         raise ConfigError(f"{path}: crf is for .mp4, not for {form.name}; leave it out")
     if signal.kind == "image" and max(signal.shape) > form.longest_side:
-        size = "x".join(map(str, signal.shape))
+        size = times(signal.shape)
         raise SignalError(
             f"{path}: {form.name} holds at most {form.longest_side} samples a side, the image has {size}; "
             "choose .png or .tif"

@@ -45,6 +45,11 @@ def psnr(reference: Signal, decoded: Signal, where: NDArray[np.bool_] | None = N
     return 10 * math.log10(peak(reference) ** 2 * count / total)
 
 
+def recorded(value: float) -> float | None:
+    """A PSNR as files and JSON keep it, which have no infinity: None where it is exact."""
+    return round(value, 4) if math.isfinite(value) else None
+
+
 def ssim(reference: Signal, decoded: Signal) -> float | None:
     """SSIM with an 11-tap Gaussian window of sigma 1.5 (Wang et al. 2004), averaged over channels.
 

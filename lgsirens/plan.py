@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lgsirens.budget import default_widths, widths_for_budget
-from lgsirens.errors import ConfigError, counted
+from lgsirens.errors import ConfigError
 from lgsirens.lattice import LONGEST_FRAME, Frame, Lattice
 from lgsirens.manifest import LARGEST_DEPTH, LARGEST_FACTOR
 from lgsirens.memory import check_fits
@@ -16,6 +16,7 @@ from lgsirens.region import Box, box_of_shape
 from lgsirens.runlog import note
 from lgsirens.schema import from_plain
 from lgsirens.signal import KINDS, Signal
+from lgsirens.wording import commas, counted
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class EncodeConfig:
         for name, least in (("partitions", 1), ("partition_size", 1), ("overlaps", 0)):
             numbers = getattr(self, name)
             _require(numbers is None or numbers, f"{name}: empty; give one number per dimension")
-            _require(all(n >= least for n in numbers or ()), f"{name} {_commas(numbers)}: each at least {least}")
+            _require(all(n >= least for n in numbers or ()), f"{name} {commas(numbers)}: each at least {least}")
         self._check_alternatives()
 
     def _check_alternatives(self) -> None:
@@ -138,13 +139,13 @@ def plan(signal: Signal, config: EncodeConfig) -> Plan:
             config = replace(config, **{name: given[1:2]})  # as the published commands write it for audio
         elif given is not None and len(given) != kind.dimensions:
             raise ConfigError(
-                f"{name} {_commas(given)}: {signal.kind} has {counted(kind.dimensions, 'dimension')} "
+                f"{name} {commas(given)}: {signal.kind} has {counted(kind.dimensions, 'dimension')} "
                 f"({', '.join(kind.axes)}), got {counted(len(given), 'number')}"
             )
     extent = box_of_shape(signal.shape)
     halo = config.overlaps or (0,) * kind.dimensions
     if any(o >= size for o, size in zip(halo, signal.shape, strict=True) if o):
-        raise ConfigError(f"overlaps {_commas(halo)}: must be smaller than the signal, {_commas(signal.shape)} samples")
+        raise ConfigError(f"overlaps {commas(halo)}: must be smaller than the signal, {commas(signal.shape)} samples")
     lattice = Lattice.covering(extent, _tile(signal, config), halo)
     empty = ModelConfig(
         config.mode, kind.dimensions, signal.channels, 0, 0, config.hidden_layers, agg_type=config.agg_type
@@ -182,14 +183,14 @@ def _tile(signal: Signal, config: EncodeConfig) -> tuple[int, ...]:
         return tuple(min(side, size) for size in shape)
     if any(n > size for n, size in zip(config.partitions, shape, strict=True)):
         raise ConfigError(
-            f"partitions {_commas(config.partitions)}: more than the signal has samples, {_commas(shape)}; give fewer"
+            f"partitions {commas(config.partitions)}: more than the signal has samples, {commas(shape)}; give fewer"
         )
     tile = tuple(-(-size // n) for n, size in zip(config.partitions, shape, strict=True))
     real = tuple(-(-size // t) for size, t in zip(shape, tile, strict=True))
     if real != config.partitions:
         note(
             "partitions: asked for %s, got %s, because tiles of %s samples cover %s",
-            *(_commas(numbers) for numbers in (config.partitions, real, tile, shape)),
+            *(commas(numbers) for numbers in (config.partitions, real, tile, shape)),
         )
     return tile
 
@@ -214,10 +215,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):  # options nest no deeper; a list may hold itself
         return [entry.tolist() if isinstance(entry, np.generic) else entry for entry in value]
     return value
-
-
-def _commas(numbers: Any) -> str:
-    return ",".join(str(n) for n in numbers or ())
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -22,13 +22,14 @@ from lgsirens.decode import decode
 from lgsirens.errors import ConfigError, FileFormatError, SignalError
 from lgsirens.fileformat import content_hash
 from lgsirens.lattice import LONGEST_FRAME, Frame, Lattice
-from lgsirens.metrics import psnr
+from lgsirens.metrics import psnr, recorded
 from lgsirens.model import ModelConfig, row_layout, shared_layout
 from lgsirens.region import box_of_shape
 from lgsirens.representation import FitRecord, MemoryRows, Representation, SignalInfo, history_entry
 from lgsirens.runlog import note
 from lgsirens.schema import to_plain
 from lgsirens.signal import KINDS, Signal
+from lgsirens.wording import commas
 
 _MAGIC = (b"PK\x03\x04", b"\x80\x02")  # of torch.save, now and before version 1.6
 
@@ -120,16 +121,16 @@ def as_representation(
             f"{signal.kind}) has {kind.dimensions} and {signal.channels}; name the signal that it was trained on"
         )
     if len(grid) != len(shape) or min(grid) < 1 or math.prod(grid) != len(network):
-        raise ConfigError(f"partitions {_commas(grid)}: the network has {len(network)}; give its number per dimension")
+        raise ConfigError(f"partitions {commas(grid)}: the network has {len(network)}; give its number per dimension")
     if signal.kind == "image":
         shape = tuple(_resized(size, parts) for size, parts in zip(shape, grid, strict=True))
     tile = tuple(size // parts for size, parts in zip(shape, grid, strict=True))
     if min(tile) < 1 or min(shape) < 2 or max(shape) > LONGEST_FRAME:
-        raise ConfigError(f"the published code encodes no signal of {_commas(shape)} samples on {_commas(grid)}")
+        raise ConfigError(f"the published code encodes no signal of {commas(shape)} samples on {commas(grid)}")
     extent = box_of_shape(tuple(t * parts for t, parts in zip(tile, grid, strict=True)))
     left = [size - stop for size, (_, stop) in zip(shape, extent, strict=True)]
     if any(left):
-        note("the last %s samples along each dimension belong to no partition, as in the published code", _commas(left))
+        note("the last %s samples along each dimension belong to no partition, as in the published code", commas(left))
     representation = Representation(
         model=model,
         lattice=Lattice.covering(extent, tile),
@@ -159,7 +160,7 @@ def measured(representation: Representation, signal: Signal) -> Representation:
     """The representation with its PSNR on the signal that it was trained on, of the shape of the frame."""
     part = tuple(slice(start, stop) for start, stop in representation.extent)
     reached = psnr(replace(signal, values=signal.values[part]), decode(representation))
-    fit = replace(representation.fit, psnr=round(reached, 4) if math.isfinite(reached) else None)
+    fit = replace(representation.fit, psnr=recorded(reached))
     return replace(representation, fit=fit)
 
 
@@ -250,7 +251,3 @@ def _config(model: ModelConfig, signal: SignalInfo, tile: tuple[int, ...]) -> di
 def _first_sentence(error: Exception) -> str:
     words = " ".join(str(error).split())
     return words.split(". ")[0][:120] if words else type(error).__name__
-
-
-def _commas(numbers: Any) -> str:
-    return ",".join(str(int(n)) for n in np.asarray(numbers))

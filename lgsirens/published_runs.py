@@ -33,10 +33,11 @@ from lgsirens.published_flags import (
     print_help,
 )
 from lgsirens.published_inputs import is_sound, read_signal, reading
-from lgsirens.report import counted, summary
+from lgsirens.report import summary
 from lgsirens.representation import Representation, SignalInfo
 from lgsirens.runlog import Progress, RunLog, note
 from lgsirens.watch import check_folder
+from lgsirens.wording import counted, times
 
 _SCRIPTS: dict[str, type[Flags]] = {cls.kind: cls for cls in (ImageFlags, AudioFlags, VideoFlags)}
 # What decoding takes from the command line; all other flags speak of the model or concern training alone.
@@ -152,7 +153,7 @@ def _decode(flags: VideoFlags, given: set[str]) -> None:
         film = decode(kept, device=resolve_device(flags.device), progress=progress)
     with Progress("write", "frame") as bar:
         write(target, film, flags.overwrite, progress=bar.count)
-    print(f"{target}: video {'x'.join(map(str, film.shape))}, {counted(film.channels, 'channel')}")
+    print(f"{target}: video {times(film.shape)}, {counted(film.channels, 'channel')}")
 
 
 def _checkpoint(flags: VideoFlags, given: set[str]) -> Representation:

@@ -25,7 +25,7 @@ from lgsirens.fileformat import content_hash
 from lgsirens.fit import StopRule, fit
 from lgsirens.lattice import Lattice
 from lgsirens.memory import DEFAULT_LIMIT, as_bytes, check_fits, training_samples
-from lgsirens.metrics import psnr
+from lgsirens.metrics import psnr, recorded
 from lgsirens.model import SirenPerPartition, build_model
 from lgsirens.plan import EncodeConfig
 from lgsirens.region import Box, box_shape, box_size, format_box, intersect, is_empty, slices
@@ -257,7 +257,7 @@ def _assembled(
         "added": edit.lattice.ids[edit.fitted[is_new]].tolist(),
         "refitted": edit.lattice.ids[edit.fitted[~is_new]].tolist(),
         "blank": blank,
-        "psnr": _finite(_fitted_psnr(edit, new, device)),
+        "psnr": recorded(_fitted_psnr(edit, new, device)),
         "steps": state.step,
         "seconds": round(state.seconds, 3),
         "stopped": state.stopped,
@@ -283,8 +283,4 @@ def _movement(edit: Edit, new: Representation, device: torch.device) -> dict[str
     """How far the old region moved: PSNR in dB against what it was, and the largest change in its own units."""
     was, now = (decode(inr, edit.old.extent, device=device) for inr in (edit.old, new))
     change = np.abs(now.values - was.values)[was.present]
-    return {"psnr": _finite(psnr(was, now, was.present)), "largest": float(change.max())}
-
-
-def _finite(value: float) -> float | None:
-    return round(value, 4) if math.isfinite(value) else None
+    return {"psnr": recorded(psnr(was, now, was.present)), "largest": float(change.max())}

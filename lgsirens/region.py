@@ -9,10 +9,13 @@ import re
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
-from lgsirens.errors import RegionError, counted
+from lgsirens.errors import RegionError
+from lgsirens.wording import counted
 
 Box = tuple[tuple[int, int], ...]
 Region = str | Sequence[slice | tuple[int, int]]
+
+LARGEST_POSITION = 1 << 31
 
 _TIME = re.compile(r"([+-]?\d{1,18}(?:\.\d{1,18})?)s(?![\w.])")
 _RANGE = re.compile(r"([+-]?\d{1,18})?:([+-]?\d{1,18})?")

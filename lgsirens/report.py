@@ -1,6 +1,5 @@
 """What there is to say of a representation: its figures, and how it compares with the original."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +12,12 @@ from lgsirens.errors import MissingDependencyError, SignalError
 from lgsirens.fileformat import row_chunks, sizes
 from lgsirens.manifest import FORMAT_VERSION
 from lgsirens.memory import format_bytes
-from lgsirens.metrics import psnr, ssim
+from lgsirens.metrics import psnr, recorded, ssim
 from lgsirens.region import Box, box_of_shape, box_shape, box_size, contains, format_box, intersect, is_empty
 from lgsirens.representation import Representation
 from lgsirens.schema import to_plain
 from lgsirens.signal import Signal
+from lgsirens.wording import counted, times
 
 _WORST = 5
 _LISTED = 8  # partitions named in a line
@@ -63,7 +63,7 @@ def summary(path: Path, representation: Representation) -> str:
     fit = representation.fit
     whole = " (of the first encoding)" if len(representation.history) > 1 else ""
     return (
-        f"{path}: {representation.signal.kind} {_times(representation.shape)}, "
+        f"{path}: {representation.signal.kind} {times(representation.shape)}, "
         f"{counted(representation.signal.channels, 'channel')}, {representation.model.mode}, "
         f"{counted(len(representation.lattice), 'partition')}, "
         f"{representation.parameters['total']:,} parameters, {format_bytes(sizes(representation)['file'])}, "
@@ -79,10 +79,10 @@ def describe_text(facts: dict[str, Any]) -> str:
     whole = ", of the first encoding" if len(facts["history"]) > 1 else ""
     rate = "" if facts["sampling_rate"] is None else f", {facts['sampling_rate']:.6g} per second"
     lines = {
-        "signal": f"{facts['kind']}, {_times(facts['shape'])} samples{rate}, {counted(facts['channels'], 'channel')}, "
+        "signal": f"{facts['kind']}, {times(facts['shape'])} samples{rate}, {counted(facts['channels'], 'channel')}, "
         f"{facts['sample_type']}, values {facts['value_range'][0]:g} to {facts['value_range'][1]:g}",
         "window": f"{format_box(facts['window'])} of {format_box(facts['extent'])}",
-        "model": f"{facts['mode']}, {counted(facts['partitions'], 'partition')} of {_times(facts['tile'])} samples, "
+        "model": f"{facts['mode']}, {counted(facts['partitions'], 'partition')} of {times(facts['tile'])} samples, "
         f"{widths}",
         "parameters": f"{count['total']:,}: {count['local']:,} local ({count['per_partition']:,} a partition), "
         f"{count['shared']:,} shared",
@@ -156,14 +156,14 @@ def compare(representation: Representation, original: Signal, device: str = "cpu
             worst.append((psnr(*parts), place, box, parts))
     worst.sort(key=lambda entry: entry[:2])
     return {
-        "psnr": _finite(psnr(reference, decoded, where)),
+        "psnr": recorded(psnr(reference, decoded, where)),
         # SSIM looks at neighbourhoods: where partitions are missing it would measure the holes.
         "ssim": ssim(reference, decoded) if where is None else None,
         "worst": [
             {
                 "partition": to_plain(tuple(int(k) for k in representation.lattice.ids[place])),
                 "region": format_box(box),
-                "psnr": _finite(value),
+                "psnr": recorded(value),
                 "ssim": ssim(*parts),
             }
             for value, place, box, parts in worst[:_WORST]
@@ -191,8 +191,8 @@ def dry_run_text(facts: dict[str, Any]) -> str:
     widths = f"L = {facts['local_width']}" + (f", G = {facts['global_width']}" if facts["global_width"] else "")
     return "\n".join(
         (
-            f"signal      {_times(facts['shape'])} samples, {counted(facts['channels'], 'channel')}",
-            f"model       {counted(facts['partitions'], 'partition')} of {_times(facts['tile'])} samples, {widths}",
+            f"signal      {times(facts['shape'])} samples, {counted(facts['channels'], 'channel')}",
+            f"model       {counted(facts['partitions'], 'partition')} of {times(facts['tile'])} samples, {widths}",
             f"parameters  {count['total']:,}: {count['local']:,} local, {count['shared']:,} shared",
             f"bytes       {size['file']:,} ({format_bytes(size['file'])})",
             f"time        about {facts['seconds']:.0f} s",
@@ -228,8 +228,8 @@ def _cut(representation: Representation, original: Signal) -> Signal:
         if original.shape == box_shape(box) and contains(box, window):
             return _region(reference, box, window)
     raise SignalError(
-        f"the original has {_times(original.shape)} samples, the file holds {_times(box_shape(window))} of "
-        f"{_times(representation.frame.size)}; give the signal that was encoded"
+        f"the original has {times(original.shape)} samples, the file holds {times(box_shape(window))} of "
+        f"{times(representation.frame.size)}; give the signal that was encoded"
     )
 
 
@@ -237,16 +237,3 @@ def _region(signal: Signal, box: Box, region: Box) -> Signal:
     """The part of a signal whose samples fill `box`."""
     cut = tuple(slice(start - low, stop - low) for (start, stop), (low, _) in zip(region, box, strict=True))
     return replace(signal, values=np.ascontiguousarray(signal.values[cut]), mask=None)
-
-
-def counted(number: int, noun: str) -> str:
-    """1 channel, 2 channels."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _times(numbers: Any) -> str:
-    return "x".join(str(n) for n in numbers)

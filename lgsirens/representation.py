@@ -17,6 +17,7 @@ from lgsirens.model import ModelConfig, count, parameter_counts, row_layout
 from lgsirens.region import Box, box_shape
 from lgsirens.signal import KINDS
 from lgsirens.version import __version__
+from lgsirens.wording import times
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,7 +162,7 @@ class Representation:
 
     def __repr__(self) -> str:
         return (
-            f"Representation({self.signal.kind} {'x'.join(map(str, self.shape))}x{self.signal.channels}, "
+            f"Representation({self.signal.kind} {times(self.shape)}x{self.signal.channels}, "
             f"{self.model.mode}, {len(self.lattice)} partitions, {self.parameters['total']:,} parameters)"
         )
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lgsirens.errors import SignalError, counted
+from lgsirens.errors import SignalError
+from lgsirens.wording import counted
 
 Array = NDArray[Any]
 

@@ -12,6 +12,7 @@ import numpy as np
 from lgsirens import pictures
 from lgsirens.errors import MissingDependencyError, SignalError
 from lgsirens.signal import Array
+from lgsirens.wording import times
 
 
 def read_volume(path: Path, file: BinaryIO) -> tuple[Array, tuple[float, ...] | None]:
@@ -26,7 +27,7 @@ def read_volume(path: Path, file: BinaryIO) -> tuple[Array, tuple[float, ...] | 
     with _refusing_errors(), tifffile.TiffFile(file) as tiff:
         page, series = tiff.pages[0], tiff.series[0]
         if len(tiff.series) > 1 and sum(len(other) for other in tiff.series) > 1:
-            sizes = " and ".join("x".join(map(str, other.shape)) for other in tiff.series[:2])
+            sizes = " and ".join(times(other.shape) for other in tiff.series[:2])
             raise SignalError(f"{path}: its pages are not of one size ({sizes}); save pages of one size")
         if page.photometric not in (0, 1, 2) or page.imagewidth * page.imagelength == 0:
             colours = int(page.photometric)

@@ -65,7 +65,7 @@ def test_info_json_has_the_promised_keys(files, capsys):
 def test_info_against_the_original_names_the_five_worst_partitions(files, capsys):
     assert run("info", "a.safetensors", "--json", "--against", "photo.png") == 0
     against = json.loads(capsys.readouterr().out)["against"]
-    assert against["psnr"] == pytest.approx(lg.psnr(lg.read("photo.png"), lg.load("a.safetensors").decode()))
+    assert against["psnr"] == round(lg.psnr(lg.read("photo.png"), lg.load("a.safetensors").decode()), 4)
     assert 0 < against["ssim"] < 1
     worst = [entry["psnr"] for entry in against["worst"]]
     assert len(worst) == 5
