@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 import lgsirens as lg
 from lgsirens import fit
 from tests.command import assert_one_line, full_disk, run
-from tests.small import without_times
+from tests.small import representation, without_times
 
 STEPS = ("--steps", 3, "--quiet")
 SMALL = ("--partition_size", "8,8", "--local_width", 5, "--global_width", 6, *STEPS)
@@ -100,6 +101,29 @@ def test_nothing_to_add_is_a_copy_and_said(folder, capsys):
     assert run("extend", "left.safetensors", "a.safetensors", "--signal", "left.png", *STEPS) == 0
     assert "nothing to add" in capsys.readouterr().err
     assert (folder / "a.safetensors").read_bytes() == (folder / "left.safetensors").read_bytes()
+
+
+def test_nothing_to_add_leaves_a_stopped_extension_and_its_result_alone(folder, monkeypatch, capsys):
+    words = ("extend", "left.safetensors", "a.safetensors", "--signal")
+    with monkeypatch.context() as context:
+        context.setattr(fit, "accumulate_gradients", lambda *arguments: os.kill(os.getpid(), signal.SIGINT) or 1.0)
+        assert run(*words, "whole.png", *STEPS) == 130
+    files = {name: (folder / name).read_bytes() for name in ("a.safetensors", "a.checkpoint.safetensors")}
+    capsys.readouterr()
+    assert run(*words, "left.png", *STEPS, "--resume") == 2
+    assert "exists already" in capsys.readouterr().err
+    assert run(*words[:2], "b.safetensors", "--signal", "left.png", *STEPS, "--resume") == 0
+    assert {name: (folder / name).read_bytes() for name in files} == files
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("steps", None), ("steps", 1.5), ("seed", "0"), ("sample_frac", 2.0), ("seed", [1])]
+)
+def test_a_file_whose_config_cannot_be_is_one_line(folder, capsys, name, value):
+    representation((20, 30), tile=(8, 8), config={name: value}).save("forged.safetensors")
+    words = ("--signal", "gray.png", "--offset", "0,30", "--quiet")
+    assert run("extend", "forged.safetensors", "a.safetensors", *words) == 2
+    assert_one_line(capsys, name)
 
 
 REFUSED = {
