@@ -31,6 +31,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/extend.py
 	$(BIN)/python benchmarks/seams.py
 	$(BIN)/python benchmarks/watching.py
+	$(BIN)/python benchmarks/published.py
 
 clean:
 	rm -rf .venv out build *.egg-info

@@ -7,7 +7,7 @@ repeated, and one that was stopped goes on, so that hours of work may be done in
 
 On a CPU the `mlp` presets take hours: name them with `--only` (and shorten them with `--steps 100`).
 
-    python benchmarks/published.py [--only PRESET ...] [--wav_path FILE] [--steps N] [--runs DIR] [--device cuda] [--quick]
+    python benchmarks/published.py [--only PRESET ...] [--wav_path FILE] [--steps N] [--runs DIR] [--device cuda]
 """
 
 import argparse

@@ -8,8 +8,8 @@ they do not say, the grid and the signal, has to be told.
 
 import math
 import os
-import pickle
 import warnings
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,14 +74,7 @@ def read_checkpoint(path: Path) -> PublishedNetwork:
         FileFormatError: another pickle, or a state_dict of another model.
     """
     refusal = f"{path}: is no state_dict of the published code"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError, TypeError) as error:
-        raise FileFormatError(f"{refusal}: {_first_sentence(error)}; name another file") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise FileFormatError(f"{refusal}, but other data; save the network's state_dict()")
+    state = _state_dict(path, refusal)
     model, partitions = _model_of(state, refusal)
     names = _names(model)
     for name, shape in _expected(model, partitions).items():
@@ -91,7 +84,7 @@ def read_checkpoint(path: Path) -> PublishedNetwork:
     unknown = sorted(set(map(str, state)) - set(names.values()))
     if unknown:
         raise FileFormatError(f"{refusal}: it also holds {unknown[0]}; name another file")
-    tensors = {ours: state[theirs].detach().float() for ours, theirs in names.items()}
+    tensors = {ours: state[theirs].float() for ours, theirs in names.items()}
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise FileFormatError(f"{refusal}: it holds NaN or infinite weights; train again")
     return PublishedNetwork(model, *_repacked(model, tensors))
@@ -172,6 +165,27 @@ def _head(path: Path) -> bytes:
             return file.read(16)
     except OSError as error:
         raise SignalError(f"{path}: cannot be read: {error.strerror}; check its permissions") from None
+
+
+def _state_dict(path: Path, refusal: str) -> dict[str, Tensor]:
+    """The weights that a file holds by name, without the prefix that `DataParallel` gives them."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # torch.load checks no CRC; files from before version 1.6 have none.
+            damaged = zipfile.ZipFile(path).testzip() if zipfile.is_zipfile(path) else None
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes end in errors of any type
+        raise FileFormatError(f"{refusal}: {_first_sentence(error)}; name another file") from None
+    if damaged is not None:
+        raise FileFormatError(f"{path}: damaged, the CRC-32 of {damaged} differs; get or save the file again")
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise FileFormatError(f"{refusal}, but other data; save the network's state_dict() alone")
+    for name, tensor in state.items():
+        usable = tensor.layout is torch.strided and tensor.device.type == "cpu" and tensor.is_floating_point()
+        if not usable or tensor.ndim == 0 or tensor.numel() == 0:
+            raise FileFormatError(f"{refusal}: {name} is no array of floating-point weights; name another file")
+    return {str(name).removeprefix("module."): tensor.detach() for name, tensor in state.items()}
 
 
 def _model_of(state: dict[Any, Tensor], refusal: str) -> tuple[ModelConfig, int]:

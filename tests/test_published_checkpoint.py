@@ -8,7 +8,7 @@ import torch
 
 import lgsirens as lg
 from lgsirens.cli import main
-from lgsirens.published_checkpoint import is_pickle
+from lgsirens.published_checkpoint import is_pickle, read_checkpoint
 from tests import published
 from tests.small import representation
 
@@ -106,6 +106,14 @@ def test_other_files_are_refused(folder, capsys):
         "shape.pth": {**state, "net.net.1.0.bias": torch.zeros(6, 5)},
         "less.pth": {name: value for name, value in state.items() if name != "net.global_net.1.0.bias"},
         "nan.pth": {name: value * float("nan") for name, value in state.items()},
+        "nested.pth": {"model_state_dict": state},
+        "whole.pth": {name: value.int() for name, value in state.items()},
+        "complex.pth": {name: value.to(torch.complex64) for name, value in state.items()},
+        "sparse.pth": {name: value.to_sparse() for name, value in state.items()},
+        "meta.pth": {name: value.to("meta") for name, value in state.items()},
+        "number.pth": {**state, "net.net.4.0.bias": torch.tensor(1.0)},
+        "shared number.pth": {**state, "net.global_net.0.0.weight": torch.tensor(1.0)},
+        "no partition.pth": {name: v[:0] if name.startswith("net.net") else v for name, v in state.items()},
     }
     for name, content in others.items():
         torch.save(content, name)
@@ -118,6 +126,34 @@ def test_other_files_are_refused(folder, capsys):
     for name in ("zip.pth", "text.pth", "pickle.pth", "absent.pth"):
         assert main(["import", name, "b.safetensors", "--like", "like.safetensors"]) == 2
         _one_line(capsys, name)
+
+
+def test_no_damaged_checkpoint_is_a_traceback_or_another_network(tmp_path):
+    state = published.state_dict("lg", 2, 3, 4, 5, 2)
+    torch.save(state, tmp_path / "sound.pth")
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    sound, rng = read_checkpoint(tmp_path / "sound.pth"), np.random.default_rng(0)
+    for name in ("sound.pth", "old.pth"):
+        content = np.frombuffer((tmp_path / name).read_bytes(), np.uint8)
+        for _ in range(300):
+            damaged = content[: rng.integers(1, len(content)) if rng.random() < 0.1 else None].copy()
+            damaged[rng.integers(len(damaged), size=rng.integers(1, 4))] ^= np.uint8(1 << rng.integers(8))
+            (tmp_path / "damaged.pth").write_bytes(damaged.tobytes())
+            try:
+                network = read_checkpoint(tmp_path / "damaged.pth")
+            except lg.FileFormatError:
+                continue
+            if name == "sound.pth":  # files from before version 1.6 have no checksum
+                assert torch.equal(network.rows, sound.rows)
+                assert all(torch.equal(network.shared[key], value) for key, value in sound.shared.items())
+
+
+def test_the_prefix_of_data_parallel_is_left_out(tmp_path):
+    state = published.state_dict("lg", 2, 3, 4, 5, 2)
+    for name, prefix in (("plain.pth", ""), ("parallel.pth", "module.")):
+        torch.save({prefix + key: value.double() for key, value in state.items()}, tmp_path / name)
+    plain, parallel = (read_checkpoint(tmp_path / name) for name in ("plain.pth", "parallel.pth"))
+    assert torch.equal(plain.rows, parallel.rows)
 
 
 def test_grids_and_signals_that_do_not_fit_are_refused(folder, capsys):
