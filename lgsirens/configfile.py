@@ -8,15 +8,17 @@ from lgsirens.errors import ConfigError
 from lgsirens.report import yaml_module
 
 
-def read_settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path, example: str = "`info --config` prints an example") -> dict[str, Any]:
     """The options of a file by name; their types are left to be checked.
+
+    Args:
+        example: where the reader of an error finds a file that is right.
 
     Raises:
         ConfigError: it cannot be read, or is no YAML mapping.
         MissingDependencyError: pyyaml is not installed.
     """
     yaml = yaml_module()
-    example = "`info --config` prints an example"
     try:
         settings = yaml.load(path.read_text(encoding="utf-8"), _loader(yaml))
     except (OSError, UnicodeDecodeError) as error:

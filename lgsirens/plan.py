@@ -1,6 +1,7 @@
 """What options mean for one signal: lattice, frame and widths, before any weight is drawn."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -133,15 +134,9 @@ def plan(signal: Signal, config: EncodeConfig) -> Plan:
         ConfigError: the config does not fit the signal.
     """
     kind = KINDS[signal.kind]
-    for name in ("partitions", "partition_size", "overlaps"):
-        given = getattr(config, name)
-        if kind.dimensions == 1 and given is not None and len(given) == 3 and given[::2] == (1, 1):
-            config = replace(config, **{name: given[1:2]})  # as the published commands write it for audio
-        elif given is not None and len(given) != kind.dimensions:
-            raise ConfigError(
-                f"{name} {commas(given)}: {signal.kind} has {counted(kind.dimensions, 'dimension')} "
-                f"({', '.join(kind.axes)}), got {counted(len(given), 'number')}"
-            )
+    counts = {name: getattr(config, name) for name in ("partitions", "partition_size", "overlaps")}
+    given = {name: along_axes(name, numbers, signal.kind) for name, numbers in counts.items() if numbers is not None}
+    config = replace(config, **given)  # type: ignore[arg-type]
     extent = box_of_shape(signal.shape)
     halo = config.overlaps or (0,) * kind.dimensions
     if any(o >= size for o, size in zip(halo, signal.shape, strict=True) if o):
@@ -170,6 +165,23 @@ def plan(signal: Signal, config: EncodeConfig) -> Plan:
         overlaps=halo,
     )
     return Plan(model, lattice, frame, extent, resolved)
+
+
+def along_axes(name: str, numbers: Sequence[int], kind: str) -> tuple[int, ...]:
+    """One number per dimension; for audio also 1,N,1, as the published commands write it.
+
+    Raises:
+        ConfigError: another number of them; names the option.
+    """
+    axes = KINDS[kind].axes
+    if len(axes) == 1 and len(numbers) == 3 and numbers[0] == numbers[2] == 1:
+        return (numbers[1],)
+    if len(numbers) != len(axes):
+        raise ConfigError(
+            f"{name} {commas(numbers)}: {kind} has {counted(len(axes), 'dimension')} ({', '.join(axes)}), "
+            f"got {counted(len(numbers), 'number')}"
+        )
+    return tuple(numbers)
 
 
 def _tile(signal: Signal, config: EncodeConfig) -> tuple[int, ...]:

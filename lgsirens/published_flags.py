@@ -1,31 +1,22 @@
 """The flags of the published commands: names, types and defaults, and what they mean in our options.
 
-Pyrallis, the configuration library of the published code, stays behind this module: it decodes the values and prints
-the help. Its faults are fenced: a command line is split and typed here (lists in four spellings, bare switches),
-names are checked before values, and numbers, switches and texts are decoded strictly.
-
-The comments above the fields are what `--help` prints. Lists are `List` and `Optional`, because Pyrallis knows no
-other spelling of them.
+The comments above the fields are what `--help` prints. Lists are `List` and `Optional`, because Pyrallis, which prints
+it, knows no other spelling of them.
 """
 
-import difflib
-import importlib
-import json
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cache
-from pathlib import Path
-from typing import Any, ClassVar, List, Optional, TypeVar, get_args
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import ClassVar, List, Optional
 
 from lgsirens.budget import widths_for_budget
-from lgsirens.configfile import read_settings
-from lgsirens.errors import ConfigError, MissingDependencyError
-from lgsirens.model import LARGEST_WIDTH
-from lgsirens.plan import EncodeConfig, plan
+from lgsirens.errors import ConfigError
+from lgsirens.lattice import Lattice
+from lgsirens.model import LARGEST_WIDTH, ModelConfig, parameter_counts
+from lgsirens.plan import EncodeConfig, along_axes, plan
+from lgsirens.representation import Representation
 from lgsirens.runlog import note
-from lgsirens.signal import KINDS, Signal
+from lgsirens.signal import Signal
 
 AGGREGATIONS = {"concat_and_fc": "fc", "fc_and_add": "fc_and_add"}
 DEFAULT_BUDGET = 200_000
@@ -152,145 +143,8 @@ class VideoFlags(Flags):
     crop_partition_indices: Optional[List[List[int]]] = None
 
 
-F = TypeVar("F", bound=Flags)
-
-_TYPES: dict[str, Any] = {f.name: f.type for cls in (ImageFlags, AudioFlags, VideoFlags) for f in fields(cls)}
-_EXPECTED = {
-    int: "a whole number",
-    float: "a number",
-    bool: "True or False",
-    str: "text",
-    List[int]: "whole numbers such as [16,16]",
-    List[List[int]]: "lists of whole numbers such as [[],[0,7],[0,7]]",
-}
-
-
-# From a command line to flags
-
-
-def given_values(argv: Sequence[str]) -> dict[str, Any]:
-    """What a command line and the file of its `--config_path` give, by name; the command line overrides the file, a
-    later flag an earlier one.
-
-    Raises:
-        ConfigError: a word that is no flag, a name that no script has, a file that cannot be read.
-    """
-    found: dict[str, Any] = {}
-    for name, words in _split(argv):
-        found[name] = " ".join(words) if name == "config_path" else _from_words(name, words)
-    path = found.pop("config_path", None)
-    settings = {} if path is None else read_settings(Path(path))
-    for name in settings:
-        _check_name(name, f"{path}: ")
-    return settings | found
-
-
-def build(cls: type[F], values: Mapping[str, Any]) -> F:
-    """Flags of one script from values by name.
-
-    Raises:
-        ConfigError: a flag that the script does not have, or a value of another type or out of range.
-    """
-    names = {field.name for field in fields(cls)}
-    for name in values:
-        if name not in names:
-            raise ConfigError(f"--{name}: does not apply to kind {cls.kind}; leave it out")
-    flags = cls(**{name: _decoded(name, value) for name, value in values.items()})
-    _check_values(flags)
-    return flags
-
-
-def print_help(cls: type[Flags]) -> None:
-    """Every flag with its default."""
-    try:
-        _pyrallis().parse(config_class=cls, args=["--help"])
-    except SystemExit:  # how argparse ends a help text
-        return
-
-
-def _split(argv: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """The flags in order, each with the words that follow it."""
-    entries: list[tuple[str, list[str]]] = []
-    for word in argv:
-        if word.startswith("--"):
-            name, equals, value = word[2:].partition("=")
-            if name != "config_path":
-                _check_name(name, "--")
-            entries.append((name, [value] if equals else []))
-        elif not entries:
-            raise ConfigError(f"{word!r}: is no flag; see --help")
-        else:
-            entries[-1][1].append(word)
-    return entries
-
-
-def _check_name(name: str, before: str) -> None:
-    if name not in _TYPES:
-        near = difflib.get_close_matches(name, _TYPES, 1)
-        remedy = f"did you mean {near[0]}?" if near else "see --help"
-        raise ConfigError(f"{before}{name}: is no flag; {remedy}")
-
-
-def _from_words(name: str, words: list[str]) -> Any:
-    """The value that the words after a flag spell; what is spelled wrong stays text, which no decoder takes."""
-    hint = _bare(_TYPES[name])
-    if hint is bool and not words:
-        return True
-    text = " ".join(words)
-    if not text or (hint is str and len(words) > 1):
-        raise ConfigError(f"--{name} {text}: expected {_EXPECTED[hint]}, in quotes if it has blanks")
-    if hint is not _TYPES[name] and text.lower() in ("none", "null"):
-        return None
-    if hint is str:
-        return text
-    if hint is List[int] and not text.startswith("["):
-        text = "[" + ",".join(re.split(r"\s*,\s*|\s+", text)) + "]"  # 16,16 and 16 16
-    try:
-        return json.loads(text.lower() if hint is bool else text)
-    except ValueError:
-        return text
-
-
-def _decoded(name: str, value: Any) -> Any:
-    try:
-        return _pyrallis().decode(_TYPES[name], value)
-    except MissingDependencyError:
-        raise
-    except Exception:  # Pyrallis raises errors of any type
-        raise ConfigError(f"--{name} {value}: expected {_EXPECTED[_bare(_TYPES[name])]}") from None
-
-
-def _bare(hint: Any) -> Any:
-    """X of Optional[X]."""
-    inner = [arg for arg in get_args(hint) if arg is not type(None)]
-    return inner[0] if type(None) in get_args(hint) else hint
-
-
-@cache
-def _pyrallis() -> Any:
-    try:
-        pyrallis: Any = importlib.import_module("pyrallis")
-    except ImportError:
-        raise MissingDependencyError("the scripts need Pyrallis: pip install 'lgsirens[scripts]'") from None
-    for kind in (int, float, bool, str):
-        pyrallis.decode.register(kind, _strict(kind))
-    return pyrallis
-
-
-def _strict(kind: Any) -> Callable[[Any], Any]:
-    """A decoder that converts nothing but a whole number to a float."""
-
-    def decode(value: Any) -> Any:
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind or (kind is float and not math.isfinite(value)):
-            raise ValueError
-        return value
-
-    return decode
-
-
-def _check_values(flags: Flags) -> None:
+def check_values(flags: Flags) -> None:
+    """Raise ConfigError if a value is out of range."""
     counts = ("hidden_features", "global_hidden_features", "num_epochs", "epochs_til_ckpt", "steps_til_summary")
     for name in (*counts, "batch_size", "auto_total_number_of_parameters"):
         value = getattr(flags, name)
@@ -306,9 +160,6 @@ def _check_values(flags: Flags) -> None:
         raise ConfigError("--experiment_name: is empty; name the run")
 
 
-# From flags to our options
-
-
 def encode_config(flags: Flags, signal: Signal) -> EncodeConfig:
     """What the flags mean for a signal, widths included.
 
@@ -316,13 +167,15 @@ def encode_config(flags: Flags, signal: Signal) -> EncodeConfig:
         ConfigError: flags that exclude each other or do not fit the signal, `hidden_features` that the partitions do
             not divide.
     """
+    tile = _tile(flags, signal.shape)
+    one = (1,) * len(signal.shape)
     config = EncodeConfig(
         mode=flags.mode,
-        partitions=along_axes(flags, "downsample"),
-        partition_size=_tile(flags, signal.shape),
+        partitions=_numbers(flags, "downsample") or (one if tile is None else None),
+        partition_size=tile,
         agg_type=AGGREGATIONS[flags.agg_type],
         hidden_layers=flags.num_hidden_layers,
-        overlaps=along_axes(flags, "overlaps") if isinstance(flags, VideoFlags) else None,
+        overlaps=_numbers(flags, "overlaps") if isinstance(flags, VideoFlags) else None,
         sample_frac=flags.sample_frac if isinstance(flags, VideoFlags) and flags.sample_frac != 1 else None,
         steps=flags.num_epochs,
         lr=flags.lr,
@@ -339,25 +192,14 @@ def encode_config(flags: Flags, signal: Signal) -> EncodeConfig:
     return config
 
 
-def along_axes(flags: Flags, name: str) -> tuple[int, ...] | None:
-    """One number per dimension; those of audio may stand alone, or as [1,N] or [1,N,1].
-
-    Raises:
-        ConfigError: another number of them.
-    """
+def _numbers(flags: Flags, name: str) -> tuple[int, ...] | None:
+    """One number per dimension, if the flag is given."""
     numbers: list[int] | None = getattr(flags, name)
-    axes = KINDS[flags.kind].axes
-    if numbers is None or len(numbers) == len(axes):
-        return None if numbers is None else tuple(numbers)
-    if len(axes) == 1 and len(numbers) in (2, 3) and math.prod(numbers) == numbers[1] != 0:
-        return (numbers[1],)
-    raise ConfigError(
-        f"--{name} {numbers}: {flags.kind} has {len(axes)} dimensions ({', '.join(axes)}); one number each"
-    )
+    return None if numbers is None else along_axes(f"--{name}", numbers, flags.kind)
 
 
 def _tile(flags: Flags, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    tile = along_axes(flags, "partition_size")
+    tile = _numbers(flags, "partition_size")
     wide = flags.kind == "image" and shape[1] > shape[0]  # the published code counts from the longer side
     return tile[::-1] if tile is not None and wide else tile
 
@@ -367,7 +209,7 @@ def _local_width(flags: Flags, partitions: int) -> int:
     total = flags.hidden_features
     width, rest = divmod(total, partitions)
     if rest or not width:
-        nearest = " or ".join(str(n * partitions) for n in (width, width + 1) if n)
+        nearest = " or ".join(str(n * partitions) for n in (max(width, 1), max(width, 1) + 1))
         raise ConfigError(
             f"--hidden_features {total}: is the width of all {partitions} partitions together and must be a multiple "
             f"of their number; give {nearest}"
@@ -379,10 +221,77 @@ def _within(budget: int, flags: Flags, config: EncodeConfig, signal: Signal) -> 
     """The config with the widths that a budget gives (docs/reproduce.md)."""
     shared = flags.mode == "lg"
     planned = plan(signal, replace(config, local_width=1, global_width=1 if shared else None))
-    partitions, share = len(planned.lattice), 1 - flags.auto_global_weights_factor
-    model = widths_for_budget(planned.model, partitions, budget, local_share=share, largest_global=LARGEST_WIDTH)
+    partitions = len(planned.lattice)
+    model = _widened(planned.model, partitions, budget, flags)
     note(
         "widths from a budget of %d parameters: %d for each of %d partitions%s; --hidden_features does not count",
         *(budget, model.local_width, partitions, f", {model.global_width} shared" if shared else ""),
     )
     return replace(config, local_width=model.local_width, global_width=model.global_width or None)
+
+
+def _widened(model: ModelConfig, partitions: int, budget: int, flags: Flags) -> ModelConfig:
+    share = 1 - flags.auto_global_weights_factor
+    return widths_for_budget(model, partitions, budget, local_share=share, largest_global=LARGEST_WIDTH)
+
+
+# Flags beside what is stored
+
+OF_MODEL = (
+    *("mode", "downsample", "partition_size", "hidden_features", "global_hidden_features"),
+    *("num_hidden_layers", "agg_type", "auto_total_number_of_parameters"),
+)
+
+
+def check_stored(flags: Flags, given: Collection[str], stored: Representation, path: str) -> None:
+    """Raise ConfigError if a flag of the model that was given contradicts what is stored."""
+    actual = _stored_values(flags, stored)
+    for name in OF_MODEL:
+        value = getattr(flags, name)
+        if name in given and value is not None and value != actual[name]:
+            raise ConfigError(f"--{name} {value}: {path} stores {actual[name]}; leave the flag out or correct it")
+
+
+def _stored_values(flags: Flags, stored: Representation) -> dict[str, object]:
+    """What the flags of the model would have to be."""
+    model, tile, shape = stored.model, stored.lattice.tile, stored.frame.size
+    grid = tuple(-(-size // side) for size, side in zip(shape, tile, strict=True))
+    asked = _numbers(flags, "downsample") or grid
+    # Tiles are whole samples, rounded up here and down in the published code: another number may have been asked for
+    # than there are.
+    if min(asked) > 0 and all(
+        side in (size // parts, -(-size // parts)) for side, size, parts in zip(tile, shape, asked, strict=True)
+    ):
+        grid = asked
+    partitions, budget = math.prod(grid), flags.auto_total_number_of_parameters
+    same = budget is not None and _widened(model, partitions, budget, flags) == model
+    return {
+        "mode": model.mode,
+        "downsample": list(grid),
+        "partition_size": list(tile),
+        "hidden_features": model.local_width * partitions,
+        "global_hidden_features": model.global_width if model.mode == "lg" else flags.global_hidden_features,
+        "num_hidden_layers": model.hidden_layers,
+        "agg_type": {ours: theirs for theirs, ours in AGGREGATIONS.items()}[model.agg_type],
+        "auto_total_number_of_parameters": budget if same else sum(parameter_counts(model, partitions)),
+    }
+
+
+def dropped_partitions(flags: VideoFlags, lattice: Lattice) -> list[tuple[int, ...]]:
+    """The partitions that the crop flags leave out, in lattice order.
+
+    Raises:
+        ConfigError: another number of lists than dimensions, or a partition that is not there.
+    """
+    values = flags.crop_entire_dim_values or []
+    if values and len(values) != lattice.dimensions:
+        raise ConfigError(f"--crop_entire_dim_values {values}: give {lattice.dimensions} lists, one per dimension")
+    dropped = {tuple(entry) for entry in flags.crop_partition_indices or []}
+    held = [tuple(int(k) for k in entry) for entry in lattice.ids]
+    for axis, numbers in enumerate(values):
+        for number in numbers:
+            plane = {entry for entry in held if entry[axis] == number}
+            if not plane:
+                raise ConfigError(f"--crop_entire_dim_values {values}: no partition has {number} in dimension {axis}")
+            dropped |= plane
+    return sorted(dropped)

@@ -21,18 +21,17 @@ from lgsirens.media import check_format, write
 from lgsirens.program import INTERRUPTED, run
 from lgsirens.published_checkpoint import as_representation, is_pickle, read_checkpoint
 from lgsirens.published_flags import (
-    AGGREGATIONS,
+    OF_MODEL,
     AudioFlags,
     Flags,
     ImageFlags,
     VideoFlags,
-    along_axes,
-    build,
+    check_stored,
+    dropped_partitions,
     encode_config,
-    given_values,
-    print_help,
 )
 from lgsirens.published_inputs import is_sound, read_signal, reading
+from lgsirens.published_parsing import build, given_values, print_help
 from lgsirens.report import summary
 from lgsirens.representation import Representation, SignalInfo
 from lgsirens.runlog import Progress, RunLog, note
@@ -44,10 +43,6 @@ _SCRIPTS: dict[str, type[Flags]] = {cls.kind: cls for cls in (ImageFlags, AudioF
 _OF_DECODING = (
     *("logging_root", "experiment_name", "overwrite", "device", "checkpoint_path", "decode"),
     *("crop_entire_dim_values", "crop_partition_indices", "activation_type"),
-)
-_OF_MODEL = (
-    *("mode", "downsample", "partition_size", "hidden_features", "global_hidden_features"),
-    *("num_hidden_layers", "agg_type"),
 )
 
 
@@ -140,7 +135,7 @@ def _decode(flags: VideoFlags, given: set[str]) -> None:
         raise SignalError(
             f"{flags.checkpoint_path}: holds no film, but kind {representation.signal.kind}; use lgsirens decode"
         )
-    _check_model(flags, given, representation)
+    check_stored(flags, given, representation, str(flags.checkpoint_path))
     kept = _cut(flags, representation)
     known = kept.signal
     check_format(target, known.kind, known.channels, known.dtype)
@@ -166,14 +161,14 @@ def _checkpoint(flags: VideoFlags, given: set[str]) -> Representation:
         wrote = "wrote" if os.path.exists(trained) else "with this --experiment_name writes"
         raise SignalError(f"{path}: no such file; training {wrote} {trained}: give that as --checkpoint_path")
     foreign = is_pickle(path)
-    used = {*_OF_DECODING, *_OF_MODEL, *(("dataset", "frames", "max_side") if foreign else ())}
+    used = {*_OF_DECODING, *OF_MODEL, *(("dataset", "frames", "max_side") if foreign else ())}
     ignored = sorted(given - used)
     if ignored:
         note("ignored, as it concerns training alone: %s", ", ".join(f"--{name}" for name in ignored))
     if not foreign:
         return load(path)
     network = read_checkpoint(path)
-    grid = along_axes(flags, "downsample") or (1, 1, 1)
+    grid = tuple(flags.downsample or (1, 1, 1))
     if math.prod(grid) != len(network):
         raise ConfigError(
             f"--downsample {list(grid)}: {path} has {len(network)} partitions; give their number per dimension"
@@ -182,51 +177,12 @@ def _checkpoint(flags: VideoFlags, given: set[str]) -> Representation:
     return as_representation(network, SignalInfo.of(signal), signal.shape, grid)
 
 
-def _check_model(flags: VideoFlags, given: set[str], stored: Representation) -> None:
-    """Raise ConfigError if a flag that was given contradicts what is stored."""
-    model, lattice, shape = stored.model, stored.lattice, stored.frame.size
-    grid = tuple(-(-size // tile) for size, tile in zip(shape, lattice.tile, strict=True))
-    asked = along_axes(flags, "downsample") or grid
-    # Tiles are whole samples, rounded up here and down in the published code: another number may have been asked for
-    # than there are.
-    if min(asked) > 0 and all(
-        tile in (size // parts, -(-size // parts)) for tile, size, parts in zip(lattice.tile, shape, asked, strict=True)
-    ):
-        grid = asked
-    actual = {
-        "mode": model.mode,
-        "downsample": list(grid),
-        "partition_size": list(lattice.tile),
-        "hidden_features": model.local_width * math.prod(grid),
-        "global_hidden_features": model.global_width if model.mode == "lg" else flags.global_hidden_features,
-        "num_hidden_layers": model.hidden_layers,
-        "agg_type": {ours: theirs for theirs, ours in AGGREGATIONS.items()}[model.agg_type],
-    }
-    for name in _OF_MODEL:
-        value = getattr(flags, name)
-        if name in given and value is not None and value != actual[name]:
-            raise ConfigError(
-                f"--{name} {value}: {flags.checkpoint_path} stores {actual[name]}; leave the flag out or correct it"
-            )
-
-
 def _cut(flags: VideoFlags, whole: Representation) -> Representation:
     """Without the partitions that the crop flags name; the extent stays, what is missing decodes to nothing."""
-    axes = whole.lattice.dimensions
-    values = flags.crop_entire_dim_values or []
-    if values and len(values) != axes:
-        raise ConfigError(f"--crop_entire_dim_values {values}: give {axes} lists, one per dimension")
-    dropped = {tuple(entry) for entry in flags.crop_partition_indices or []}
-    held = [tuple(int(k) for k in entry) for entry in whole.lattice.ids]
-    for axis, numbers in enumerate(values):
-        for number in numbers:
-            plane = {entry for entry in held if entry[axis] == number}
-            if not plane:
-                raise ConfigError(f"--crop_entire_dim_values {values}: no partition has {number} in dimension {axis}")
-            dropped |= plane
+    dropped = dropped_partitions(flags, whole.lattice)
     if not dropped:
         return whole
-    kept = crop(whole, drop_partitions=sorted(dropped))
+    kept = crop(whole, drop_partitions=dropped)
     count = kept.parameters
     print(f"parameters after the crop: {count['total']:,}: {count['local']:,} local, {count['shared']:,} shared")
     return replace(kept, extent=whole.extent, window=whole.window)

@@ -13,8 +13,8 @@ T = TypeVar("T")
 def from_plain(cls: type[T], data: Any, where: str = "") -> T:
     """Build a dataclass from a mapping.
 
-    Fields may be int, float, str, bool, None, tuples, `dict[str, Any]`, dataclasses, and unions with None. An integer
-    passes for a float; nothing else is converted.
+    Fields may be int, float, str, bool, None, lists, tuples, `dict[str, Any]`, dataclasses, and unions with None. An
+    integer passes for a float; nothing else is converted.
 
     Raises:
         ValueError: names the field, what was found and what was expected.
@@ -29,7 +29,7 @@ def from_plain(cls: type[T], data: Any, where: str = "") -> T:
     values = {}
     for name, field in fields.items():
         if name in data:
-            values[name] = _convert(hints[name], data[name], f"{where}{name}")
+            values[name] = convert(hints[name], data[name], f"{where}{name}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ValueError(f"{where}{name} is missing")
     return cls(**values)
@@ -46,13 +46,20 @@ def to_plain(value: Any) -> Any:
     return value
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def convert(hint: Any, value: Any, where: str) -> Any:
+    """A value of the type that a hint names, as `from_plain` converts fields; `where` it stands, for the message.
+
+    Raises:
+        ValueError: it is of another type, or a float that is not finite.
+    """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
         (inner,) = (arg for arg in args if arg is not type(None))
-        return _convert(inner, value, where)
+        return convert(inner, value, where)
+    if origin is list:
+        return list(_convert_tuple((args[0], ...), value, where))
     if origin is tuple:
         return _convert_tuple(args, value, where)
     if dataclasses.is_dataclass(hint):
@@ -60,7 +67,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is dict or hint is dict:
         if isinstance(value, dict) and all(isinstance(key, str) for key in value):
             item = args[1] if args else Any
-            return {key: _convert(item, entry, f"{where}.{key}") for key, entry in value.items()}
+            return {key: convert(item, entry, f"{where}.{key}") for key, entry in value.items()}
         raise ValueError(f"{where} is {value!r}, expected a mapping")
     return value if hint is Any else _convert_scalar(hint, value, where)
 
@@ -69,10 +76,10 @@ def _convert_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, 
     if not isinstance(value, list | tuple):
         raise ValueError(f"{where} is {value!r}, expected a list")
     if len(args) == 2 and args[1] is Ellipsis:
-        return tuple(_convert(args[0], item, where) for item in value)
+        return tuple(convert(args[0], item, where) for item in value)
     if len(value) != len(args):
         raise ValueError(f"{where} has {len(value)} entries, expected {len(args)}")
-    return tuple(_convert(arg, item, where) for arg, item in zip(args, value, strict=True))
+    return tuple(convert(arg, item, where) for arg, item in zip(args, value, strict=True))
 
 
 def _convert_scalar(hint: Any, value: Any, where: str) -> Any:

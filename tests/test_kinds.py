@@ -200,7 +200,7 @@ def test_info_tells_the_rate(encoded, capsys):
         assert run("info", encoded / f"{name}.safetensors") == 0
         assert told in capsys.readouterr().out
     assert run("info", encoded / "a.tif.safetensors") == 0
-    assert "6x9x10 samples, 1 channels" in capsys.readouterr().out
+    assert "6x9x10 samples, 1 channel," in capsys.readouterr().out
 
 
 def test_a_region_in_seconds_is_that_part_of_the_sound(encoded):

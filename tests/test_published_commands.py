@@ -18,7 +18,7 @@ import lgsirens as lg
 from lgsirens import fit, samples
 from lgsirens.cli import main as lgsirens
 from lgsirens.program import INTERRUPTED
-from lgsirens.published_flags import given_values
+from lgsirens.published_parsing import given_values
 from lgsirens.published_runs import main
 from tests import published
 from tests.command import last_line
@@ -183,6 +183,7 @@ def test_model_flags_that_contradict_the_file_are_refused(scripts, monkeypatch, 
         ("num_hidden_layers", "2"),
         ("agg_type", "fc_and_add"),
         ("partition_size", "2,2,3"),
+        ("auto_total_number_of_parameters", "100000"),
     ):
         assert run(monkeypatch, DECODE, f"--{flag}", value) == 2
         assert f"--{flag}" in last_line(capsys)

@@ -6,16 +6,18 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import pyrallis
 import pytest
 from PIL import Image
 
 import lgsirens as lg
 from lgsirens import published_flags
-from lgsirens.errors import ConfigError, MissingDependencyError
+from lgsirens.errors import ConfigError
 from lgsirens.model import parameter_counts
 from lgsirens.plan import plan
-from lgsirens.published_flags import AudioFlags, ImageFlags, VideoFlags, build, given_values
+from lgsirens.published_flags import AudioFlags, ImageFlags, VideoFlags
 from lgsirens.published_inputs import read_signal
+from lgsirens.published_parsing import build, given_values
 from lgsirens.published_runs import main
 from tests.command import last_line
 
@@ -51,6 +53,8 @@ ACCEPTED = [
     ("--experiment_name 'two words'", "experiment_name", "two words"),
     ("--lr 5e-4", "lr", 5e-4),
     ("--lr 1", "lr", 1.0),
+    ("--lr .0005", "lr", 5e-4),
+    ("--lr +1.e-4", "lr", 1e-4),
     ("--downsample [16,16]", "downsample", [16, 16]),
     ("--downsample [16, 16]", "downsample", [16, 16]),
     ("--downsample '[16, 16]'", "downsample", [16, 16]),
@@ -75,7 +79,7 @@ REJECTED = [
     *("--downsample [[16,16]]", "--downsample 16,,16", "--downsample [16 16]", "--downsample", "--downsample 16"),
     *("--downsample 5,8,8,8", "--downsample 0,4", "--downsample -4,4", "--downsample 1000,1"),
     *("--no_flag 1", "--num_epoch 1", "--overlaps [1,1]", "--sample_frac 0.1", "-lr 1", "word", "--", "--=1"),
-    *("--lr fast", "--lr nan", "--lr inf", "--lr 0", "--lr -1", "--lr 1e999"),
+    *("--lr fast", "--lr 1_0", "--lr 0x1p-3", "--lr nan", "--lr inf", "--lr 0", "--lr -1", "--lr 1e999"),
     *("--mode xx", "--agg_type siren", "--activation_type relu", "--activation_type", "--experiment_name a b"),
     *("--experiment_name ''", "--image_channels 2", "--image_channels 0", "--image_resolution_factor 0"),
     *("--image_resolution_factor 1000", "--image_resolution_factor 0.5", "--num_hidden_layers 65"),
@@ -85,7 +89,7 @@ REJECTED = [
     *("--mode mlp --downsample [4,4]", "--mode mlp --partition_size [32,32]"),
     *("--mode lg --downsample [4,4] --partition_size [32,32]", "--auto_global_weights_factor 1"),
     *("--mode lg --auto_total_number_of_parameters 10", "--mode lg --partition_size [4]"),
-    "--mode lg --auto_total_number_of_parameters 0",
+    *("--mode lg --auto_total_number_of_parameters 0", f"--downsample {'[' * 100_000}"),
 ]
 
 
@@ -105,8 +109,20 @@ def test_rejected_with_exit_code_2_and_one_line(scripts, capsys, words):
     assert not Path("logs").exists()
 
 
+@pytest.mark.parametrize("mode", ["lg", "lc", "mlp"])
+@pytest.mark.parametrize("more", [{}, {"auto_total_number_of_parameters": 2000}])
+def test_without_a_grid_there_is_one_partition(mode, more):
+    signal = lg.Signal.from_array(np.zeros((70, 90), np.uint8), "image")
+    flags = build(ImageFlags, {"mode": mode, "hidden_features": 12, "global_hidden_features": 8, **more})
+    planned = plan(signal, published_flags.encode_config(flags, signal))
+    assert planned.lattice.tile == (70, 90)
+    assert len(planned.lattice) == 1
+    if not more:
+        assert planned.model.local_width == 12
+
+
 def test_totals_that_partitions_do_not_divide_name_the_nearest_that_they_do(scripts, capsys):
-    for total, nearest in ((100, "96 or 112"), (5, "give 16")):
+    for total, nearest in ((100, "96 or 112"), (5, "16 or 32")):
         words = ["--mode", "lc", "--downsample", "4,4", "--hidden_features", str(total)]
         assert main("image", words) == 2
         assert nearest in last_line(capsys)
@@ -135,11 +151,16 @@ def test_help_has_every_flag_with_its_default(capsys, kind):
     assert shown.count("(default: ") == len(fields(cls)) + 1  # and --config_path
 
 
-def test_a_missing_pyrallis_is_named_with_the_extra(monkeypatch):
+def test_pyrallis_prints_the_help_and_is_left_alone(monkeypatch, capsys):
+    build(ImageFlags, {"mode": "lg", "downsample": [4, 4]})
+    assert pyrallis.decode(str, 5) == "5"  # its own conversions, which are not ours
+    assert main("image", ["--help"]) == 0
+    assert pyrallis.decode(int, "5") == 5
     monkeypatch.setitem(sys.modules, "pyrallis", None)
-    published_flags._pyrallis.cache_clear()
-    with pytest.raises(MissingDependencyError, match=r"pip install 'lgsirens\[scripts\]'"):
-        build(ImageFlags, {"mode": "lg"})
+    assert build(ImageFlags, {"mode": "lg"}).mode == "lg"
+    capsys.readouterr()
+    assert main("image", ["--help"]) == 2
+    assert "pip install 'lgsirens[scripts]'" in last_line(capsys)
 
 
 # Signals
@@ -188,4 +209,4 @@ def test_the_shared_network_gets_its_share_of_a_budget(factor):
     assert local <= (1 - factor) * 100_000 < local + shared <= 100_000
     assert local + shared > 98_000
     with pytest.raises(ConfigError, match="at least"):
-        published_flags.encode_config(build(ImageFlags, {**values, "auto_total_number_of_parameters": 50}), signal)
+        published_flags.encode_config(build(ImageFlags, {**values, "downsample": [4, 4], "auto_total_number_of_parameters": 50}), signal)
