@@ -6,7 +6,7 @@ it, knows no other spelling of them.
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import ClassVar, List, Optional
 
 from lgsirens.budget import widths_for_budget
@@ -158,6 +158,12 @@ def check_values(flags: Flags) -> None:
         raise ConfigError(f"--auto_global_weights_factor {flags.auto_global_weights_factor}: must be from 0 to below 1")
     if not flags.experiment_name:
         raise ConfigError("--experiment_name: is empty; name the run")
+
+
+def kept_values(flags: Flags) -> dict[str, object]:
+    """The flags that make a run again, by name."""
+    passing = ("overwrite", "resume", "debug", "checkpoint_path", "decode")
+    return {name: value for name, value in asdict(flags).items() if value is not None and name not in passing}
 
 
 def encode_config(flags: Flags, signal: Signal) -> EncodeConfig:

@@ -29,10 +29,11 @@ from lgsirens.published_flags import (
     check_stored,
     dropped_partitions,
     encode_config,
+    kept_values,
 )
 from lgsirens.published_inputs import is_sound, read_signal, reading
 from lgsirens.published_parsing import build, given_values, print_help
-from lgsirens.report import summary
+from lgsirens.report import config_yaml, summary
 from lgsirens.representation import Representation, SignalInfo
 from lgsirens.runlog import Progress, RunLog, note
 from lgsirens.watch import check_folder
@@ -84,6 +85,8 @@ def _train(flags: Flags) -> int:
         raise ConfigError(f"--checkpoint_path {flags.checkpoint_path}: training starts afresh; leave it out")
     if isinstance(flags, VideoFlags) and (flags.crop_entire_dim_values or flags.crop_partition_indices):
         raise ConfigError("--crop_entire_dim_values and --crop_partition_indices are for --decode; leave them out")
+    if flags.resume and (flags.overwrite or flags.debug):
+        raise ConfigError("--resume goes on with a run that was kept; leave out --overwrite and --debug, or --resume")
     log = RunLog(
         folder=_folder(flags),
         every=flags.steps_til_summary,
@@ -92,10 +95,14 @@ def _train(flags: Flags) -> int:
         use_wandb=flags.use_wandb,
         name=flags.experiment_name,
         overwrite=flags.overwrite,
+        texts={"flags.yaml": config_yaml(kept_values(flags))},
     )
     checkpoint = None if flags.debug else checkpoint_path(log.final)
+    resuming = checkpoint is not None and flags.resume and checkpoint.exists()
     if checkpoint is not None:  # before any long work
-        check_folder(log, flags.resume and checkpoint.exists())
+        if flags.resume and not resuming and not log.final.exists():
+            log = replace(log, overwrite=True)  # it was stopped before there was anything to go on with
+        check_folder(log, resuming)
         check_checkpoint(checkpoint, flags.resume)
     signal = read_signal(flags)
     config = encode_config(flags, signal)
@@ -124,6 +131,15 @@ def _folder(flags: Flags) -> Path:
     return Path(flags.logging_root, flags.experiment_name)
 
 
+def _made(folder: Path) -> Path:
+    """The folder, made if it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{folder}: cannot be made ({error}); choose another --logging_root") from None
+    return folder
+
+
 # Decoding
 
 
@@ -139,11 +155,7 @@ def _decode(flags: VideoFlags, given: set[str]) -> None:
     kept = _cut(flags, representation)
     known = kept.signal
     check_format(target, known.kind, known.channels, known.dtype)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: {error.strerror}; choose another --logging_root") from None
-    check_output(target, flags.overwrite)
+    check_output(_made(folder) / target.name, flags.overwrite)
     with Progress("decode", "sample") as progress:
         film = decode(kept, device=resolve_device(flags.device), progress=progress)
     with Progress("write", "frame") as bar:

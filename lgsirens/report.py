@@ -121,9 +121,12 @@ def edit_text(entry: dict[str, Any]) -> str:
     return text
 
 
+CONFIG_MARK = "# options of a run of lgsirens\n"
+
+
 def config_yaml(config: Mapping[str, Any]) -> str:
-    """The options that make the run again, for `encode --config_path`."""
-    return yaml_module().safe_dump(dict(config), sort_keys=False, default_flow_style=None)  # type: ignore[no-any-return]
+    """The options that make the run again, for `--config_path`, below a line that tells the file for ours."""
+    return CONFIG_MARK + str(yaml_module().safe_dump(dict(config), sort_keys=False, default_flow_style=None))
 
 
 def yaml_module() -> Any:

@@ -4,7 +4,8 @@ import logging
 import os
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -29,7 +30,8 @@ class RunLog:
         show_grads: draw gradient and Laplacian of images too.
         use_wandb: tell Weights & Biases too; offline where there is no key or no network.
         name: of the run at Weights & Biases; the folder's when empty.
-        overwrite: replace an earlier run in the folder.
+        overwrite: replace an earlier run in the folder; its result stays until there is a new one.
+        texts: what else to keep beside the config, by file name.
 
     Raises:
         ConfigError: a number of steps below 1, or a folder that is no path.
@@ -42,6 +44,7 @@ class RunLog:
     use_wandb: bool = False
     name: str = ""
     overwrite: bool = False
+    texts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.folder, str | os.PathLike):

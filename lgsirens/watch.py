@@ -1,7 +1,7 @@
 """A run's log while it goes on: what is written when, into its folder and to the sinks."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -10,23 +10,23 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lgsirens.atomic import check_output, replacing
+from lgsirens.atomic import replacing
 from lgsirens.checkpoint import CHECKPOINT_SUFFIX, FitState
-from lgsirens.errors import OutputError, RunError
+from lgsirens.errors import OutputError
 from lgsirens.excerpts import cut, derivatives, excerpts, read
 from lgsirens.fileformat import save
 from lgsirens.fit import psnr_of_error
-from lgsirens.report import config_yaml
+from lgsirens.report import CONFIG_MARK, config_yaml
 from lgsirens.representation import Representation
 from lgsirens.runlog import RunLog, note
 from lgsirens.signal import KINDS, Signal
 from lgsirens.sinks import Sink, TensorBoard, WeightsAndBiases, require_tensorboard, require_wandb
 from lgsirens.summaries import Summary, of_planes, of_sound
 
-# What a run leaves in its folder, and what a run that replaces it deletes. Files of anybody else stay, and so does
-# what is not sent to Weights & Biases yet.
+# What a run leaves in its folder, and what a run that replaces it deletes, its result last: when there is a new one.
+# Files of anybody else stay, and so does what is not sent to Weights & Biases yet.
 _OWN_FILES = (
-    *("events.out.tfevents.*", "config.yaml", "model_final.safetensors", f"model_final{CHECKPOINT_SUFFIX}"),
+    *("events.out.tfevents.*", "config.yaml", f"model_final{CHECKPOINT_SUFFIX}"),
     *("checkpoints/model_step_*.safetensors", "pictures/step_*.png"),
 )
 
@@ -78,7 +78,7 @@ class Watcher:
         require_tensorboard()
         if log.use_wandb:
             require_wandb()
-        self._text = config_yaml(config)
+        self._text = config_yaml(self._config)
         _prepare(log, resuming, self._text)
 
     def __call__(self, state: FitState, error: float, rate: float) -> None:
@@ -96,7 +96,8 @@ class Watcher:
         if not (summarise or keep) or not _is_finite(present := self._snapshot(state, measure=False)):
             return
         if summarise:
-            self._summarise(present, state.seconds)
+            with _survived(step):
+                self._summarise(present, state.seconds)
         if keep:
             with _survived(step):
                 path = log.folder / "checkpoints" / f"model_step_{step}.safetensors"
@@ -104,12 +105,16 @@ class Watcher:
                 save(self._snapshot(state), path, overwrite=True)
 
     def finish(self, representation: Representation) -> None:
-        """Tell of the result, and keep it."""
+        """Keep the result, and tell of it unless the run was stopped: one that goes on then has the log of one that
+        never was."""
         fit = representation.fit
+        save(representation, self._log.final, overwrite=True)
+        if fit.stopped == "interrupted":
+            return
         if self._sinks is None:
             self._open(FitState(fit.steps, fit.seconds))
-        self._summarise(representation, fit.seconds)
-        save(representation, self._log.final, overwrite=True)
+        with _survived(fit.steps):
+            self._summarise(representation, fit.seconds)
 
     def __enter__(self) -> "Watcher":
         return self
@@ -151,11 +156,10 @@ class Watcher:
             sink.scalars(scalars, step)
 
         self._tell(tell)
-        with _survived(step):
-            path = self._log.folder / "pictures" / f"step_{step:06d}.png"
-            path.parent.mkdir(exist_ok=True)
-            with replacing(path, overwrite=True) as temporary:
-                Image.fromarray(summary.picture).save(temporary, format="PNG")
+        path = self._log.folder / "pictures" / f"step_{step:06d}.png"
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path, overwrite=True) as temporary:
+            Image.fromarray(summary.picture).save(temporary, format="PNG")
 
     def _look(self, representation: Representation) -> Summary:
         originals = [cut(self._signal, excerpt) for excerpt in self._excerpts]
@@ -176,19 +180,25 @@ class Watcher:
             except Exception as error:  # whatever its package throws is no reason to end a run
                 _lost(error)
                 (self._sinks or []).remove(sink)
+                with suppress(Exception):
+                    sink.close()
 
 
 def check_folder(log: RunLog, resuming: bool) -> None:
-    """Two runs are never mixed in one folder.
+    """Two runs are never mixed in one folder, nor is anything replaced that is none.
 
     Raises:
-        OutputError: there is a run in the folder already, neither resumed nor to be replaced.
+        OutputError: there is a run in the folder already, neither resumed nor to be replaced, or there are files of
+            the same names that are none of ours.
     """
-    if not (resuming or log.overwrite) and any(_own_files(log.folder)):
-        raise OutputError(
-            f"{log.folder}: a run is logged there already; choose another folder, replace it with --overwrite "
-            "(overwrite=True), or go on with it by --resume where it left a checkpoint"
-        )
+    if log.final.exists() or any(_own_files(log.folder)):
+        if not _is_run(log.folder):
+            raise OutputError(f"{log.folder}: holds events, models or a config.yaml of others; choose another folder")
+        if not (resuming or log.overwrite):
+            raise OutputError(
+                f"{log.folder}: a run is logged there already; choose another folder, replace it with --overwrite "
+                "(overwrite=True), or go on with it by --resume where it left a checkpoint"
+            )
 
 
 def _prepare(log: RunLog, resuming: bool, config: str) -> None:
@@ -197,21 +207,32 @@ def _prepare(log: RunLog, resuming: bool, config: str) -> None:
     path = log.folder / "config.yaml"
     try:
         if resuming and path.exists() and path.read_text(encoding="utf-8") != config:
-            raise OutputError(f"{path}: the run that is logged there has other options; choose another folder")
+            raise OutputError(
+                f"{path}: the run that is logged there has other options; give those, or choose another folder"
+            )
         log.folder.mkdir(parents=True, exist_ok=True)
         if not resuming:
             for old in _own_files(log.folder):
                 old.unlink()
     except (OSError, ValueError) as error:
         raise OutputError(f"{log.folder}: no log can be kept there ({error}); choose another folder") from None
-    check_output(path, overwrite=True)
-    with replacing(path, overwrite=True) as temporary:
-        temporary.write_text(config, encoding="utf-8")
+    for name, text in {path.name: config, **log.texts}.items():
+        with replacing(log.folder / name, overwrite=True) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def _own_files(folder: Path) -> Iterator[Path]:
     for pattern in _OWN_FILES:
         yield from folder.glob(pattern)
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether the config of a run of ours is there."""
+    try:
+        with (folder / "config.yaml").open("rb") as file:
+            return file.readline(len(CONFIG_MARK)) == CONFIG_MARK.encode()
+    except OSError:
+        return False
 
 
 def _is_finite(representation: Representation) -> bool:
@@ -226,8 +247,8 @@ def _survived(step: int) -> Iterator[None]:
     """Hours of work are worth more than what is kept of them on the way."""
     try:
         yield
-    except (RunError, OutputError, OSError) as error:
-        note("the run goes on without what was to be kept at step %d: %s", step, error)
+    except Exception as error:
+        note("the run goes on without what was to be kept at step %d: %s", step, " ".join(str(error).split()))
 
 
 def _lost(error: Exception) -> None:

@@ -269,10 +269,28 @@ def test_a_run_that_was_stopped_goes_on(scripts, monkeypatch, capsys):
     whole, resumed = (lg.load(f"logs/{name}/model_final.safetensors") for name in ("whole", "stopped"))
     assert (resumed.fit.steps, resumed.origin) == (6, whole.origin)
     assert sorted(path.name.split(".")[0] for path in Path("logs/stopped").iterdir()) == [
-        *("config", "events", "events", "model_final", "pictures"),
+        *("config", "events", "events", "flags", "model_final", "pictures"),
     ]
     assert main("image", [*words, "--resume"]) == 2
     assert "already" in last_line(capsys)
+    for other in ("--overwrite", "--debug"):
+        assert main("image", [*words, "--resume", other]) == 2
+        assert other in last_line(capsys)
+    os.remove("logs/stopped/model_final.safetensors")  # as if it had been killed before its first checkpoint
+    assert main("image", [*words, "--resume"]) == 0
+    assert lg.load("logs/stopped/model_final.safetensors").origin == whole.origin
+
+
+def test_the_flags_of_a_run_make_it_again(scripts):
+    words = ["--dataset_path", "../image.png", "--image_channels", "1", "--image_resolution_factor", "8"]
+    words += ["--num_epochs", "2", "--mode", "lg", "--downsample", "2,3", "--hidden_features", "24", "--seed", "5"]
+    assert main("image", [*words, "--experiment_name", "0010"]) == 0
+    again = ["--config_path", "logs/0010/flags.yaml", "--experiment_name", "again"]
+    assert main("image", again) == 0
+    first, second = (lg.load(f"logs/{name}/model_final.safetensors") for name in ("0010", "again"))
+    assert first.origin == second.origin
+    assert given_values(["--config_path", "logs/0010/flags.yaml"])["experiment_name"] == "0010"
+    assert lgsirens(["encode", "../image.png", "a.safetensors", "--config_path", "logs/0010/config.yaml"]) == 0
 
 
 def test_checkpoints_decode_by_themselves(scripts):

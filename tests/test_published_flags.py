@@ -209,4 +209,6 @@ def test_the_shared_network_gets_its_share_of_a_budget(factor):
     assert local <= (1 - factor) * 100_000 < local + shared <= 100_000
     assert local + shared > 98_000
     with pytest.raises(ConfigError, match="at least"):
-        published_flags.encode_config(build(ImageFlags, {**values, "downsample": [4, 4], "auto_total_number_of_parameters": 50}), signal)
+        published_flags.encode_config(
+            build(ImageFlags, {**values, "downsample": [4, 4], "auto_total_number_of_parameters": 50}), signal
+        )

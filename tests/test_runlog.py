@@ -3,6 +3,7 @@
 import importlib
 import io
 import os
+import signal
 import sys
 import wave
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 import lgsirens as lg
-from lgsirens import fit, sinks
+from lgsirens import fit, sinks, watch
 from lgsirens.cli import main
 from lgsirens.fit import StopRule
 from tests.small import contents
@@ -128,6 +129,26 @@ def test_two_runs_are_not_mixed(tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def test_the_result_of_an_earlier_run_stays_until_there_is_a_new_one(tmp_path):
+    first = encode(log=lg.RunLog(tmp_path))
+    again = lg.RunLog(tmp_path, overwrite=True)
+    with pytest.raises(lg.RunError, match="diverged"):
+        encode(log=again, lr=1e38)
+    assert contents(lg.load(again.final)) == contents(first)
+    encode(log=again, seed=1)
+    assert lg.load(again.final).config["seed"] == 1
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "events.out.tfevents.1.host", "model_final.safetensors"])
+def test_files_of_others_are_never_replaced(tmp_path, name):
+    (tmp_path / name).write_text("mine: 1\n")
+    for overwrite in (False, True):
+        with pytest.raises(lg.OutputError, match="of others"):
+            encode(log=lg.RunLog(tmp_path, overwrite=overwrite))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine: 1\n"
+
+
 def test_a_folder_that_cannot_be_is_one_error(tmp_path):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "run", Path("a\0b")):
@@ -160,6 +181,25 @@ def test_resuming_without_a_checkpoint_does_not_mix_runs(tmp_path):
     encode(log=lg.RunLog(tmp_path / "log"))
     with pytest.raises(lg.OutputError, match="already"):
         encode(log=lg.RunLog(tmp_path / "log"), checkpoint=tmp_path / "absent.safetensors", resume=True)
+
+
+def test_an_interrupted_and_resumed_run_has_the_log_of_one_that_never_stopped(tmp_path, monkeypatch):
+    log, checkpoint = lg.RunLog(tmp_path / "log", every=2), tmp_path / "state.safetensors"
+    real, calls = fit.accumulate_gradients, iter(range(99))
+
+    def step(*arguments):
+        if next(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*arguments)
+
+    monkeypatch.setattr(fit, "accumulate_gradients", step)
+    assert encode(log=log, checkpoint=checkpoint).fit.stopped == "interrupted"
+    assert lg.load(log.final).fit.steps == 4
+    encode(log=log, checkpoint=checkpoint, resume=True)
+    encode(log=lg.RunLog(tmp_path / "whole", every=2))
+    for name in ("train/loss", "decoded/psnr"):
+        assert steps_of(log.folder, name) == [2, 4, 6, 7]
+        assert series(log.folder, name) == series(tmp_path / "whole", name)
 
 
 # TensorBoard, read by its own reader
@@ -246,6 +286,19 @@ def test_a_sink_that_fails_is_told_no_more(tmp_path, monkeypatch, caplog):
         "the run goes on with less of a log: ValueError: out of paper"
     ]
     assert (tmp_path / "pictures" / "step_000002.png").exists()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA out\nof memory"), ValueError("odd"), MemoryError()])
+def test_a_summary_that_fails_does_not_end_the_run(tmp_path, monkeypatch, caplog, error):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(watch, "of_planes", fail)
+    final = encode(log=lg.RunLog(tmp_path, every=4))
+    assert contents(lg.load(tmp_path / "model_final.safetensors")) == contents(final)
+    assert [record.getMessage()[:52] for record in caplog.records] == [
+        "the run goes on without what was to be kept at step "
+    ] * 2
 
 
 def test_a_sink_that_cannot_be_opened_is_done_without(tmp_path, monkeypatch, caplog):
