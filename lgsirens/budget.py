@@ -1,4 +1,4 @@
-"""From a parameter budget to the widths of a model (DESIGN section 2)."""
+"""From a parameter budget to the widths of a model (docs/conventions.md)."""
 
 import bisect
 import math
@@ -53,11 +53,6 @@ def default_widths(config: ModelConfig, partitions: int, samples: int, parameter
     """
     budget, least = int(samples * parameters_per_sample), SMALLEST_DEFAULT_WIDTH
     return widths_for_budget(config, partitions, max(budget, _needed(config, partitions, least, least)), least)
-
-
-def smallest_budget(config: ModelConfig, partitions: int) -> int:
-    """The smallest budget that holds the partitions, with widths of 1."""
-    return _needed(config, partitions, 1, 1)
 
 
 def _needed(

@@ -47,7 +47,7 @@ class _Order:
         """Raise SignalError if another kind of signal is asked for, or a part that only films have."""
         if self.kind not in (None, kind):
             raise SignalError(
-                f"{self.path}: is of kind {kind}, not {self.kind!r}; leave out the kind or name another file"
+                f"{self.path}: is of kind {kind}, not {self.kind!r}; name a file of that kind, or give no kind"
             )
         option = "frames" if self.frames is not None else "max_side" if self.max_side is not None else None
         if kind != "video" and option:
@@ -254,9 +254,9 @@ def _reader(order: _Order, head: bytes) -> Reader:
         if suffix in film.FILM_SUFFIXES:
             raise SignalError(f"{order.path}: is a sound, it holds no video stream; give it the suffix of a sound")
         return _read_sound
-    if suffix in film.FILM_SUFFIXES:
+    if suffix in film.FILM_SUFFIXES or order.kind == "video":
         return _read_film
-    return _read_sound if suffix in sound.FORMATS else _read_picture
+    return _read_sound if suffix in sound.FORMATS or order.kind == "audio" else _read_picture
 
 
 def _signal(order: _Order, values: Array, kind: str | None) -> Signal:

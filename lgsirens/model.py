@@ -147,7 +147,7 @@ class SirenPerPartition(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator) -> None:
-        """SIREN's initialisation (DESIGN section 2), the shared network first, then the rows."""
+        """SIREN's initialisation (Sitzmann et al. 2020, section 3.2), the shared network first, then the rows."""
         names = [name for name, _ in shared_layout(self.config)]
         for name, bias_name in zip(names[::2], names[1::2], strict=True):
             self._draw(self.shared[name], self.shared[bias_name], name == "global_0_weight", generator)

@@ -95,7 +95,7 @@ def _decode(path: Path, file: BinaryIO, kind: str | None) -> _Picture:
 def _check_kind(path: Path, kind: str | None) -> None:
     if kind not in (None, "image"):
         raise SignalError(
-            f"{path}: is an image, not a signal of kind {kind!r}; leave out the kind or name another file"
+            f"{path}: is an image, not a signal of kind {kind!r}; name a file of that kind, or give no kind"
         )
 
 

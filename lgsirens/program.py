@@ -3,6 +3,7 @@
 Exit code 0 if all went well, 1 for a failure at run time, 2 for wrong use or bad input, 130 if Ctrl-C ended the run.
 """
 
+import io
 import logging
 import os
 import sys
@@ -21,6 +22,9 @@ def run(program: Callable[[], int | None]) -> int:
     """Call a program, log lines and errors to standard error; returns the exit code."""
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  # closed; print would write to standard output
     sys.stdout = sys.stdout or _closed_stream()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot spell is no failure
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("lgsirens: %(message)s"))
     log.addHandler(handler)

@@ -159,7 +159,7 @@ def measured(representation: Representation, signal: Signal) -> Representation:
 
 def _head(path: Path) -> bytes:
     if not os.path.isfile(path):  # opening a pipe would wait for ever
-        raise SignalError(f"{path}: no such file; check the name")
+        raise SignalError(f"{path}: is no file; check the name")
     try:
         with path.open("rb") as file:
             return file.read(16)

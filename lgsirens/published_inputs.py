@@ -61,17 +61,16 @@ def _read_image(flags: ImageFlags) -> Signal:
     own = flags.dataset_path == "cameraman"
     signal = samples.camera() if own else read(flags.dataset_path)
     if signal.kind != "image":
-        raise SignalError(
-            f"{flags.dataset_path}: is of kind {signal.kind}; use train_{signal.kind}.py or name an image"
-        )
-    channels = (1 if own else 3) if flags.image_channels is None else flags.image_channels
-    return _reduced(_with_channels(signal, flags.dataset_path, channels), flags.image_resolution_factor)
+        script = f"train_{signal.kind}.py" if signal.kind in ("audio", "video") else "lgsirens encode"
+        raise SignalError(f"{flags.dataset_path}: is of kind {signal.kind}; use {script} or name an image")
+    return _reduced(_with_channels(signal, flags), flags.image_resolution_factor)
 
 
-def _with_channels(signal: Signal, name: str, channels: int) -> Signal:
-    if channels not in (1, 3):
-        raise ConfigError(f"--image_channels {channels}: must be 1 (gray) or 3 (RGB)")
-    values = signal.values
+def _with_channels(signal: Signal, flags: ImageFlags) -> Signal:
+    values, name, asked = signal.values, flags.dataset_path, flags.image_channels
+    channels = asked or (1 if name == "cameraman" else 3)
+    if channels not in (1, 3) or asked == 0:
+        raise ConfigError(f"--image_channels {asked}: must be 1 (gray) or 3 (RGB)")
     if values.shape[-1] in (2, 4):
         note("%s: its alpha channel is left out", name)
         values = values[..., :-1]
@@ -80,7 +79,8 @@ def _with_channels(signal: Signal, name: str, channels: int) -> Signal:
     if channels == 1:
         note("%s: RGB is encoded as gray (--image_channels 1)", name)
         return replace(signal, values=to_sample_type(values.astype(np.float64) @ _LUMA[:, None], str(values.dtype)))
-    note("%s: gray is encoded as RGB; --image_channels 1 saves two of three channels", name)
+    if asked is None:
+        note("%s: gray is encoded as RGB; --image_channels 1 saves two of three channels", name)
     return replace(signal, values=np.repeat(values, 3, axis=-1))
 
 

@@ -71,7 +71,7 @@ def _is_audio(values: dict[str, Any]) -> bool:
     grid = values.get("downsample")
     if not (sound or "wav_path" in values or (isinstance(grid, list) and len(grid) == 3)):
         return False
-    if sound:
+    if sound and "wav_path" not in values:
         values["wav_path"] = values.pop("dataset_path")
     note("these flags describe a sound: it is encoded as train_audio.py does")
     return True

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lgsirens.budget import default_widths, smallest_budget, widths_for_budget
+from lgsirens.budget import default_widths, widths_for_budget
 from lgsirens.errors import ConfigError
 from lgsirens.model import ModelConfig, parameter_counts
 from lgsirens.signal import KINDS
@@ -42,6 +42,13 @@ def widths_by_trial(config, partitions, budget):
                 break
         local += 1
     return found
+
+
+def smallest_budget(config, partitions):
+    """What the refusal of a budget names."""
+    with pytest.raises(ConfigError) as caught:
+        widths_for_budget(config, partitions, 0)
+    return int(re.search(r"at least (\d+)", str(caught.value))[1])
 
 
 @st.composite

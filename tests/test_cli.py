@@ -2,6 +2,9 @@
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -256,3 +259,16 @@ def test_help_and_version_exit_with_0(capsys):
 def test_the_longest_names_can_be_encoded_to(files, stem):
     assert run("encode", "photo.png", f"{stem}.safetensors", "--steps", 2, "--quiet") == 0
     assert lg.load(f"{stem}.safetensors").fit.steps == 2
+
+
+def test_a_terminal_that_cannot_spell_a_name_is_no_failure(files):
+    shutil.copy("a.safetensors", "é.safetensors")
+    start = [sys.executable, "-c", "import sys; from lgsirens.cli import main; sys.exit(main())"]
+    done = subprocess.run(
+        [*start, "crop", "é.safetensors", "ü.safetensors", "--region", "0:13,0:16"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\xfc.safetensors" in done.stdout

@@ -1,6 +1,7 @@
 """What the published flags accept, reject and mean."""
 
 import shlex
+import shutil
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -190,6 +191,25 @@ def test_images_are_converted_and_reduced(scripts, caplog):
     half = read("gray.png", image_channels=1, image_resolution_factor=2)
     assert (half.shape, half.dtype) == ((4, 8, 1), np.uint8)
     assert np.abs(half[1:3, 1:7, 0].astype(float) - (gray[2:6:2, 2:14:2].astype(float) + 8.5)).max() <= 1
+
+
+def test_a_sound_and_an_image_at_once_are_refused(scripts, capsys):
+    shutil.copy("../sound.wav", "b.wav")
+    for flags in (["--dataset_path", "../image.png"], ["--dataset_path", "b.wav"]):
+        assert main("image", ["--wav_path", "../sound.wav", *flags]) == 2
+        assert "--dataset_path" in last_line(capsys)
+
+
+@pytest.mark.parametrize("flag", ["--dataset_path", "--wav_path", "--dataset"])
+def test_files_of_another_kind_are_one_line(scripts, capsys, flag):
+    Path("a.txt").write_text("text")
+    np.save("a.npy", np.zeros((2, 2, 2, 2, 2), np.uint8))
+    kind = {"--dataset_path": "image", "--wav_path": "audio", "--dataset": "video"}[flag]
+    others = {"../image.png": "image", "../sound.wav": "audio", "../data/cat_video.mp4": "video"}
+    for name in ("a.txt", "a.npy", ".", "absent", *(name for name, other in others.items() if other != kind)):
+        if (flag, name) != ("--dataset_path", "../sound.wav"):  # which is encoded as a sound
+            assert main(kind, [flag, name]) == 2
+            last_line(capsys)
 
 
 def test_partition_sizes_count_from_the_longer_side(scripts):
