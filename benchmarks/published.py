@@ -67,11 +67,7 @@ def measured(preset: str, runs: Path, options: argparse.Namespace) -> list[Measu
     name, flags = inputs(preset, runs, options.wav_path)
     inr = trained(preset, name, flags, runs, options)
     subject = f"{preset}, {inr.fit.steps} steps"
-    figures = (
-        ("PSNR", "dB", inr.fit.psnr),
-        ("parameters", "", inr.parameters["total"]),
-        ("time", "s", inr.fit.seconds),
-    )
+    figures = (("PSNR", "dB", inr.fit.psnr), ("parameters", "", inr.parameters["total"]))
     found = [Measurement(name, subject, quantity, unit, [value]) for quantity, unit, value in figures]
     for measurement in found:
         print(measurement, flush=True)
