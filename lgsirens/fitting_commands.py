@@ -17,7 +17,7 @@ from lgsirens.extend import extend, replace
 from lgsirens.fileformat import load, save
 from lgsirens.interruption import interruption
 from lgsirens.plan import EncodeConfig
-from lgsirens.program import INTERRUPTED
+from lgsirens.program import ended
 from lgsirens.reading import Reading
 from lgsirens.report import dry_run_text, edit_text, summary
 from lgsirens.representation import Representation
@@ -61,12 +61,8 @@ def encode_command(options: argparse.Namespace) -> int:
         )
         save(representation, options.output, options.overwrite or resuming)
     print(summary(options.output, representation))
-    if representation.fit.stopped == "interrupted":
-        steps = representation.fit.steps
-        note("interrupted after %d of %d steps; saved what there is; --resume goes on", steps, config.steps)
-        return INTERRUPTED
-    checkpoint.unlink(missing_ok=True)
-    return 0
+    fit = representation.fit
+    return ended(fit.stopped, f"{fit.steps} of {config.steps} steps", checkpoint)
 
 
 def extend_command(options: argparse.Namespace) -> int:
@@ -110,11 +106,8 @@ def _edit(options: argparse.Namespace, edit: Callable[..., Representation]) -> i
         note("nothing to add: all of the signal lies where the file has partitions; %s is a copy", options.output)
         return 0
     print(edit_text(edited.history[-1]))
-    if edited.history[-1]["stopped"] == "interrupted":
-        note("interrupted after %d steps; saved what there is; --resume goes on", edited.history[-1]["steps"])
-        return INTERRUPTED
-    checkpoint.unlink(missing_ok=True)
-    return 0
+    done = edited.history[-1]
+    return ended(done["stopped"], f"{done['steps']} steps", checkpoint)
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -8,12 +8,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TextIO
 
 import torch
 
 from lgsirens.errors import LgsirensError
-from lgsirens.runlog import log
+from lgsirens.runlog import log, note
 
 INTERRUPTED = 130
 
@@ -52,6 +53,16 @@ def run(program: Callable[[], int | None]) -> int:
         return 1
     finally:
         log.removeHandler(handler)
+
+
+def ended(stopped: str, steps: str, checkpoint: Path | None) -> int:
+    """The exit code of a fit whose result is saved. Its checkpoint is deleted, unless there is more to do."""
+    if stopped == "interrupted":
+        note("interrupted after %s; saved what there is%s", steps, "; --resume goes on" if checkpoint else "")
+        return INTERRUPTED
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return 0
 
 
 def one_line(error: BaseException) -> str:

@@ -4,6 +4,7 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -38,8 +39,21 @@ def read_signal(flags: Flags) -> Signal:
     raise TypeError(type(flags))
 
 
-def is_sound(path: str) -> bool:
-    """Whether a file holds a sound; false where there is no file to look into."""
+def describes_sound(values: dict[str, Any]) -> bool:
+    """Whether flags of `train_img.py` describe a sound, as the published commands for audio do; an audio file given as
+    `dataset_path` is then moved to `wav_path`."""
+    sound = _is_sound(str(values.get("dataset_path", "")))
+    grid = values.get("downsample")
+    if not (sound or "wav_path" in values or (isinstance(grid, list) and len(grid) == 3)):
+        return False
+    if sound and "wav_path" not in values:
+        values["wav_path"] = values.pop("dataset_path")
+    note("these flags describe a sound: it is encoded as train_audio.py does")
+    return True
+
+
+def _is_sound(path: str) -> bool:
+    """False where there is no file to look into."""
     if not os.path.isfile(path):
         return False
     try:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from lgsirens.atomic import check_output
 from lgsirens.checkpoint import check_checkpoint, checkpoint_path
@@ -18,7 +17,7 @@ from lgsirens.errors import ConfigError, OutputError, SignalError
 from lgsirens.fileformat import load
 from lgsirens.interruption import interruption
 from lgsirens.media import check_format, write
-from lgsirens.program import INTERRUPTED, run
+from lgsirens.program import ended, run
 from lgsirens.published_checkpoint import as_representation, is_pickle, read_checkpoint
 from lgsirens.published_flags import (
     OF_MODEL,
@@ -31,7 +30,7 @@ from lgsirens.published_flags import (
     encode_config,
     kept_values,
 )
-from lgsirens.published_inputs import is_sound, read_signal, reading
+from lgsirens.published_inputs import describes_sound, read_signal, reading
 from lgsirens.published_parsing import build, given_values, print_help
 from lgsirens.report import config_yaml, summary
 from lgsirens.representation import Representation, SignalInfo
@@ -56,25 +55,14 @@ def main(kind: str, argv: Sequence[str] | None = None, decoding: bool = False) -
             print_help(_SCRIPTS[kind])
             return 0
         values = given_values(words)
-        flags = build(AudioFlags, values) if kind == "image" and _is_audio(values) else build(_SCRIPTS[kind], values)
+        sound = kind == "image" and describes_sound(values)
+        flags = build(AudioFlags if sound else _SCRIPTS[kind], values)
         if isinstance(flags, VideoFlags) and (decoding or flags.decode):
             _decode(flags, set(values))
             return 0
         return _train(flags)
 
     return run(program)
-
-
-def _is_audio(values: dict[str, Any]) -> bool:
-    """Whether flags of `train_img.py` describe a sound, as the published commands for audio do."""
-    sound = is_sound(str(values.get("dataset_path", "")))
-    grid = values.get("downsample")
-    if not (sound or "wav_path" in values or (isinstance(grid, list) and len(grid) == 3)):
-        return False
-    if sound and "wav_path" not in values:
-        values["wav_path"] = values.pop("dataset_path")
-    note("these flags describe a sound: it is encoded as train_audio.py does")
-    return True
 
 
 # Training
@@ -118,13 +106,8 @@ def _train(flags: Flags) -> int:
             source=reading(flags),
         )
     print(summary(Path("not saved (--debug)") if flags.debug else log.final, representation))
-    if representation.fit.stopped == "interrupted":
-        steps = representation.fit.steps
-        note("interrupted after %d of %d steps; saved what there is; --resume goes on", steps, config.steps)
-        return INTERRUPTED
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
-    return 0
+    fit = representation.fit
+    return ended(fit.stopped, f"{fit.steps} of {config.steps} steps", checkpoint)
 
 
 def _folder(flags: Flags) -> Path:
