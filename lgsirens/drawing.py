@@ -1,5 +1,6 @@
 """Drawings of arrays, with NumPy and Pillow alone: pixels `[H, W, 3]` uint8."""
 
+import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -89,6 +90,13 @@ def column(panels: list[Pixels]) -> Pixels:
 def titled(panels: Mapping[str, Pixels]) -> list[Pixels]:
     """Panels with their names above them."""
     return [_joined([_title(name, panel.shape[1]), panel], axis=0, gap=0) for name, panel in panels.items()]
+
+
+def png(pixels: Pixels) -> bytes:
+    """A PNG file, packed in a third of the usual time for a tenth more bytes: a log has many."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def _coloured(values: Array, anchors: Array) -> Pixels:

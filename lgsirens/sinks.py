@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lgsirens.drawing import png
 from lgsirens.errors import MissingDependencyError
 from lgsirens.runlog import note
 
@@ -88,7 +89,12 @@ class TensorBoard:
         self._writer.flush()  # so that a viewer sees the whole summary
 
     def image(self, name: str, pixels: Pixels, step: int) -> None:
-        self._writer.add_image(name, pixels, step, dataformats="HWC")
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        height, width, channels = pixels.shape
+        # `add_image` would pack it three times as long.
+        image = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=png(pixels))
+        self._writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
 
     def audio(self, name: str, clip: Clip, step: int) -> None:
         # `add_audio` knows one channel only.

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 
 from lgsirens.atomic import replacing
 from lgsirens.checkpoint import CHECKPOINT_SUFFIX, FitState
+from lgsirens.drawing import png
 from lgsirens.errors import OutputError
 from lgsirens.excerpts import cut, derivatives, excerpts, read
 from lgsirens.fileformat import save
@@ -159,7 +159,7 @@ class Watcher:
         path = self._log.folder / "pictures" / f"step_{step:06d}.png"
         path.parent.mkdir(exist_ok=True)
         with replacing(path, overwrite=True) as temporary:
-            Image.fromarray(summary.picture).save(temporary, format="PNG")
+            temporary.write_bytes(png(summary.picture))
 
     def _look(self, representation: Representation) -> Summary:
         originals = [cut(self._signal, excerpt) for excerpt in self._excerpts]
