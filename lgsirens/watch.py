@@ -213,12 +213,14 @@ def _prepare(log: RunLog, resuming: bool, config: str) -> None:
         log.folder.mkdir(parents=True, exist_ok=True)
         if not resuming:
             for old in _own_files(log.folder):
-                old.unlink()
+                if old != path:  # without it the folder would be nobody's, if this run were killed now
+                    old.unlink()
     except (OSError, ValueError) as error:
         raise OutputError(f"{log.folder}: no log can be kept there ({error}); choose another folder") from None
     for name, text in {path.name: config, **log.texts}.items():
-        with replacing(log.folder / name, overwrite=True) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        if not (resuming and (log.folder / name).exists()):
+            with replacing(log.folder / name, overwrite=True) as temporary:
+                temporary.write_text(text, encoding="utf-8")
 
 
 def _own_files(folder: Path) -> Iterator[Path]:
@@ -248,7 +250,8 @@ def _survived(step: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        note("the run goes on without what was to be kept at step %d: %s", step, " ".join(str(error).split()))
+        reason = " ".join(str(error).split()) or type(error).__name__
+        note("the run goes on without what was to be kept at step %d: %s", step, reason)
 
 
 def _lost(error: Exception) -> None:

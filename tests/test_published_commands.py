@@ -264,6 +264,11 @@ def test_a_run_that_was_stopped_goes_on(scripts, monkeypatch, capsys):
     assert lg.load("logs/stopped/model_final.safetensors").fit.steps == 3
     assert main("image", words) == 2
     assert "--resume" in last_line(capsys)
+    flags = Path("logs/stopped/flags.yaml").read_text()
+    for other in (["--seed", "1"], ["--dataset_path", "../image.png", "--image_channels", "1"]):
+        assert main("image", [*words, "--resume", *other]) == 2
+        assert Path("logs/stopped/flags.yaml").read_text() == flags
+    capsys.readouterr()
     assert main("image", [*words, "--resume"]) == 0
     assert next(calls) == 6
     whole, resumed = (lg.load(f"logs/{name}/model_final.safetensors") for name in ("whole", "stopped"))
