@@ -57,6 +57,8 @@ def main(kind: str, argv: Sequence[str] | None = None, decoding: bool = False) -
         values = given_values(words)
         sound = kind == "image" and describes_sound(values)
         flags = build(AudioFlags if sound else _SCRIPTS[kind], values)
+        if decoding and values.get("decode") is False:
+            raise ConfigError("--decode False: decode_video.py decodes; leave it out, or train with train_video.py")
         if isinstance(flags, VideoFlags) and (decoding or flags.decode):
             _decode(flags, set(values))
             return 0

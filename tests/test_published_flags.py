@@ -102,6 +102,23 @@ def test_accepted(words, name, expected):
     assert type(value) is type(expected)
 
 
+@pytest.mark.parametrize(
+    ("words", "name", "expected"),
+    [
+        ("--decode --frames 0:50", "decode", True),
+        ("--decode True", "decode", True),
+        ("--decode False", "decode", False),
+        ("--overlaps 2 1 1", "overlaps", [2, 1, 1]),
+        ("--overlaps [2, 1, 1]", "overlaps", [2, 1, 1]),
+        ("--crop_entire_dim_values [[],[0,7],[0,7]]", "crop_entire_dim_values", [[], [0, 7], [0, 7]]),
+        ("--crop_entire_dim_values [[], [0, 7], [0, 7]]", "crop_entire_dim_values", [[], [0, 7], [0, 7]]),
+        ("--crop_partition_indices [[0,7,7]]", "crop_partition_indices", [[0, 7, 7]]),
+    ],
+)
+def test_accepted_for_films(words, name, expected):
+    assert getattr(build(VideoFlags, given_values(shlex.split(words))), name) == expected
+
+
 @pytest.mark.parametrize("words", REJECTED)
 def test_rejected_with_exit_code_2_and_one_line(scripts, capsys, words):
     small = ["--image_resolution_factor", "8"] if "factor" not in words else []
