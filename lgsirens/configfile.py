@@ -1,11 +1,10 @@
 """Options in a YAML file: `option: value`, one a line."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 from lgsirens.errors import ConfigError
-from lgsirens.report import yaml_module
+from lgsirens.report import YAML_FLOAT, yaml_module
 
 
 def read_settings(path: Path, example: str = "`info --config` prints an example") -> dict[str, Any]:
@@ -31,12 +30,15 @@ def read_settings(path: Path, example: str = "`info --config` prints an example"
 
 
 def _loader(yaml: Any) -> Any:
-    """A safe loader that takes 5e-4 for a number, as YAML 1.2 does; PyYAML wants 5.0e-4."""
+    """A safe loader that refuses an option given twice."""
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        pass
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            names = [key.value for key, _ in node.value]
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"{name} is given twice")
+            return super().construct_mapping(node, deep)  # type: ignore[no-any-return]
 
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-    )
+    Loader.add_implicit_resolver(*YAML_FLOAT)
     return Loader

@@ -78,7 +78,7 @@ def decode(
     size: Sequence[int] | None = None,
     full: bool = False,
     blend: int = 0,
-    max_memory: int | str = DEFAULT_LIMIT,
+    max_memory: int | str | None = None,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Signal:
@@ -93,7 +93,7 @@ def decode(
         full: decode the whole extent instead of the window.
         blend: within so many samples of an inner border cross-fade the neighbours' predictions (`blend`); best at
             most the halo that was trained. Samples within that reach of a partition depend on it.
-        max_memory: bytes that an evaluation may use beside the result.
+        max_memory: bytes that an evaluation may use beside the result; None: 1 GiB, or what one needs if that is more.
         device: where to evaluate.
         progress: told of the evaluated samples.
 
@@ -114,7 +114,8 @@ def decode(
     fine = fine_box(box, scales)
     model, lattice = representation.model, representation.lattice
     call = Call.of(model, tuple(t + 2 * more for t, more in zip(lattice.tile, reach, strict=True)), scales)
-    limit, where = as_bytes(max_memory), resolve_device(device)
+    limit = max(DEFAULT_LIMIT, call.bytes) if max_memory is None else as_bytes(max_memory)
+    where = resolve_device(device)
     if limit < call.bytes:
         raise ConfigError(
             f"--max_memory {format_bytes(limit)} is below one evaluation; give at least {call.bytes} bytes "
