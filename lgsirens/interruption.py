@@ -15,7 +15,9 @@ def interruption() -> Iterator[threading.Event]:
 
     Inside another one it is the other's event. Only the main thread can listen to signals.
     """
-    outer = getattr(signal.getsignal(signal.SIGINT), "event", None)
+    # Of either signal: one may be ignored.
+    events = [getattr(signal.getsignal(number), "event", None) for number in (signal.SIGINT, signal.SIGTERM)]
+    outer = next((event for event in events if event is not None), None)
     event = outer or threading.Event()
     if outer is not None or threading.current_thread() is not threading.main_thread():
         yield event
