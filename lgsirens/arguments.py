@@ -121,7 +121,7 @@ def _add_encode(parser: argparse.ArgumentParser) -> None:
 
 def _add_log(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--log_dir", type=Path, metavar="DIR", help="log the run there: TensorBoard, pictures, config, result")
+    add("--log_dir", metavar="DIR", help="log the run there: TensorBoard, pictures, config, result")
     add("--summary_every", dest="every", type=_int, metavar="N", help="steps between summaries (default 200)")
     add("--checkpoint_every", type=_int, metavar="N", help="steps between representations in DIR/checkpoints")
     add("--show_grads", action="store_true", default=None, help="draw gradient and Laplacian of images too")

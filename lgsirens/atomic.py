@@ -63,6 +63,11 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
             temporary.unlink(missing_ok=True)
 
 
+def abandoned(path: Path) -> list[Path]:
+    """What processes that were killed while they wrote `path` have left; its name may be a pattern."""
+    return list(path.parent.glob(f".{path.stem[:40]}.????????{path.suffix}"))
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -21,14 +21,26 @@ from lgsirens.runlog import note
 CHECKPOINT_SUFFIX = ".checkpoint.safetensors"
 
 _RECORD = "lgsirens_checkpoint"
+_FIGURES: dict[str, type] = {"step": int, "seconds": float, "error": float, "rate": float}  # of FitState
 
 
 @dataclass
 class FitState:
-    """Where a fit stands; together with weights, optimiser and generator it is all that a resumed run needs."""
+    """Where a fit stands; together with weights, optimiser and generator it is all that a resumed run needs.
+
+    Attributes:
+        step: steps taken.
+        seconds: that they took.
+        error: the last mean squared error that was measured on [-1, 1]: that before the last step, or that which met
+            the target.
+        rate: learning rate of the last step.
+        stopped: why it ended; empty while it goes on.
+    """
 
     step: int = 0
     seconds: float = 0.0
+    error: float = math.nan
+    rate: float = math.nan
     stopped: str = ""
 
 
@@ -57,7 +69,7 @@ class Checkpoint:
     """Where a fit keeps its state, and what it must belong to. Whoever has saved the result deletes the file.
 
     Attributes:
-        path: a safetensors file, written at least every 60 seconds.
+        path: a safetensors file, written about every 30 seconds, between two steps.
         key: hash of the signal and the config.
         resume: go on from the file if it is there.
     """
@@ -83,7 +95,7 @@ class Checkpoint:
             tensors |= {f"best.{index}": weight for index, weight in enumerate(best.weights)}
             tensors["best.error"] = torch.tensor(best.error, dtype=torch.float64)
         tensors = {name: tensors[name].detach().cpu() for name in sorted(tensors)}
-        record: dict[str, Any] = {"key": self.key, "step": state.step, "seconds": state.seconds}
+        record: dict[str, Any] = {"key": self.key, **{name: getattr(state, name) for name in _FIGURES}}
         record["crc32"] = _checksum(record, tensors)
         try:
             with replacing(self.path, overwrite=True) as temporary:
@@ -135,7 +147,8 @@ class Checkpoint:
                 tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
             if record.pop("crc32") != _checksum(record, tensors):
                 raise ValueError("its CRC-32 differs")
-            return record["key"], FitState(int(record["step"]), float(record["seconds"])), tensors
+            figures = {name: kind(record[name]) for name, kind in _FIGURES.items()}
+            return record["key"], FitState(**figures), tensors
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{self.path}: damaged checkpoint ({error}); delete it and start again") from error
 

@@ -26,14 +26,8 @@ from lgsirens.fitting_commands import (
 from lgsirens.media import check_format, check_target, read, write
 from lgsirens.memory import format_bytes
 from lgsirens.program import run
-from lgsirens.published_checkpoint import (
-    as_published,
-    as_representation,
-    is_pickle,
-    is_safetensors,
-    measured,
-    read_checkpoint,
-)
+from lgsirens.published_checkpoint import as_representation, is_pickle, is_safetensors, measured, read_checkpoint
+from lgsirens.published_inputs import as_published
 from lgsirens.reading import Reading
 from lgsirens.region import format_box
 from lgsirens.report import compare, compare_text, config_yaml, describe, describe_text, summary
@@ -128,7 +122,7 @@ def _import(options: argparse.Namespace) -> None:
         like = load(options.like)
         imported = as_representation(network, like.signal, like.frame.size, partitions)
     else:
-        signal = as_published(network, read(options.like))
+        signal = as_published(read(options.like), network.model.channels, str(options.like))
         imported = as_representation(network, SignalInfo.of(signal), signal.shape, partitions)
         if signal.shape == imported.frame.size:
             imported = measured(imported, signal)

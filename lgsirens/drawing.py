@@ -1,6 +1,7 @@
 """Drawings of arrays, with NumPy and Pillow alone: pixels `[H, W, 3]` uint8."""
 
 import io
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,8 +89,12 @@ def column(panels: list[Pixels]) -> Pixels:
 
 
 def titled(panels: Mapping[str, Pixels]) -> list[Pixels]:
-    """Panels with their names above them."""
-    return [_joined([_title(name, panel.shape[1]), panel], axis=0, gap=0) for name, panel in panels.items()]
+    """Panels with their names above them; one that is narrower than its name gets a margin."""
+    result = []
+    for name, panel in panels.items():
+        strip = _title(name, panel.shape[1])
+        result.append(_joined([strip, _padded(panel, panel.shape[0], strip.shape[1])], axis=0, gap=0))
+    return result
 
 
 def png(pixels: Pixels) -> bytes:
@@ -105,9 +110,10 @@ def _coloured(values: Array, anchors: Array) -> Pixels:
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
-def _title(text: str, width: int) -> Pixels:
-    strip = Image.new("RGB", (width, _TITLE), (_PAPER,) * 3)
-    ImageDraw.Draw(strip).text((1, 1), text, fill=0, font=ImageFont.load_default(10))
+def _title(text: str, least_width: int) -> Pixels:
+    font = ImageFont.load_default(10)
+    strip = Image.new("RGB", (max(least_width, 2 + math.ceil(font.getlength(text))), _TITLE), (_PAPER,) * 3)
+    ImageDraw.Draw(strip).text((1, 1), text, fill=0, font=font)
     return np.asarray(strip)
 
 

@@ -29,7 +29,7 @@ from lgsirens.runlog import Progress, RunLog
 from lgsirens.sampling import AllSamples, Placed, RandomSamples, Samples
 from lgsirens.schema import to_plain
 from lgsirens.signal import KINDS, Signal, check_signal
-from lgsirens.watch import Watcher
+from lgsirens.watch import Watcher, check_folder
 
 _TIMED_STEPS = 3
 
@@ -90,16 +90,18 @@ def encode(
         keeper = Checkpoint(Path(checkpoint), _run_key(signal, config, per_block, where), resume)
     described = _described(signal, planned, source)
     assemble = partial(_assemble, signal, planned, model, described, device=where)
-    resuming = keeper is not None and keeper.resume and keeper.path.exists()
+    resuming = keeper is not None and keeper.resume and os.path.exists(keeper.path)
     rule = StopRule(config.steps, config.target_psnr)
     peak = KINDS[signal.kind].psnr_peak
+    if log is not None:
+        check_folder(log, resume, resuming)
     with _watching(log, signal, described, assemble, config.steps, resuming, where) as watcher:
         with Progress("encode", "step", quiet=not progress) as bar:
             state = fit(model, samples, rule, config.lr, peak, generator, keeper, bar, watch=watcher)
         del samples
         representation = assemble(state)
         if watcher is not None:
-            watcher.finish(representation)
+            watcher.finish(representation, state)
     return representation
 
 

@@ -26,8 +26,8 @@ class StopRule:
     target_psnr: float | None = None
 
 
-# Sees a step: the state after it, the error before it, the learning rate it took. Must not touch what the fit uses.
-Watch = Callable[[FitState, float, float], None]
+# Sees the state after a step. Must not touch what the fit uses.
+Watch = Callable[[FitState], None]
 
 
 def fit(
@@ -71,27 +71,27 @@ def fit(
     began, saved = time.monotonic() - state.seconds, time.monotonic()
     with interruption() as interrupted:
         while state.step < rule.steps and not state.stopped:
-            error = accumulate_gradients(model, samples, counted)
-            if not math.isfinite(error):
-                raise RunError(f"the fit diverged at step {state.step}: its loss is {error}; lower --lr")
-            psnr = psnr_of_error(error, psnr_peak)
+            state.error = accumulate_gradients(model, samples, counted)
+            if not math.isfinite(state.error):
+                raise RunError(f"the fit diverged at step {state.step}: its loss is {state.error}; lower --lr")
+            psnr = psnr_of_error(state.error, psnr_peak)
             if best is not None:
-                best.see(error)
+                best.see(state.error)
             if rule.target_psnr is not None and psnr >= rule.target_psnr:
                 state.stopped = "target_psnr"
                 break
             if still is not None and model.local.grad is not None:
                 model.local.grad[still] = 0.0  # Adam leaves what never had a gradient exactly where it was
-            rate = learning_rate(state.step, rule.steps, model.config.mode, lr)
+            state.rate = learning_rate(state.step, rule.steps, model.config.mode, lr)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = state.rate
             optimizer.step()
             state.step += 1
             state.seconds = time.monotonic() - began
             if progress is not None:
                 progress.advance(psnr=f"{psnr:.2f} dB")
             if watch is not None:
-                watch(state, error, rate)
+                watch(state)
                 began = time.monotonic() - state.seconds
             if interrupted.is_set() and state.step < rule.steps:
                 state.stopped = "interrupted"

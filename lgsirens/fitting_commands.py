@@ -31,13 +31,13 @@ _ALTERNATIVES = (("partitions", "partition_size"), ("parameters", "local_width",
 def encode_command(options: argparse.Namespace) -> int:
     check_representation_name(options.output)
     checkpoint = checkpoint_path(options.output)
-    resuming = options.resume and checkpoint.exists()
+    resuming = options.resume and os.path.exists(checkpoint)
     run_log = _run_log(options)
     if not options.dry_run:
         check_output(options.output, options.overwrite or resuming)
         check_checkpoint(checkpoint, options.resume)
         if run_log is not None:
-            check_folder(run_log, resuming)
+            check_folder(run_log, options.resume, resuming)
     use_threads(options)
     settings = _settings(options)
     reading = Reading.from_options({name: settings.pop(name, None) for name in Reading.__dataclass_fields__})
@@ -82,7 +82,7 @@ def _edit(options: argparse.Namespace, edit: Callable[..., Representation]) -> i
     """Read file and signal, edit, save; one of the edits that fit."""
     check_edited(options.output, [options.file])
     checkpoint = checkpoint_path(options.output)
-    resuming = options.resume and checkpoint.exists()
+    resuming = options.resume and os.path.exists(checkpoint)
     check_output(options.output, options.overwrite or resuming)
     check_checkpoint(checkpoint, options.resume)
     use_threads(options)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,9 +28,10 @@ from lgsirens.representation import FitRecord, MemoryRows, Representation, Signa
 from lgsirens.runlog import note
 from lgsirens.schema import to_plain
 from lgsirens.signal import KINDS, Signal
-from lgsirens.wording import commas
+from lgsirens.wording import commas, counted
 
-_MAGIC = (b"PK\x03\x04", b"\x80\x02")  # of torch.save, now and before version 1.6
+# A zip archive, as torch.save writes; before version 1.6 it wrote a pickle, whose protocol is the second byte.
+_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class PublishedNetwork:
 
 
 def is_pickle(path: Path) -> bool:
-    """Whether a file begins as one of `torch.save`.
+    """Whether a file begins as one of `torch.save`, or as another pickle.
 
     Raises:
         SignalError: it cannot be read.
@@ -110,8 +110,9 @@ def as_representation(
     model, kind = network.model, KINDS[signal.kind]
     if model.dimensions != kind.dimensions or model.channels != signal.channels:
         raise ConfigError(
-            f"the network has {model.dimensions} dimensions and {model.channels} channels, the signal (kind "
-            f"{signal.kind}) has {kind.dimensions} and {signal.channels}; name the signal that it was trained on"
+            f"the network has {counted(model.dimensions, 'dimension')} and {counted(model.channels, 'channel')}, the "
+            f"signal (kind {signal.kind}) has {kind.dimensions} and {signal.channels}; name the signal that it was "
+            "trained on"
         )
     if len(grid) != len(shape) or min(grid) < 1 or math.prod(grid) != len(network):
         raise ConfigError(f"partitions {commas(grid)}: the network has {len(network)}; give its number per dimension")
@@ -139,14 +140,6 @@ def as_representation(
         config=_config(model, signal, tile),
     )
     return replace(representation, origin=content_hash(representation))
-
-
-def as_published(network: PublishedNetwork, signal: Signal) -> Signal:
-    """The signal as the published code encodes it: sounds as the mean of their channels."""
-    if signal.kind != "audio" or network.model.channels != 1 or signal.channels == 1:
-        return signal
-    mean = signal.values.mean(axis=-1, keepdims=True, dtype=np.float64)
-    return Signal.from_array(mean, "audio", None, signal.sampling_rate, signal.dtype)
 
 
 def measured(representation: Representation, signal: Signal) -> Representation:

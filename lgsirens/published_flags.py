@@ -16,10 +16,19 @@ from lgsirens.model import LARGEST_WIDTH, ModelConfig, parameter_counts
 from lgsirens.plan import EncodeConfig, along_axes, plan
 from lgsirens.representation import Representation
 from lgsirens.runlog import note
-from lgsirens.signal import Signal
+from lgsirens.signal import KINDS, Signal
+from lgsirens.wording import commas
 
 AGGREGATIONS = {"concat_and_fc": "fc", "fc_and_add": "fc_and_add"}
 DEFAULT_BUDGET = 200_000
+# What our options are called here, where it is something else.
+_FLAGS = {
+    "partitions": "downsample",
+    "local_width": "hidden_features",
+    "global_width": "global_hidden_features",
+    "hidden_layers": "num_hidden_layers",
+    "steps": "num_epochs",
+}
 
 
 @dataclass
@@ -152,6 +161,8 @@ def check_values(flags: Flags) -> None:
             raise ConfigError(f"--{name} {value}: must be at least 1")
     if flags.agg_type not in AGGREGATIONS:
         raise ConfigError(f"--agg_type {flags.agg_type}: is unknown; choose one of {', '.join(AGGREGATIONS)}")
+    if isinstance(flags, ImageFlags) and flags.image_channels not in (None, 1, 3):
+        raise ConfigError(f"--image_channels {flags.image_channels}: must be 1 (gray) or 3 (RGB)")
     if flags.activation_type != "sine":
         raise ConfigError(f"--activation_type {flags.activation_type}: only sine is there; leave it out")
     if not 0 <= flags.auto_global_weights_factor < 1:
@@ -166,15 +177,14 @@ def kept_values(flags: Flags) -> dict[str, object]:
     return {name: value for name, value in asdict(flags).items() if value is not None and name not in passing}
 
 
-def encode_config(flags: Flags, signal: Signal) -> EncodeConfig:
-    """What the flags mean for a signal, widths included.
+def requested(flags: Flags) -> EncodeConfig:
+    """What the flags mean whatever the signal is: all but the order of `partition_size` and the widths from a budget.
 
     Raises:
-        ConfigError: flags that exclude each other or do not fit the signal, `hidden_features` that the partitions do
-            not divide.
+        ConfigError: flags that exclude each other, `hidden_features` that the partitions do not divide.
     """
-    tile = _tile(flags, signal.shape)
-    one = (1,) * len(signal.shape)
+    tile = _numbers(flags, "partition_size")
+    one = (1,) * KINDS[flags.kind].dimensions
     config = EncodeConfig(
         mode=flags.mode,
         partitions=_numbers(flags, "downsample") or (one if tile is None else None),
@@ -187,27 +197,46 @@ def encode_config(flags: Flags, signal: Signal) -> EncodeConfig:
         lr=flags.lr,
         seed=flags.seed,
     )
-    config.check()
-    budget = flags.auto_total_number_of_parameters or (DEFAULT_BUDGET if flags.partition_size else None)
-    if budget is not None:
-        config = _within(budget, flags, config, signal)
-    else:
-        config = replace(config, local_width=_local_width(flags, math.prod(config.partitions or ())))
+    _check(config)
+    if _budget(flags) is None:
+        config = replace(config, local_width=_local_width(flags, math.prod(config.partitions or (1,))))
         if flags.mode == "lg":
             config = replace(config, global_width=flags.global_hidden_features)
+        _check(config)
     return config
+
+
+def encode_config(flags: Flags, signal: Signal) -> EncodeConfig:
+    """What the flags mean for a signal, widths included.
+
+    Raises:
+        ConfigError: as `requested`, or flags that do not fit the signal.
+    """
+    config, budget = requested(flags), _budget(flags)
+    tile, shape = config.partition_size, signal.shape
+    if tile is not None and flags.kind == "image" and shape[1] > shape[0]:
+        config = replace(config, partition_size=tile[::-1])  # the published code counts from the longer side
+    return config if budget is None else _within(budget, flags, config, signal)
+
+
+def _budget(flags: Flags) -> int | None:
+    return flags.auto_total_number_of_parameters or (DEFAULT_BUDGET if flags.partition_size else None)
+
+
+def _check(config: EncodeConfig) -> None:
+    """Check options of ours in the words of the flags."""
+    try:
+        config.check()
+    except ConfigError as error:  # which begins with the name of an option
+        option, space, rest = str(error).partition(" ")
+        name = option.rstrip(":")
+        raise ConfigError(f"--{_FLAGS.get(name, name)}{option[len(name) :]}{space}{rest}") from None
 
 
 def _numbers(flags: Flags, name: str) -> tuple[int, ...] | None:
     """One number per dimension, if the flag is given."""
     numbers: list[int] | None = getattr(flags, name)
     return None if numbers is None else along_axes(f"--{name}", numbers, flags.kind)
-
-
-def _tile(flags: Flags, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    tile = _numbers(flags, "partition_size")
-    wide = flags.kind == "image" and shape[1] > shape[0]  # the published code counts from the longer side
-    return tile[::-1] if tile is not None and wide else tile
 
 
 def _local_width(flags: Flags, partitions: int) -> int:
@@ -292,12 +321,17 @@ def dropped_partitions(flags: VideoFlags, lattice: Lattice) -> list[tuple[int, .
     values = flags.crop_entire_dim_values or []
     if values and len(values) != lattice.dimensions:
         raise ConfigError(f"--crop_entire_dim_values {values}: give {lattice.dimensions} lists, one per dimension")
-    dropped = {tuple(entry) for entry in flags.crop_partition_indices or []}
     held = [tuple(int(k) for k in entry) for entry in lattice.ids]
+    known, there = set(held), f"they run from {commas(held[0])} to {commas(held[-1])}"
+    dropped = {tuple(entry) for entry in flags.crop_partition_indices or []}
+    for entry in sorted(dropped - known):
+        raise ConfigError(f"--crop_partition_indices [{commas(entry)}]: no such partition; {there}")
     for axis, numbers in enumerate(values):
         for number in numbers:
             plane = {entry for entry in held if entry[axis] == number}
             if not plane:
-                raise ConfigError(f"--crop_entire_dim_values {values}: no partition has {number} in dimension {axis}")
+                raise ConfigError(
+                    f"--crop_entire_dim_values {values}: no partition has {number} in dimension {axis}; {there}"
+                )
             dropped |= plane
     return sorted(dropped)

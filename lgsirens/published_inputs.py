@@ -39,12 +39,24 @@ def read_signal(flags: Flags) -> Signal:
     raise TypeError(type(flags))
 
 
+def as_published(signal: Signal, channels: int, name: str) -> Signal:
+    """The signal as the published code encodes it with so many channels: images as gray or RGB, sounds as the mean of
+    their channels. `name` it in what is said of it."""
+    if signal.kind == "image" and channels in (1, 3):
+        return _with_channels(signal, channels, name)
+    if signal.kind != "audio" or channels != 1 or signal.channels == 1:
+        return signal
+    mean = signal.values.mean(axis=-1, keepdims=True, dtype=np.float64)
+    return Signal.from_array(mean, "audio", None, signal.sampling_rate, signal.dtype)
+
+
 def describes_sound(values: dict[str, Any]) -> bool:
     """Whether flags of `train_img.py` describe a sound, as the published commands for audio do; an audio file given as
     `dataset_path` is then moved to `wav_path`."""
     sound = _is_sound(str(values.get("dataset_path", "")))
     grid = values.get("downsample")
-    if not (sound or "wav_path" in values or (isinstance(grid, list) and len(grid) == 3)):
+    three = isinstance(grid, list) and len(grid) == 3 and not {"dataset_path", "dataset"} & set(values)
+    if not (sound or three or "wav_path" in values):
         return False
     if sound and "wav_path" not in values:
         values["wav_path"] = values.pop("dataset_path")
@@ -77,24 +89,24 @@ def _read_image(flags: ImageFlags) -> Signal:
     if signal.kind != "image":
         script = f"train_{signal.kind}.py" if signal.kind in ("audio", "video") else "lgsirens encode"
         raise SignalError(f"{flags.dataset_path}: is of kind {signal.kind}; use {script} or name an image")
-    return _reduced(_with_channels(signal, flags), flags.image_resolution_factor)
+    channels = flags.image_channels or (1 if own else 3)
+    hint = "" if flags.image_channels else "; --image_channels 1 saves two of three channels"
+    signal = _with_channels(signal, channels, flags.dataset_path, hint)
+    return _reduced(signal, flags.image_resolution_factor)
 
 
-def _with_channels(signal: Signal, flags: ImageFlags) -> Signal:
-    values, name, asked = signal.values, flags.dataset_path, flags.image_channels
-    channels = asked or (1 if name == "cameraman" else 3)
-    if channels not in (1, 3) or asked == 0:
-        raise ConfigError(f"--image_channels {asked}: must be 1 (gray) or 3 (RGB)")
+def _with_channels(signal: Signal, channels: int, name: str, hint: str = "") -> Signal:
+    """An image as gray (1) or RGB (3)."""
+    values = signal.values
     if values.shape[-1] in (2, 4):
         note("%s: its alpha channel is left out", name)
         values = values[..., :-1]
     if values.shape[-1] == channels:
         return replace(signal, values=values)
     if channels == 1:
-        note("%s: RGB is encoded as gray (--image_channels 1)", name)
+        note("%s: RGB is taken as gray", name)
         return replace(signal, values=to_sample_type(values.astype(np.float64) @ _LUMA[:, None], str(values.dtype)))
-    if asked is None:
-        note("%s: gray is encoded as RGB; --image_channels 1 saves two of three channels", name)
+    note("%s: gray is taken as RGB%s", name, hint)
     return replace(signal, values=np.repeat(values, 3, axis=-1))
 
 
@@ -139,8 +151,8 @@ def _read_video(flags: VideoFlags) -> Signal:
 
 
 def _data_file(name: str) -> Path | None:
-    """A file that a user has put into `data/`, beside the working directory or in the checkout."""
-    for folder in (Path("..", "data"), Path(__file__).resolve().parents[1] / "data"):
+    """A file that a user has put into `data/`, in or beside the working directory or in the checkout."""
+    for folder in (Path("data"), Path("..", "data"), Path(__file__).resolve().parents[1] / "data"):
         if (folder / name).is_file():
             return folder / name
     return None

@@ -19,14 +19,15 @@ from lgsirens.schema import convert
 
 F = TypeVar("F", bound=Flags)
 
-_TYPES: dict[str, Any] = {f.name: f.type for cls in (ImageFlags, AudioFlags, VideoFlags) for f in fields(cls)}
+_SCRIPTS: tuple[type[Flags], ...] = (ImageFlags, AudioFlags, VideoFlags)
+_TYPES: dict[str, Any] = {f.name: f.type for cls in _SCRIPTS for f in fields(cls)}
 _EXPECTED = {
     int: "a whole number",
     float: "a number",
     bool: "True or False",
     str: "text, in quotes if it has blanks or reads as a number",
     List[int]: "whole numbers such as [16,16]",
-    List[List[int]]: "lists of whole numbers such as [[],[0,7],[0,7]]",
+    List[List[int]]: "lists of whole numbers such as [[0,7,7]]",
 }
 
 
@@ -56,7 +57,8 @@ def build(cls: type[F], values: Mapping[str, Any]) -> F:
     names = {field.name for field in fields(cls)}
     for name in values:
         if name not in names:
-            raise ConfigError(f"--{name}: does not apply to kind {cls.kind}; leave it out")
+            owners = " and ".join(other.kind for other in _SCRIPTS if name in {f.name for f in fields(other)})
+            raise ConfigError(f"--{name}: is a flag for kind {owners}, this is {cls.kind}; leave it out")
     flags = cls(**{name: _typed(name, value) for name, value in values.items()})
     check_values(flags)
     return flags

@@ -14,9 +14,10 @@ from lgsirens.device import resolve_device
 from lgsirens.edit import crop
 from lgsirens.encode import encode
 from lgsirens.errors import ConfigError, OutputError, SignalError
-from lgsirens.fileformat import load
+from lgsirens.fileformat import load, save
 from lgsirens.interruption import interruption
 from lgsirens.media import check_format, write
+from lgsirens.plan import along_axes
 from lgsirens.program import ended, run
 from lgsirens.published_checkpoint import as_representation, is_pickle, read_checkpoint
 from lgsirens.published_flags import (
@@ -29,14 +30,15 @@ from lgsirens.published_flags import (
     dropped_partitions,
     encode_config,
     kept_values,
+    requested,
 )
 from lgsirens.published_inputs import describes_sound, read_signal, reading
 from lgsirens.published_parsing import build, given_values, print_help
 from lgsirens.report import config_yaml, summary
 from lgsirens.representation import Representation, SignalInfo
 from lgsirens.runlog import Progress, RunLog, note
-from lgsirens.watch import check_folder
-from lgsirens.wording import counted, times
+from lgsirens.watch import check_folder, is_finished
+from lgsirens.wording import commas, counted, times
 
 _SCRIPTS: dict[str, type[Flags]] = {cls.kind: cls for cls in (ImageFlags, AudioFlags, VideoFlags)}
 # What decoding takes from the command line; all other flags speak of the model or concern training alone.
@@ -78,21 +80,18 @@ def _train(flags: Flags) -> int:
     if flags.resume and (flags.overwrite or flags.debug):
         raise ConfigError("--resume goes on with a run that was kept; leave out --overwrite and --debug, or --resume")
     log = RunLog(
-        folder=_folder(flags),
+        folder=_run_folder(flags),
         every=flags.steps_til_summary,
         checkpoint_every=flags.epochs_til_ckpt,
         show_grads=flags.show_grads,
         use_wandb=flags.use_wandb,
-        name=flags.experiment_name,
         overwrite=flags.overwrite,
         texts={"flags.yaml": config_yaml(kept_values(flags))},
     )
+    requested(flags)  # what cannot be is said before any long work
     checkpoint = None if flags.debug else checkpoint_path(log.final)
-    resuming = checkpoint is not None and flags.resume and checkpoint.exists()
-    if checkpoint is not None:  # before any long work
-        if flags.resume and not resuming and not log.final.exists():
-            log = replace(log, overwrite=True)  # it was stopped before there was anything to go on with
-        check_folder(log, resuming)
+    if checkpoint is not None:
+        check_folder(log, flags.resume, flags.resume and os.path.exists(checkpoint))
         check_checkpoint(checkpoint, flags.resume)
     signal = read_signal(flags)
     config = encode_config(flags, signal)
@@ -107,6 +106,8 @@ def _train(flags: Flags) -> int:
             log=None if flags.debug else log,
             source=reading(flags),
         )
+        if not flags.debug:  # the log does without it where it must
+            save(representation, _made(log.folder) / log.final.name, overwrite=True)
     print(summary(Path("not saved (--debug)") if flags.debug else log.final, representation))
     fit = representation.fit
     return ended(fit.stopped, f"{fit.steps} of {config.steps} steps", checkpoint)
@@ -116,12 +117,29 @@ def _folder(flags: Flags) -> Path:
     return Path(flags.logging_root, flags.experiment_name)
 
 
+def _run_folder(flags: Flags) -> Path:
+    """Where the run is kept: a finished one of its name keeps its folder, and this one gets NAME_2, NAME_3 and so on,
+    unless it is to replace or go on with that."""
+    folder = first = _folder(flags)
+    number, last = 1, first
+    while is_finished(folder) and not (flags.overwrite or flags.debug):
+        number, last, folder = number + 1, folder, first.with_name(f"{first.name}_{number + 1}")
+    if flags.resume and not os.path.exists(folder):
+        return last
+    if number > 1:
+        note("%s: holds a finished run; this one is kept in %s (--overwrite replaces the other)", last, folder)
+    return folder
+
+
 def _made(folder: Path) -> Path:
     """The folder, made if it is not there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        raise OutputError(f"{folder}: cannot be made ({error}); choose another --logging_root") from None
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(
+            f"{folder}: cannot be made ({reason}); choose another --experiment_name or --logging_root"
+        ) from None
     return folder
 
 
@@ -157,21 +175,34 @@ def _checkpoint(flags: VideoFlags, given: set[str]) -> Representation:
         trained = RunLog(_folder(flags)).final
         wrote = "wrote" if os.path.exists(trained) else "with this --experiment_name writes"
         raise SignalError(f"{path}: no such file; training {wrote} {trained}: give that as --checkpoint_path")
-    foreign = is_pickle(path)
-    used = {*_OF_DECODING, *OF_MODEL, *(("dataset", "frames", "max_side") if foreign else ())}
-    ignored = sorted(given - used)
-    if ignored:
-        note("ignored, as it concerns training alone: %s", ", ".join(f"--{name}" for name in ignored))
-    if not foreign:
-        return load(path)
+    if not is_pickle(path):
+        stored = load(path)
+        _say_ignored(given)
+        return stored
     network = read_checkpoint(path)
-    grid = tuple(flags.downsample or (1, 1, 1))
-    if math.prod(grid) != len(network):
+    if network.model.dimensions != 3:
+        raise SignalError(
+            f"{path}: holds no film, but a network of {counted(network.model.dimensions, 'dimension')}; "
+            "use lgsirens import"
+        )
+    _say_ignored(given - {"dataset", "frames", "max_side"})
+    grid = along_axes("--downsample", flags.downsample or (1, 1, 1), "video")
+    if min(grid) < 1 or math.prod(grid) != len(network):
+        asked = commas(grid) if flags.downsample else "is missing"
         raise ConfigError(
-            f"--downsample {list(grid)}: {path} has {len(network)} partitions; give their number per dimension"
+            f"--downsample {asked}: {path} has {counted(len(network), 'partition')}; give their number per dimension"
         )
     signal = read_signal(flags)
     return as_representation(network, SignalInfo.of(signal), signal.shape, grid)
+
+
+def _say_ignored(given: set[str]) -> None:
+    used = {*_OF_DECODING, *OF_MODEL}
+    if "auto_total_number_of_parameters" in given:
+        used.add("auto_global_weights_factor")
+    ignored = sorted(given - used)
+    if ignored:
+        note("ignored, as it concerns training alone: %s", ", ".join(f"--{name}" for name in ignored))
 
 
 def _cut(flags: VideoFlags, whole: Representation) -> Representation:

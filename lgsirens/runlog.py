@@ -47,7 +47,7 @@ class RunLog:
     texts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.folder, str | os.PathLike):
+        if not isinstance(self.folder, str | os.PathLike) or not os.fspath(self.folder):
             raise ConfigError(f"folder {self.folder!r} is no path; name the folder of the log")
         object.__setattr__(self, "folder", Path(self.folder))
         for what, steps in (("every", self.every), ("checkpoint_every", self.checkpoint_every)):

@@ -166,7 +166,7 @@ class WeightsAndBiases:
         return run
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        self._run.log(dict(values), step=step)
+        self._run.log(dict(values), step=step, commit=True)  # told last; else the step waits for the next one
 
     def image(self, name: str, pixels: Pixels, step: int) -> None:
         self._run.log({name: self._wandb.Image(Image.fromarray(pixels))}, step=step)

@@ -73,7 +73,9 @@ def of_planes(
         images["gradient"] = strip([heat(slope / _typical_peak(slope))])
         images["laplacian"] = strip([cold_to_warm(laplacian / _typical_peak(laplacian))])
     join = row if len(pairs) == 1 else column
-    return Summary(_finite(scalars), images, {}, join(titled(images)))
+    of = f" of {', '.join(names)}" if len(pairs) > 1 else ""
+    titles = {name: name + of for name in images} | {"error": f"error{of}, {FULL_ERROR:.0%} is bright"}
+    return Summary(_finite(scalars), images, {}, join(titled({titles[name]: panel for name, panel in images.items()})))
 
 
 def of_sound(original: Signal, decoded: Signal) -> Summary:

@@ -1,7 +1,10 @@
 """A run's log while it goes on: what is written when, into its folder and to the sinks."""
 
+import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -9,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from lgsirens.atomic import replacing
-from lgsirens.checkpoint import CHECKPOINT_SUFFIX, FitState
+from lgsirens.atomic import abandoned, replacing
+from lgsirens.checkpoint import CHECKPOINT_SUFFIX, FitState, checkpoint_path
 from lgsirens.drawing import png
 from lgsirens.errors import OutputError
 from lgsirens.excerpts import cut, derivatives, excerpts, read
@@ -54,7 +57,7 @@ class Watcher:
         device: where to decode.
 
     Raises:
-        OutputError: as `check_folder`; the folder cannot be made or belongs to a run of other options.
+        OutputError: the folder cannot be made or belongs to a run of other options.
         RunError: the folder is not writable.
         MissingDependencyError: tensorboard, wandb or pyyaml is needed and not installed.
     """
@@ -73,48 +76,45 @@ class Watcher:
         self._snapshot, self._steps, self._resuming, self._device = snapshot, steps, resuming, device
         self._excerpts = excerpts(signal)
         self._sinks: list[Sink] | None = None
-        self._told = FitState()
-        self._train: dict[str, float] = {}
+        self._timed = FitState()  # from where the speed of the next summary counts
+        self._summarised = 0  # the step of the last summary
+        if log.show_grads and len(signal.shape) != 2:
+            note("show_grads: gradients are drawn of images alone, not of kind %s", signal.kind)
         require_tensorboard()
         if log.use_wandb:
             require_wandb()
         self._text = config_yaml(self._config)
         _prepare(log, resuming, self._text)
 
-    def __call__(self, state: FitState, error: float, rate: float) -> None:
-        """See one step: the state after it, the error before it, the learning rate it took."""
+    def __call__(self, state: FitState) -> None:
+        """See the state after a step."""
         if self._sinks is None:
             self._open(state)
         log, step = self._log, state.step
-        self._train = {
-            "train/loss": error,
-            "train/psnr": psnr_of_error(error, KINDS[self._signal.kind].psnr_peak),
-            "train/learning_rate": rate,
-        }
         summarise = step % log.every == 0 and step < self._steps  # the last summary is of the result
         keep = log.checkpoint_every is not None and step % log.checkpoint_every == 0
         if not (summarise or keep) or not _is_finite(present := self._snapshot(state, measure=False)):
             return
         if summarise:
             with _survived(step):
-                self._summarise(present, state.seconds)
+                self._summarise(present, state)
         if keep:
             with _survived(step):
                 path = log.folder / "checkpoints" / f"model_step_{step}.safetensors"
                 path.parent.mkdir(exist_ok=True)
                 save(self._snapshot(state), path, overwrite=True)
 
-    def finish(self, representation: Representation) -> None:
+    def finish(self, representation: Representation, state: FitState) -> None:
         """Keep the result, and tell of it unless the run was stopped: one that goes on then has the log of one that
         never was."""
-        fit = representation.fit
-        save(representation, self._log.final, overwrite=True)
-        if fit.stopped == "interrupted":
+        with _survived(state.step):
+            save(representation, self._log.final, overwrite=True)
+        if state.stopped == "interrupted" or state.step == self._summarised:
             return
         if self._sinks is None:
-            self._open(FitState(fit.steps, fit.seconds))
-        with _survived(fit.steps):
-            self._summarise(representation, fit.seconds)
+            self._open(state)
+        with _survived(state.step):
+            self._summarise(representation, state)
 
     def __enter__(self) -> "Watcher":
         return self
@@ -126,7 +126,7 @@ class Watcher:
 
     def _open(self, state: FitState) -> None:
         """Only now is it known with which step a resumed run goes on."""
-        self._sinks, self._told = [], FitState(state.step, state.seconds)
+        self._sinks, self._timed = [], replace(state)
         log = self._log
         openers: list[Callable[[], Sink]] = [lambda: TensorBoard(log.folder, state.step)]
         if log.use_wandb:
@@ -139,14 +139,20 @@ class Watcher:
                 _lost(error)
         self._tell(lambda sink: sink.text("config", self._text, state.step))
 
-    def _summarise(self, representation: Representation, seconds: float) -> None:
-        step, counts = representation.fit.steps, representation.parameters
+    def _summarise(self, representation: Representation, state: FitState) -> None:
+        step, counts, before = state.step, representation.parameters, self._timed
         summary = self._look(representation)
-        scalars = self._train | {f"decoded/{name}": value for name, value in summary.scalars.items()}
+        scalars = {
+            "train/loss": state.error,
+            "train/psnr": psnr_of_error(state.error, KINDS[self._signal.kind].psnr_peak),
+            "train/learning_rate": state.rate,
+        }
+        scalars |= {f"decoded/{name}": value for name, value in summary.scalars.items()}
         scalars |= {f"parameters/{name}": counts[name] for name in ("total", "local", "shared")}
-        if step > self._told.step and seconds > self._told.seconds:
-            scalars["train/steps_per_second"] = (step - self._told.step) / (seconds - self._told.seconds)
-        self._told = FitState(step, seconds)
+        if step > before.step and state.seconds > before.seconds:
+            scalars["train/steps_per_second"] = (step - before.step) / (state.seconds - before.seconds)
+        scalars = {name: value for name, value in scalars.items() if math.isfinite(value)}
+        self._timed, self._summarised = replace(state), step
 
         def tell(sink: Sink) -> None:
             for name, pixels in summary.images.items():
@@ -184,43 +190,72 @@ class Watcher:
                     sink.close()
 
 
-def check_folder(log: RunLog, resuming: bool) -> None:
+def check_folder(log: RunLog, resume: bool, resuming: bool) -> None:
     """Two runs are never mixed in one folder, nor is anything replaced that is none.
+
+    Args:
+        resume: go on with the run in the folder; one that was killed before it had a checkpoint starts again.
+        resuming: it has a checkpoint.
 
     Raises:
         OutputError: there is a run in the folder already, neither resumed nor to be replaced, or there are files of
             the same names that are none of ours.
     """
-    if log.final.exists() or any(_own_files(log.folder)):
-        if not _is_run(log.folder):
-            raise OutputError(f"{log.folder}: holds events, models or a config.yaml of others; choose another folder")
-        if not (resuming or log.overwrite):
-            raise OutputError(
-                f"{log.folder}: a run is logged there already; choose another folder, replace it with --overwrite "
-                "(overwrite=True), or go on with it by --resume where it left a checkpoint"
-            )
+    finished = os.path.exists(log.final)
+    try:
+        if not finished and not any(_own_files(log.folder)):
+            return
+    except (OSError, ValueError) as error:
+        raise _no_log(log, error) from None
+    if not _is_run(log.folder):
+        raise OutputError(f"{log.folder}: holds events, models or a config.yaml of others; choose another folder")
+    if resuming or log.overwrite or (resume and not finished):
+        return
+    state, more = ("finished run", "") if is_finished(log.folder) else ("run", ", or go on with it by --resume")
+    raise OutputError(
+        f"{log.folder}: a {state} is logged there already; choose another folder, or replace it with --overwrite "
+        f"(overwrite=True){more}"
+    )
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run of ours has ended there, with nothing to go on with."""
+    final = RunLog(folder).final
+    return os.path.exists(final) and not os.path.exists(checkpoint_path(final)) and _is_run(folder)
 
 
 def _prepare(log: RunLog, resuming: bool, config: str) -> None:
     """Make the folder, free of an earlier run that this one does not go on with, and write the config there."""
-    check_folder(log, resuming)
     path = log.folder / "config.yaml"
     try:
         if resuming and path.exists() and path.read_text(encoding="utf-8") != config:
+            lines = set(path.read_text(encoding="utf-8").splitlines()) - set(config.splitlines())
             raise OutputError(
-                f"{path}: the run that is logged there has other options; give those, or choose another folder"
+                f"{path}: the run that is logged there has other options ({', '.join(sorted(lines)[:3])}); give those, "
+                "or choose another folder"
             )
         log.folder.mkdir(parents=True, exist_ok=True)
         if not resuming:
             for old in _own_files(log.folder):
                 if old != path:  # without it the folder would be nobody's, if this run were killed now
                     old.unlink()
+            link = log.folder / "wandb" / "latest-run"
+            if link.is_symlink():  # the run that it names stays, but this is another one
+                link.unlink()
+        for name in (*_OWN_FILES, log.final.name, *log.texts):
+            for old in abandoned(log.folder / name):
+                old.unlink()
     except (OSError, ValueError) as error:
-        raise OutputError(f"{log.folder}: no log can be kept there ({error}); choose another folder") from None
+        raise _no_log(log, error) from None
     for name, text in {path.name: config, **log.texts}.items():
         if not (resuming and (log.folder / name).exists()):
             with replacing(log.folder / name, overwrite=True) as temporary:
                 temporary.write_text(text, encoding="utf-8")
+
+
+def _no_log(log: RunLog, error: OSError | ValueError) -> OutputError:
+    reason = getattr(error, "strerror", None) or error
+    return OutputError(f"{log.folder}: no log can be kept there ({reason}); choose another folder")
 
 
 def _own_files(folder: Path) -> Iterator[Path]:

@@ -159,13 +159,11 @@ def test_the_prefix_of_data_parallel_is_left_out(tmp_path):
 def test_grids_and_signals_that_do_not_fit_are_refused(folder, capsys):
     made(folder, "lg image")
     start = ["import", "model.pth", "b.safetensors", "--like"]
-    np.save("gray.npy", np.zeros((32, 48), np.uint8))
     np.save("sound.npy", np.zeros(640, np.float32))
     for words, named in (
         (["like.safetensors"], "6"),
         (["like.safetensors", "--partitions", "2,2"], "2,2"),
         (["like.safetensors", "--partitions", "6"], "6"),
-        (["gray.npy", "--partitions", "2,3"], "channels"),
         (["sound.npy", "--partitions", "6"], "dimensions"),
         (["absent.npy", "--partitions", "2,3"], "absent.npy"),
     ):
@@ -173,6 +171,21 @@ def test_grids_and_signals_that_do_not_fit_are_refused(folder, capsys):
         _one_line(capsys, named)
     assert main(["import", "model.pth", "b.pth", "--like", "like.safetensors"]) == 2
     _one_line(capsys, ".safetensors")
+
+
+@pytest.mark.parametrize("channels", [(), (2,), (4,)])
+def test_a_picture_is_taken_as_the_published_code_read_it(folder, capsys, channels):
+    made(folder, "lg image")
+    gray = np.random.default_rng(0).integers(0, 256, (32, 48), dtype=np.uint8)
+    values = gray if not channels else np.repeat(gray[..., None], *channels, axis=-1)
+    np.save("a.npy", values)
+    np.save("rgb.npy", np.dstack([gray] * 3))
+    reached = []
+    for name in ("a.npy", "rgb.npy"):
+        assert main(["import", "model.pth", f"{name}.safetensors", "--like", name, "--partitions", "2,3"]) == 0
+        reached.append(lg.load(f"{name}.safetensors").fit.psnr)
+    assert reached[0] == reached[1] is not None
+    assert "a.npy: " in capsys.readouterr().err
 
 
 def test_a_file_of_ours_is_never_taken_for_a_pickle(folder):

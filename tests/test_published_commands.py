@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import runpy
 import shlex
 import shutil
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 import lgsirens as lg
-from lgsirens import fit, samples
+from lgsirens import fit, samples, watch
 from lgsirens.cli import main as lgsirens
 from lgsirens.program import INTERRUPTED
 from lgsirens.published_parsing import given_values
@@ -217,6 +218,8 @@ def test_crop_flags_leave_partitions_blank(scripts, monkeypatch, capsys):
         ("crop_entire_dim_values", "[[],[8],[]]"),
         ("crop_partition_indices", "[[0,8,0]]"),
         ("crop_partition_indices", "[[0,8]]"),
+        ("crop_partition_indices", "[[]]"),
+        ("crop_partition_indices", "[0,7,7]"),
         ("crop_entire_dim_values", "[[0,1,2,3,4],[],[]]"),
     ):
         assert run(monkeypatch, DECODE, f"--{flag}", value) == 2
@@ -237,17 +240,54 @@ def test_a_checkpoint_of_the_published_code_decodes(scripts, monkeypatch, capsys
     words = ["import", "model.pth", "a.safetensors", "--like", "../data/cat_video.mp4", "--partitions", "5,8,8"]
     assert lgsirens(words) == 0
     assert np.array_equal(lg.load("a.safetensors").decode().values, written["film"].values)
+    torch.save(published.state_dict("lg", 2, 3, 4, 5, 6), "image.pth")
+    assert main("video", ["--checkpoint_path", "image.pth", "--downsample", "2,3"], decoding=True) == 2
+    assert "lgsirens import" in last_line(capsys)
+    for words in ([], ["--downsample", "8"], ["--downsample", "-5,-8,8"]):
+        assert main("video", ["--checkpoint_path", "model.pth", "--dataset", "cat", *words], decoding=True) == 2
+        assert "--downsample" in last_line(capsys)
     torch.save(torch.nn.Linear(2, 2), "model.pth")
     assert run(monkeypatch, DECODE) == 2
     assert "model.pth" in last_line(capsys)
+    for protocol in (2, 3, 4, 5):
+        Path("model.pth").write_bytes(pickle.dumps({"a": 1}, protocol))
+        assert run(monkeypatch, DECODE) == 2
+        assert "is no state_dict of the published code" in last_line(capsys)
 
 
 def test_a_run_is_never_mixed_with_an_earlier_one(scripts, capsys):
     words = ["--num_epochs", "1", "--hidden_features", "8", "--image_resolution_factor", "16"]
-    assert main("image", words) == 0
-    assert main("image", words) == 2
-    assert "--overwrite" in capsys.readouterr().err
-    assert main("image", [*words, "--overwrite"]) == 0
+    names = [f"default_image_experiment{number}" for number in ("", "_2", "_3")]
+    for seed, name in enumerate(names):
+        assert main("image", [*words, "--seed", str(seed)]) == 0
+        shown = capsys.readouterr()
+        assert f"logs/{name}/model_final.safetensors: " in shown.out
+        assert ("--overwrite" in shown.err) == (seed > 0)
+    assert main("image", [*words, "--seed", "7", "--overwrite"]) == 0
+    assert [lg.load(f"logs/{name}/model_final.safetensors").config["seed"] for name in names] == [7, 1, 2]
+    assert main("image", [*words, "--resume"]) == 2
+    assert "_3: a finished run" in last_line(capsys)
+    assert sorted(os.listdir("logs")) == names
+
+
+def test_the_commands_run_one_after_the_other(scripts, monkeypatch, capsys):
+    """The first and the last have one name."""
+    shutil.copy("../image.png", "IMAGE")
+    for command in (IMAGE_LG, BUDGET):
+        assert run(monkeypatch, command, "--num_epochs", "1", "--image_resolution_factor", "4") == 0
+    for name, total in (("test_image_lg", 198_930), ("test_image_lg_2", None)):
+        found = lg.load(f"logs/{name}/model_final.safetensors").parameters["total"]
+        assert found == total if total else 198_000 < found <= 200_000
+
+
+def test_a_result_is_kept_even_if_the_log_fails_to(scripts, monkeypatch, capsys):
+    def fail(*arguments, **options):
+        raise lg.RunError("disk full")
+
+    monkeypatch.setattr(watch, "save", fail)
+    assert main("image", ["--num_epochs", "2", "--hidden_features", "8", "--image_resolution_factor", "16"]) == 0
+    assert lg.load("logs/default_image_experiment/model_final.safetensors").fit.steps == 2
+    assert "disk full" in capsys.readouterr().err
 
 
 def test_a_run_that_was_stopped_goes_on(scripts, monkeypatch, capsys):
@@ -313,8 +353,8 @@ def test_names_that_no_folder_can_have_are_one_line(scripts, capsys):
     Path("file").write_text("")
     for more in (["--experiment_name", "n" * 300], ["--logging_root", "file"], ["--logging_root", "/proc/none"]):
         words = ["--num_epochs", "1", "--hidden_features", "8", "--image_resolution_factor", "16", *more]
-        assert main("image", words) in (1, 2)
-        last_line(capsys)
+        assert main("image", words) == 2
+        assert "choose another folder" in last_line(capsys)
         assert main("video", ["--checkpoint_path", "n" * 300, *more], decoding=True) == 2
         last_line(capsys)
 

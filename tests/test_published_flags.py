@@ -196,7 +196,7 @@ def test_images_are_converted_and_reduced(scripts, caplog):
         return read_signal(build(ImageFlags, {"dataset_path": name, **more})).values
 
     assert np.array_equal(read("gray.png"), np.dstack([gray] * 3))
-    assert "gray is encoded as RGB" in caplog.text
+    assert "gray is taken as RGB" in caplog.text
     assert np.array_equal(read("gray.png", image_channels=1)[..., 0], gray)
     assert not caplog.text
     assert np.array_equal(read("alpha.png"), np.dstack([gray] * 3))
@@ -204,10 +204,52 @@ def test_images_are_converted_and_reduced(scripts, caplog):
     with Image.open("rgb.png") as picture:
         expected = np.asarray(picture.convert("L"))
     assert np.abs(read("rgb.png", image_channels=1)[..., 0].astype(int) - expected).max() <= 1
-    assert "as gray" in caplog.text
+    assert "taken as gray" in caplog.text
     half = read("gray.png", image_channels=1, image_resolution_factor=2)
     assert (half.shape, half.dtype) == ((4, 8, 1), np.uint8)
     assert np.abs(half[1:3, 1:7, 0].astype(float) - (gray[2:6:2, 2:14:2].astype(float) + 8.5)).max() <= 1
+
+
+def test_flags_of_another_script_are_refused_in_one_line(scripts, capsys):
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save("gray.png")
+    for kind, words, named in (
+        ("image", ["--config_path", str(ROOT / "configs" / "video_lg.yaml")], "kind video"),
+        ("image", ["--downsample", "[1,4,1]", "--dataset_path", "gray.png", "--mode", "lc"], "--downsample 1,4,1"),
+        ("audio", ["--dataset_path", "../sound.wav"], "--dataset_path: is a flag for kind image, this is audio"),
+    ):
+        assert main(kind, words) == 2
+        assert named in last_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("--mode LG", "--mode 'LG'"),
+        ("--lr 0", "--lr 0"),
+        ("--seed -1", "--seed -1"),
+        ("--downsample [0,4] --mode lc", "--downsample 0,4"),
+        ("--downsample 4,4 --mode mlp", "--downsample: mode mlp"),
+        ("--partition_size 0 8 --mode lc", "--partition_size 0,8"),
+        ("--partition_size 8,8 --downsample 4,4 --mode lc", "--downsample and partition_size exclude"),
+        ("--num_hidden_layers -1", "--num_hidden_layers -1"),
+        ("--hidden_features 100000", "--hidden_features 100000"),
+        ("--hidden_features 100 --downsample 4,4 --mode lc", "--hidden_features 100"),
+    ],
+)
+def test_what_no_signal_fits_is_said_before_it_is_read(scripts, capsys, words, named):
+    """In the words of the flags: the file is not there."""
+    assert main("image", ["--dataset_path", "absent.png", *shlex.split(words)]) == 2
+    assert named in last_line(capsys)
+
+
+@pytest.mark.parametrize("place", ["data", "../data"])
+def test_a_film_and_a_recording_are_looked_for_in_data(scripts, place):
+    shutil.move("../data/cat_video.mp4", "../cat.mp4")
+    Path(place).mkdir(exist_ok=True)
+    shutil.copy("../cat.mp4", f"{place}/cat_video.mp4")
+    shutil.copy("../sound.wav", f"{place}/gt_bach.wav")
+    assert read_signal(build(VideoFlags, {"dataset": "cat"})).shape == (10, 16, 16)
+    assert read_signal(build(AudioFlags, {})).shape == lg.read("../sound.wav").shape
 
 
 def test_a_sound_and_an_image_at_once_are_refused(scripts, capsys):

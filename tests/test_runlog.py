@@ -3,7 +3,6 @@
 import importlib
 import io
 import os
-import signal
 import sys
 import wave
 from pathlib import Path
@@ -18,7 +17,7 @@ from lgsirens import fit, sinks, watch
 from lgsirens.cli import main
 from lgsirens.fit import StopRule
 from tests.small import contents
-from tests.watched import OPTIONS, PICTURE, encode, events, series, steps_of, stopped_after
+from tests.watched import OPTIONS, PICTURE, encode, events, series, steps_of
 
 encode_module = importlib.import_module("lgsirens.encode")  # `lg.encode` is the function
 
@@ -75,131 +74,13 @@ def test_the_seconds_of_a_fit_are_not_those_of_who_watches(monkeypatch):
 
     seen = []
 
-    def watcher(state, error, rate):
-        seen.append((state.step, error, rate))
+    def watcher(state):
+        seen.append((state.step, state.rate))
         now[0] += 100
 
     state = fit.fit(model, samples, StopRule(3), 1e-3, 1.0, generator, watch=watcher)
     assert state.seconds == 0
-    assert [step for step, _, _ in seen] == [1, 2, 3]
-    assert all(rate == 1e-3 for _, _, rate in seen)
-
-
-# The folder
-
-
-def test_the_folder_of_a_run(tmp_path):
-    final = encode(log=lg.RunLog(tmp_path / "a" / "run", every=3, checkpoint_every=2))
-    folder = tmp_path / "a" / "run"
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    assert names.pop(4).startswith("events.out.tfevents")
-    assert names == [
-        *(f"checkpoints/model_step_{step}.safetensors" for step in (2, 4, 6)),
-        "config.yaml",
-        *("model_final.safetensors", "pictures/step_000003.png", "pictures/step_000006.png"),
-        "pictures/step_000007.png",
-    ]
-    kept = lg.load(folder / "model_final.safetensors")
-    assert contents(kept) == contents(final)
-    with Image.open(folder / "pictures" / "step_000007.png") as picture:
-        assert picture.size == (3 * 33 + 2 * 4, 40 + 14)
-
-
-def test_checkpoints_decode_by_themselves(tmp_path):
-    encode(log=lg.RunLog(tmp_path, checkpoint_every=3))
-    on_the_way = lg.load(tmp_path / "checkpoints" / "model_step_3.safetensors")
-    assert (on_the_way.fit.steps, on_the_way.fit.stopped) == (3, "running")
-    assert on_the_way.fit.psnr == pytest.approx(lg.psnr(PICTURE, on_the_way.decode()), abs=1e-4)
-    cut = on_the_way.crop("0:20,0:20").decode()
-    assert np.array_equal(cut.values, on_the_way.decode("0:20,0:20").values)
-
-
-def test_two_runs_are_not_mixed(tmp_path):
-    log = lg.RunLog(tmp_path, every=2, checkpoint_every=2)
-    encode(log=log)
-    (tmp_path / "notes.txt").write_text("mine")
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(lg.OutputError, match="a run is logged there already.*overwrite"):
-        encode(log=log, steps=3)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-    encode(log=lg.RunLog(tmp_path, every=2, checkpoint_every=2, overwrite=True), steps=3)
-    assert steps_of(tmp_path) == [2, 3]
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["model_step_2.safetensors"]
-    assert len(list((tmp_path / "pictures").iterdir())) == 2
-    assert (tmp_path / "notes.txt").read_text() == "mine"
-
-
-def test_the_result_of_an_earlier_run_stays_until_there_is_a_new_one(tmp_path):
-    first = encode(log=lg.RunLog(tmp_path))
-    again = lg.RunLog(tmp_path, overwrite=True)
-    with pytest.raises(lg.RunError, match="diverged"):
-        encode(log=again, lr=1e38)
-    assert contents(lg.load(again.final)) == contents(first)
-    encode(log=again, seed=1)
-    assert lg.load(again.final).config["seed"] == 1
-
-
-@pytest.mark.parametrize("name", ["config.yaml", "events.out.tfevents.1.host", "model_final.safetensors"])
-def test_files_of_others_are_never_replaced(tmp_path, name):
-    (tmp_path / name).write_text("mine: 1\n")
-    for overwrite in (False, True):
-        with pytest.raises(lg.OutputError, match="of others"):
-            encode(log=lg.RunLog(tmp_path, overwrite=overwrite))
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-    assert (tmp_path / name).read_text() == "mine: 1\n"
-
-
-def test_a_folder_that_cannot_be_is_one_error(tmp_path):
-    (tmp_path / "file").write_text("")
-    for folder in (tmp_path / "file", tmp_path / "file" / "run", Path("a\0b")):
-        with pytest.raises(lg.OutputError, match="choose another folder"):
-            encode(log=lg.RunLog(folder))
-
-
-def test_a_resumed_run_goes_on_with_its_log(tmp_path, monkeypatch):
-    log, checkpoint = lg.RunLog(tmp_path / "log", every=1), tmp_path / "state.safetensors"
-    stopped_after(monkeypatch, 5, log=log, checkpoint=checkpoint)
-    assert steps_of(log.folder) == [1, 2, 3, 4, 5]
-    resumed = encode(log=log, checkpoint=checkpoint, resume=True)
-    whole = encode(log=lg.RunLog(tmp_path / "whole", every=1))
-    assert resumed.origin == whole.origin
-    assert steps_of(log.folder) == [1, 2, 3, 4, 5, 6, 7]  # what came after the checkpoint is not there twice
-    for name in ("train/loss", "decoded/psnr"):
-        assert series(log.folder, name) == series(tmp_path / "whole", name)
-    assert len(list((log.folder / "pictures").iterdir())) == 7
-
-
-def test_a_resumed_run_does_not_go_on_with_the_log_of_another(tmp_path, monkeypatch):
-    checkpoint = tmp_path / "state.safetensors"
-    stopped_after(monkeypatch, 5, log=lg.RunLog(tmp_path / "log"), checkpoint=checkpoint)
-    encode(log=lg.RunLog(tmp_path / "other"), steps=2)
-    with pytest.raises(lg.OutputError, match="other options"):
-        encode(log=lg.RunLog(tmp_path / "other"), checkpoint=checkpoint, resume=True)
-
-
-def test_resuming_without_a_checkpoint_does_not_mix_runs(tmp_path):
-    encode(log=lg.RunLog(tmp_path / "log"))
-    with pytest.raises(lg.OutputError, match="already"):
-        encode(log=lg.RunLog(tmp_path / "log"), checkpoint=tmp_path / "absent.safetensors", resume=True)
-
-
-def test_an_interrupted_and_resumed_run_has_the_log_of_one_that_never_stopped(tmp_path, monkeypatch):
-    log, checkpoint = lg.RunLog(tmp_path / "log", every=2), tmp_path / "state.safetensors"
-    real, calls = fit.accumulate_gradients, iter(range(99))
-
-    def step(*arguments):
-        if next(calls) == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(*arguments)
-
-    monkeypatch.setattr(fit, "accumulate_gradients", step)
-    assert encode(log=log, checkpoint=checkpoint).fit.stopped == "interrupted"
-    assert lg.load(log.final).fit.steps == 4
-    encode(log=log, checkpoint=checkpoint, resume=True)
-    encode(log=lg.RunLog(tmp_path / "whole", every=2))
-    for name in ("train/loss", "decoded/psnr"):
-        assert steps_of(log.folder, name) == [2, 4, 6, 7]
-        assert series(log.folder, name) == series(tmp_path / "whole", name)
+    assert seen == [(1, 1e-3), (2, 1e-3), (3, 1e-3)]
 
 
 # TensorBoard, read by its own reader
@@ -318,6 +199,29 @@ def test_a_picture_or_checkpoint_that_cannot_be_written_is_done_without(tmp_path
     assert (tmp_path / "model_final.safetensors").exists()
 
 
+def test_a_result_that_the_log_cannot_keep_is_not_lost(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(PICTURE.values).save("a.png")
+    real = watch.Watcher.finish
+
+    def finish(self, *arguments):
+        os.mkdir("log/model_final.safetensors")
+        real(self, *arguments)
+
+    monkeypatch.setattr(watch.Watcher, "finish", finish)
+    assert main(["encode", "a.png", "a.safetensors", "--steps", "2", "--quiet", "--log_dir", "log"]) == 0
+    assert lg.load("a.safetensors").fit.steps == 2
+    assert "is a folder" in capsys.readouterr().err
+
+
+def test_gradients_of_what_is_no_image_are_refused_in_one_line(tmp_path, caplog):
+    sound = lg.Signal.from_array(np.ones(99), "audio")
+    encode(sound, partitions=(3,), steps=1, log=lg.RunLog(tmp_path, show_grads=True))
+    assert [record.getMessage() for record in caplog.records] == [
+        "show_grads: gradients are drawn of images alone, not of kind audio"
+    ]
+
+
 def test_a_run_that_diverges_says_so_with_a_log_too(tmp_path):
     with pytest.raises(lg.RunError, match="diverged"):
         encode(log=lg.RunLog(tmp_path, every=1, checkpoint_every=1), lr=1e38)
@@ -355,9 +259,24 @@ def test_the_config_of_a_film_says_what_was_read(tmp_path, monkeypatch):
     assert lg.load("a.safetensors").config["frames"] == [2, 4]
 
 
+def test_the_command_starts_again_what_was_killed_before_its_first_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(PICTURE.values).save("a.png")
+    command = ["encode", "a.png", "a.safetensors", "--steps", "2", "--quiet", "--log_dir", "log"]
+    assert main(command) == 0
+    os.remove("a.safetensors")
+    assert main([*command, "--resume"]) == 2  # its result is there
+    os.remove("log/model_final.safetensors")
+    assert main(command) == 2
+    assert main([*command, "--resume"]) == 0
+    assert steps_of("log") == [2]
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
+        (["--log_dir", ""], "name the folder"),
+        (["--log_dir", "n" * 300], "choose another folder"),
         (["--summary_every", "5"], "--log_dir"),
         (["--use_wandb"], "--log_dir"),
         (["--log_dir", "log", "--summary_every", "0"], "every 0"),

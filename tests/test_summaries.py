@@ -109,18 +109,28 @@ def test_gradient_and_laplacian_are_those_of_the_network(monkeypatch, channels):
 
 
 def test_figures_of_an_image():
-    one, two = (lg.Signal.from_array(noise(30, 20, 3, seed=seed)) for seed in (0, 1))
+    one, two = (lg.Signal.from_array(noise(30, 120, 3, seed=seed)) for seed in (0, 1))
     summary = summaries.of_planes([""], [one], [two])
     assert summary.scalars == {"psnr": lg.psnr(one, two), "ssim": lg.ssim(one, two)}
     assert np.array_equal(summary.images["original"], one.values)
     assert np.array_equal(summary.images["reconstruction"], two.values)
     assert set(summary.images) == {"original", "reconstruction", "error"}
-    assert summary.picture.shape == (30 + 14, 3 * 20 + 2 * 4, 3)
+    assert summary.picture.shape == (30 + 14, 3 * 120 + 2 * 4, 3)
     assert not summary.clips
 
 
+def test_a_panel_narrower_than_its_title_gets_a_margin():
+    (wide,) = drawing.titled({"reconstruction": np.zeros((3, 300, 3), np.uint8)})
+    (narrow,) = drawing.titled({"reconstruction": np.zeros((3, 5, 3), np.uint8)})
+    used = np.flatnonzero((wide[:14] < 255).any(axis=(0, 2))).max() + 1
+    assert used > 40
+    assert np.array_equal(narrow[:14, :used], wide[:14, :used])
+    assert (narrow[14:, :5] == 0).all()
+    assert (narrow[14:, 5:] == 255).all()
+
+
 def test_figures_of_frames_are_of_each_and_of_all():
-    film, other = (lg.Signal.from_array(noise(5, 16, 12, 3, seed=seed), "video") for seed in (0, 1))
+    film, other = (lg.Signal.from_array(noise(5, 16, 120, 3, seed=seed), "video") for seed in (0, 1))
     looked_at = excerpts.excerpts(film)
     ours, theirs = ([cut(signal, excerpt) for excerpt in looked_at] for signal in (film, other))
     summary = summaries.of_planes([excerpt.name for excerpt in looked_at], ours, theirs)
@@ -131,9 +141,9 @@ def test_figures_of_frames_are_of_each_and_of_all():
     assert summary.scalars["ssim"] == pytest.approx(
         np.mean([lg.ssim(*pair) for pair in zip(ours, theirs, strict=True)])
     )
-    assert summary.images["original"].shape == (16, 5 * 12 + 4 * 4, 3)
-    assert np.array_equal(summary.images["original"][:, 16:28], film.values[1])
-    assert summary.picture.shape == (3 * (16 + 14) + 2 * 4, 5 * 12 + 4 * 4, 3)
+    assert summary.images["original"].shape == (16, 5 * 120 + 4 * 4, 3)
+    assert np.array_equal(summary.images["original"][:, 124:244], film.values[1])
+    assert summary.picture.shape == (3 * (16 + 14) + 2 * 4, 5 * 120 + 4 * 4, 3)
 
 
 def test_slices_of_different_sizes_stand_in_one_strip():

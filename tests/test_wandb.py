@@ -12,6 +12,8 @@ from PIL import Image
 from wandb.proto.wandb_internal_pb2 import Record
 
 import lgsirens as lg
+from lgsirens import sinks
+from lgsirens.sinks import WeightsAndBiases
 from tests.watched import PICTURE, encode, events, steps_of, stopped_after
 
 
@@ -129,6 +131,25 @@ def test_a_resumed_run_is_the_same_at_weights_and_biases(tmp_path, no_account):
     (second,) = set(run_files(log.folder)) - {first}
     assert first.name == second.name
     assert sorted(history(second)) == [4, 5, 6, 7]
+
+
+def test_what_is_told_last_of_a_step_ends_it(tmp_path, no_account):
+    """Else a page would show a summary only when there is the next one, and a killed run would lose its last."""
+    no_account.setenv("WANDB_MODE", "offline")
+    sink = WeightsAndBiases(tmp_path, "mine", {}, resuming=False)
+    sink.image("pictures/original", PICTURE.values, 3)
+    sink.scalars({"train/loss": 1.0}, 3)
+    assert sink._run.step == 4
+    sink.close()
+
+
+def test_a_replaced_run_is_another_one_at_weights_and_biases(tmp_path, no_account):
+    no_account.setenv("WANDB_MODE", "offline")
+    encode(steps=2, log=lg.RunLog(tmp_path / "log", use_wandb=True))
+    (first,) = run_files(tmp_path / "log")
+    encode(steps=3, log=lg.RunLog(tmp_path / "log", overwrite=True))
+    assert sinks._last_run(tmp_path / "log") == ""
+    assert run_files(tmp_path / "log") == [first]
 
 
 def test_a_run_survives_weights_and_biases(tmp_path, no_account, caplog):

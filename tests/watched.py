@@ -1,5 +1,7 @@
 """A small run that keeps a log, and what TensorBoard reads of it."""
 
+import time
+
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -40,8 +42,8 @@ def stopped_after(monkeypatch, step, **options):
 
     real, keep = watch.Watcher.__call__, Checkpoint.save
 
-    def die(self, state, *rest):
-        real(self, state, *rest)
+    def die(self, state):
+        real(self, state)
         if state.step == step:
             raise Killed
 
@@ -55,3 +57,10 @@ def stopped_after(monkeypatch, step, **options):
         context.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
         with pytest.raises(Killed):
             encode(**options)
+    until_the_next_second()
+
+
+def until_the_next_second():
+    """TensorBoard reads event files in the order of the seconds in their names; a run is resumed by another process,
+    later."""
+    time.sleep(1.01 - time.time() % 1)

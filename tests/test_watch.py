@@ -1,0 +1,183 @@
+"""The folder of a run: what is in it, whose it is, and how a stopped run goes on with it."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import lgsirens as lg
+from lgsirens import fit, watch
+from lgsirens.atomic import abandoned, replacing
+from tests.small import contents
+from tests.watched import PICTURE, encode, series, steps_of, stopped_after, until_the_next_second
+
+# What is there
+
+
+def test_the_folder_of_a_run(tmp_path):
+    final = encode(log=lg.RunLog(tmp_path / "a" / "run", every=3, checkpoint_every=2))
+    folder = tmp_path / "a" / "run"
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    assert names.pop(4).startswith("events.out.tfevents")
+    assert names == [
+        *(f"checkpoints/model_step_{step}.safetensors" for step in (2, 4, 6)),
+        "config.yaml",
+        *("model_final.safetensors", "pictures/step_000003.png", "pictures/step_000006.png"),
+        "pictures/step_000007.png",
+    ]
+    kept = lg.load(folder / "model_final.safetensors")
+    assert contents(kept) == contents(final)
+    with Image.open(folder / "pictures" / "step_000007.png") as picture:
+        assert picture.size[0] > 3 * 33 + 2 * 4
+        assert picture.size[1] == 40 + 14
+
+
+def test_checkpoints_decode_by_themselves(tmp_path):
+    encode(log=lg.RunLog(tmp_path, checkpoint_every=3))
+    on_the_way = lg.load(tmp_path / "checkpoints" / "model_step_3.safetensors")
+    assert (on_the_way.fit.steps, on_the_way.fit.stopped) == (3, "running")
+    assert on_the_way.fit.psnr == pytest.approx(lg.psnr(PICTURE, on_the_way.decode()), abs=1e-4)
+    cut = on_the_way.crop("0:20,0:20").decode()
+    assert np.array_equal(cut.values, on_the_way.decode("0:20,0:20").values)
+
+
+def test_two_runs_are_not_mixed(tmp_path):
+    log = lg.RunLog(tmp_path, every=2, checkpoint_every=2)
+    encode(log=log)
+    (tmp_path / "notes.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(lg.OutputError, match="a finished run is logged there already.*overwrite"):
+        encode(log=log, steps=3)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    encode(log=lg.RunLog(tmp_path, every=2, checkpoint_every=2, overwrite=True), steps=3)
+    assert steps_of(tmp_path) == [2, 3]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["model_step_2.safetensors"]
+    assert len(list((tmp_path / "pictures").iterdir())) == 2
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_the_result_of_an_earlier_run_stays_until_there_is_a_new_one(tmp_path):
+    first = encode(log=lg.RunLog(tmp_path))
+    again = lg.RunLog(tmp_path, overwrite=True)
+    with pytest.raises(lg.RunError, match="diverged"):
+        encode(log=again, lr=1e38)
+    assert contents(lg.load(again.final)) == contents(first)
+    encode(log=again, seed=1)
+    assert lg.load(again.final).config["seed"] == 1
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "events.out.tfevents.1.host", "model_final.safetensors"])
+def test_files_of_others_are_never_replaced(tmp_path, name):
+    (tmp_path / name).write_text("mine: 1\n")
+    for overwrite in (False, True):
+        with pytest.raises(lg.OutputError, match="of others"):
+            encode(log=lg.RunLog(tmp_path, overwrite=overwrite))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine: 1\n"
+
+
+def test_a_folder_that_cannot_be_is_one_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run", Path("a\0b")):
+        with pytest.raises(lg.OutputError, match="choose another folder"):
+            encode(log=lg.RunLog(folder))
+
+
+# Going on
+
+
+def test_a_resumed_run_goes_on_with_its_log(tmp_path, monkeypatch):
+    log, checkpoint = lg.RunLog(tmp_path / "log", every=1), tmp_path / "state.safetensors"
+    stopped_after(monkeypatch, 5, log=log, checkpoint=checkpoint)
+    assert steps_of(log.folder) == [1, 2, 3, 4, 5]
+    resumed = encode(log=log, checkpoint=checkpoint, resume=True)
+    whole = encode(log=lg.RunLog(tmp_path / "whole", every=1))
+    assert resumed.origin == whole.origin
+    assert steps_of(log.folder) == [1, 2, 3, 4, 5, 6, 7]  # what came after the checkpoint is not there twice
+    for name in ("train/loss", "decoded/psnr"):
+        assert series(log.folder, name) == series(tmp_path / "whole", name)
+    assert len(list((log.folder / "pictures").iterdir())) == 7
+
+
+def test_a_resumed_run_does_not_go_on_with_the_log_of_another(tmp_path, monkeypatch):
+    checkpoint = tmp_path / "state.safetensors"
+    stopped_after(monkeypatch, 5, log=lg.RunLog(tmp_path / "log"), checkpoint=checkpoint)
+    encode(log=lg.RunLog(tmp_path / "other"), steps=2)
+    with pytest.raises(lg.OutputError, match="other options"):
+        encode(log=lg.RunLog(tmp_path / "other"), checkpoint=checkpoint, resume=True)
+
+
+def test_resuming_without_a_checkpoint_does_not_mix_runs(tmp_path):
+    encode(log=lg.RunLog(tmp_path / "log"))
+    with pytest.raises(lg.OutputError, match="already"):
+        encode(log=lg.RunLog(tmp_path / "log"), checkpoint=tmp_path / "absent.safetensors", resume=True)
+
+
+def test_an_interrupted_and_resumed_run_has_the_log_of_one_that_never_stopped(tmp_path, monkeypatch):
+    log, checkpoint = lg.RunLog(tmp_path / "log", every=2), tmp_path / "state.safetensors"
+    real, calls = fit.accumulate_gradients, iter(range(99))
+
+    def step(*arguments):
+        if next(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*arguments)
+
+    monkeypatch.setattr(fit, "accumulate_gradients", step)
+    assert encode(log=log, checkpoint=checkpoint).fit.stopped == "interrupted"
+    assert lg.load(log.final).fit.steps == 4
+    until_the_next_second()
+    encode(log=log, checkpoint=checkpoint, resume=True)
+    encode(log=lg.RunLog(tmp_path / "whole", every=2))
+    for name in ("train/loss", "decoded/psnr"):
+        assert steps_of(log.folder, name) == [2, 4, 6, 7]
+        assert series(log.folder, name) == series(tmp_path / "whole", name)
+
+
+def test_a_run_killed_before_its_result_was_kept_ends_with_the_whole_log(tmp_path, monkeypatch):
+    log, checkpoint = lg.RunLog(tmp_path / "log", every=3), tmp_path / "state.safetensors"
+    monkeypatch.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    with monkeypatch.context() as context:
+        context.setattr(watch.Watcher, "finish", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            encode(log=log, checkpoint=checkpoint)
+    until_the_next_second()
+    encode(log=log, checkpoint=checkpoint, resume=True)
+    encode(log=lg.RunLog(tmp_path / "whole", every=3))
+    for name in ("train/loss", "train/psnr", "train/learning_rate", "decoded/psnr"):
+        assert steps_of(log.folder, name) == [3, 6, 7]
+        assert series(log.folder, name) == series(tmp_path / "whole", name)
+
+
+def test_a_target_ends_the_log_with_one_summary_of_its_step(tmp_path):
+    error = [encode(steps=steps, lr=1e-3, log=lg.RunLog(tmp_path / str(steps))).fit.psnr for steps in (1, 5)]
+    final = encode(steps=50, lr=1e-3, target_psnr=error[1] - 1e-3, log=lg.RunLog(tmp_path / "log", every=1))
+    assert final.fit.stopped == "target_psnr"
+    assert steps_of(tmp_path / "log") == list(range(1, final.fit.steps + 1))
+    final = encode(steps=50, lr=1e-3, target_psnr=error[1] - 1e-3, log=lg.RunLog(tmp_path / "other"))
+    assert series(tmp_path / "other", "train/psnr")[-1] >= error[1] - 1e-2
+
+
+def test_what_a_killed_process_left_half_written_goes_with_its_run(tmp_path):
+    log = lg.RunLog(tmp_path, every=3, checkpoint_every=3, overwrite=True, texts={"flags.yaml": "a"})
+    encode(log=log)
+    names = [".model_final.abcd_123", ".model_final.checkpoint.abcd_123", "checkpoints/.model_step_3.abcd_123"]
+    for name in (
+        *(f"{name}.safetensors" for name in names),
+        "pictures/.step_000003.abcd_123.png",
+        ".flags.abcd_123.yaml",
+    ):
+        (tmp_path / name).write_text("half")
+    (tmp_path / ".mine").write_text("mine")
+    encode(log=log)
+    assert [path.name for path in tmp_path.rglob(".*")] == [".mine"]
+
+
+def test_a_killed_process_leaves_what_is_swept(tmp_path):
+    """The names above are those of `replacing`."""
+    with replacing(tmp_path / "model_final.checkpoint.safetensors") as temporary:
+        assert abandoned(tmp_path / "model_final.checkpoint.safetensors") == [temporary]
+        assert abandoned(tmp_path / "model_fin*.safetensors") == [temporary]
+        assert not abandoned(tmp_path / "other.safetensors")
