@@ -17,7 +17,7 @@ from lgsirens.plan import EncodeConfig, along_axes, plan
 from lgsirens.representation import Representation
 from lgsirens.runlog import note
 from lgsirens.signal import KINDS, Signal
-from lgsirens.wording import commas
+from lgsirens.wording import commas, counted
 
 AGGREGATIONS = {"concat_and_fc": "fc", "fc_and_add": "fc_and_add"}
 DEFAULT_BUDGET = 200_000
@@ -259,8 +259,9 @@ def _within(budget: int, flags: Flags, config: EncodeConfig, signal: Signal) -> 
     partitions = len(planned.lattice)
     model = _widened(planned.model, partitions, budget, flags)
     note(
-        "widths from a budget of %d parameters: %d for each of %d partitions%s; --hidden_features does not count",
-        *(budget, model.local_width, partitions, f", {model.global_width} shared" if shared else ""),
+        "widths from a budget of %d parameters: %d local (%s)%s; --hidden_features does not count",
+        *(budget, model.local_width, counted(partitions, "partition")),
+        f", {model.global_width} shared" if shared else "",
     )
     return replace(config, local_width=model.local_width, global_width=model.global_width or None)
 
