@@ -8,6 +8,8 @@ from pathlib import Path
 
 from lgsirens.errors import OutputError, RunError
 
+_MARK = "lgsirens-"  # in the names of temporary files
+
 
 def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     """Return `path` if a file may be written there.
@@ -48,7 +50,7 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
     path = check_output(path, overwrite)
     temporary: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}.", suffix=suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}.{_MARK}", suffix=suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -64,8 +66,9 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
 
 
 def abandoned(path: Path) -> list[Path]:
-    """What processes that were killed while they wrote `path` have left; its name may be a pattern."""
-    return list(path.parent.glob(f".{path.stem[:40]}.????????{path.suffix}"))
+    """What a process that was killed while it wrote `path` has left, if none is writing it now; its name may be a
+    pattern."""
+    return list(path.parent.glob(f".{path.stem[:40]}.{_MARK}????????{path.suffix}"))
 
 
 def _umask() -> int:

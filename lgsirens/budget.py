@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from lgsirens.errors import ConfigError
 from lgsirens.model import LARGEST_WIDTH, ModelConfig, parameter_counts
+from lgsirens.wording import counted
 
 LOCAL_SHARE = 0.9
 LARGEST_GLOBAL_WIDTH = 96
@@ -32,7 +33,7 @@ def widths_for_budget(
     smallest = _needed(config, partitions, 1, 1, local_share)
     if budget < smallest:
         raise ConfigError(
-            f"{budget} parameters cannot hold {partitions} partitions in mode {config.mode}; "
+            f"parameters {budget}: cannot hold {counted(partitions, 'partition')} in mode {config.mode}; "
             f"give at least {smallest}, or fewer partitions"
         )
     if config.mode != "lg":

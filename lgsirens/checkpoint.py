@@ -116,7 +116,7 @@ class Checkpoint:
         Raises:
             FileFormatError: the file is damaged or belongs to another run.
         """
-        if not self.path.exists():
+        if not os.path.exists(self.path):
             note("%s: no checkpoint; starting at the first step", self.path)
             return FitState()
         key, state, tensors = self._read()

@@ -19,26 +19,26 @@ def read_settings(path: Path, example: str = "`info --config` prints an example"
     """
     yaml = yaml_module()
     try:
-        settings = yaml.load(path.read_text(encoding="utf-8"), _loader(yaml))
+        text, loader = path.read_text(encoding="utf-8"), _loader(yaml)
+        settings = yaml.load(text, loader)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); give a YAML file") from None
     except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path}: no valid YAML ({' '.join(str(error).split())}); {example}") from None
     if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
         raise ConfigError(f"{path}: expected lines `option: value`; {example}")
+    names = [key.value for key, _ in yaml.compose(text, loader).value]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{path}: {name} is given twice; leave one of them out")
     return settings
 
 
 def _loader(yaml: Any) -> Any:
-    """A safe loader that refuses an option given twice."""
+    """A safe loader that takes 5e-4 for a number."""
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            names = [key.value for key, _ in node.value]
-            for name in names:
-                if names.count(name) > 1:
-                    raise ValueError(f"{name} is given twice")
-            return super().construct_mapping(node, deep)  # type: ignore[no-any-return]
+        pass
 
     Loader.add_implicit_resolver(*YAML_FLOAT)
     return Loader

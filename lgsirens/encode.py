@@ -94,7 +94,7 @@ def encode(
     rule = StopRule(config.steps, config.target_psnr)
     peak = KINDS[signal.kind].psnr_peak
     if log is not None:
-        check_folder(log, resume, resuming)
+        check_folder(log, keeper is not None and keeper.resume, resuming)
     with _watching(log, signal, described, assemble, config.steps, resuming, where) as watcher:
         with Progress("encode", "step", quiet=not progress) as bar:
             state = fit(model, samples, rule, config.lr, peak, generator, keeper, bar, watch=watcher)

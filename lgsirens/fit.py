@@ -1,6 +1,7 @@
 """The training loop: one plain loop, and the rules that end it."""
 
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def fit(
                 saved = time.monotonic()
     if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
         raise RunError(f"the fit diverged at step {state.step}: its weights are not finite; lower --lr")
-    if checkpoint is not None and checkpoint.path.exists() and not state.stopped:
+    if checkpoint is not None and os.path.exists(checkpoint.path) and not state.stopped:
         # The result may yet fail to be written; what was computed is then not lost.
         checkpoint.save(model, optimizer, generator, state, best)
     if best is not None:

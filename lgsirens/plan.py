@@ -111,7 +111,8 @@ class EncodeConfig:
             _require(self.global_width is None, f"global_width: mode {self.mode} has no shared network; use mode lg")
         if self.mode == "mlp":
             one = all(n == 1 for n in self.partitions or ()) and self.partition_size is None
-            _require(one, "partitions: mode mlp is one network for the whole signal; use mode lg or lc")
+            name = "partitions" if self.partition_size is None else "partition_size"
+            _require(one, f"{name}: mode mlp is one network for the whole signal; use mode lg or lc")
             alone = not any(self.overlaps or ())
             _require(alone, "overlaps: mode mlp has one partition and no neighbours; leave them out")
 

@@ -5,8 +5,11 @@ it, knows no other spelling of them.
 """
 
 import math
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import ClassVar, List, Optional
 
 from lgsirens.budget import widths_for_budget
@@ -27,6 +30,7 @@ _FLAGS = {
     "local_width": "hidden_features",
     "global_width": "global_hidden_features",
     "hidden_layers": "num_hidden_layers",
+    "parameters": "auto_total_number_of_parameters",
     "steps": "num_epochs",
 }
 
@@ -167,8 +171,8 @@ def check_values(flags: Flags) -> None:
         raise ConfigError(f"--activation_type {flags.activation_type}: only sine is there; leave it out")
     if not 0 <= flags.auto_global_weights_factor < 1:
         raise ConfigError(f"--auto_global_weights_factor {flags.auto_global_weights_factor}: must be from 0 to below 1")
-    if not flags.experiment_name:
-        raise ConfigError("--experiment_name: is empty; name the run")
+    if Path(flags.experiment_name).name in ("", ".."):
+        raise ConfigError(f"--experiment_name {flags.experiment_name!r}: names no folder; name the run")
 
 
 def kept_values(flags: Flags) -> dict[str, object]:
@@ -197,12 +201,13 @@ def requested(flags: Flags) -> EncodeConfig:
         lr=flags.lr,
         seed=flags.seed,
     )
-    _check(config)
-    if _budget(flags) is None:
-        config = replace(config, local_width=_local_width(flags, math.prod(config.partitions or (1,))))
-        if flags.mode == "lg":
-            config = replace(config, global_width=flags.global_hidden_features)
-        _check(config)
+    with _in_flags():
+        config.check()
+        if config.partitions is not None and _budget(flags) is None:
+            config = replace(config, local_width=_local_width(flags, math.prod(config.partitions)))
+            if flags.mode == "lg":
+                config = replace(config, global_width=flags.global_hidden_features)
+            config.check()
     return config
 
 
@@ -216,21 +221,28 @@ def encode_config(flags: Flags, signal: Signal) -> EncodeConfig:
     tile, shape = config.partition_size, signal.shape
     if tile is not None and flags.kind == "image" and shape[1] > shape[0]:
         config = replace(config, partition_size=tile[::-1])  # the published code counts from the longer side
-    return config if budget is None else _within(budget, flags, config, signal)
+    with _in_flags():
+        if budget is not None:
+            return _within(budget, flags, config, signal)
+        plan(signal, config)
+    return config
 
 
 def _budget(flags: Flags) -> int | None:
     return flags.auto_total_number_of_parameters or (DEFAULT_BUDGET if flags.partition_size else None)
 
 
-def _check(config: EncodeConfig) -> None:
-    """Check options of ours in the words of the flags."""
+@contextmanager
+def _in_flags() -> Iterator[None]:
+    """Errors that begin with the name of an option of ours, with that of the flag instead."""
     try:
-        config.check()
-    except ConfigError as error:  # which begins with the name of an option
-        option, space, rest = str(error).partition(" ")
-        name = option.rstrip(":")
-        raise ConfigError(f"--{_FLAGS.get(name, name)}{option[len(name) :]}{space}{rest}") from None
+        yield
+    except ConfigError as error:
+        found = re.match(r"\w+", str(error))
+        name = found[0] if found else ""
+        if name not in EncodeConfig.__dataclass_fields__:
+            raise
+        raise ConfigError(f"--{_FLAGS.get(name, name)}{str(error)[len(name) :]}") from None
 
 
 def _numbers(flags: Flags, name: str) -> tuple[int, ...] | None:
@@ -249,6 +261,8 @@ def _local_width(flags: Flags, partitions: int) -> int:
             f"--hidden_features {total}: is the width of all {partitions} partitions together and must be a multiple "
             f"of their number; give {nearest}"
         )
+    if width > LARGEST_WIDTH:
+        raise ConfigError(f"--hidden_features {total}: must be at most {LARGEST_WIDTH * partitions}")
     return width
 
 

@@ -53,10 +53,10 @@ def as_published(signal: Signal, channels: int, name: str) -> Signal:
 def describes_sound(values: dict[str, Any]) -> bool:
     """Whether flags of `train_img.py` describe a sound, as the published commands for audio do; an audio file given as
     `dataset_path` is then moved to `wav_path`."""
-    sound = _is_sound(str(values.get("dataset_path", "")))
-    grid = values.get("downsample")
-    three = isinstance(grid, list) and len(grid) == 3 and not {"dataset_path", "dataset"} & set(values)
-    if not (sound or three or "wav_path" in values):
+    path, grid = str(values.get("dataset_path", "")), values.get("downsample")
+    three = isinstance(grid, list) and len(grid) == 3 and "dataset" not in values
+    sound = _is_sound(path) or (three and path not in ("", "cameraman") and not os.path.exists(path))
+    if not (sound or (three and not path) or "wav_path" in values):
         return False
     if sound and "wav_path" not in values:
         values["wav_path"] = values.pop("dataset_path")

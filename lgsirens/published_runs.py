@@ -79,6 +79,7 @@ def _train(flags: Flags) -> int:
         raise ConfigError("--crop_entire_dim_values and --crop_partition_indices are for --decode; leave them out")
     if flags.resume and (flags.overwrite or flags.debug):
         raise ConfigError("--resume goes on with a run that was kept; leave out --overwrite and --debug, or --resume")
+    requested(flags)  # what cannot be is said before any long work
     log = RunLog(
         folder=_run_folder(flags),
         every=flags.steps_til_summary,
@@ -88,11 +89,12 @@ def _train(flags: Flags) -> int:
         overwrite=flags.overwrite,
         texts={"flags.yaml": config_yaml(kept_values(flags))},
     )
-    requested(flags)  # what cannot be is said before any long work
     checkpoint = None if flags.debug else checkpoint_path(log.final)
     if checkpoint is not None:
         check_folder(log, flags.resume, flags.resume and os.path.exists(checkpoint))
         check_checkpoint(checkpoint, flags.resume)
+        if log.folder != _folder(flags):
+            note("%s: holds a finished run; this one is kept in %s", _folder(flags), log.folder)
     signal = read_signal(flags)
     config = encode_config(flags, signal)
     with interruption():  # Ctrl-C while the result is measured and saved must not lose it
@@ -120,15 +122,12 @@ def _folder(flags: Flags) -> Path:
 def _run_folder(flags: Flags) -> Path:
     """Where the run is kept: a finished one of its name keeps its folder, and this one gets NAME_2, NAME_3 and so on,
     unless it is to replace or go on with that."""
-    folder = first = _folder(flags)
-    number, last = 1, first
+    folder = last = first = _folder(flags)
+    number = 1
     while is_finished(folder) and not (flags.overwrite or flags.debug):
-        number, last, folder = number + 1, folder, first.with_name(f"{first.name}_{number + 1}")
-    if flags.resume and not os.path.exists(folder):
-        return last
-    if number > 1:
-        note("%s: holds a finished run; this one is kept in %s (--overwrite replaces the other)", last, folder)
-    return folder
+        number += 1
+        last, folder = folder, first.with_name(f"{first.name}_{number}")
+    return last if flags.resume and not os.path.exists(folder) else folder
 
 
 def _made(folder: Path) -> Path:

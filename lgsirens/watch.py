@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from lgsirens.atomic import abandoned, replacing
-from lgsirens.checkpoint import CHECKPOINT_SUFFIX, FitState, checkpoint_path
+from lgsirens.checkpoint import CHECKPOINT_SUFFIX, FitState
 from lgsirens.drawing import png
-from lgsirens.errors import OutputError
+from lgsirens.errors import LgsirensError, OutputError
 from lgsirens.excerpts import cut, derivatives, excerpts, read
-from lgsirens.fileformat import save
+from lgsirens.fileformat import load, save
 from lgsirens.fit import psnr_of_error
 from lgsirens.report import CONFIG_MARK, config_yaml
 from lgsirens.representation import Representation
@@ -77,7 +77,7 @@ class Watcher:
         self._excerpts = excerpts(signal)
         self._sinks: list[Sink] | None = None
         self._timed = FitState()  # from where the speed of the next summary counts
-        self._summarised = 0  # the step of the last summary
+        self._summarised = -1  # the step of the last summary
         if log.show_grads and len(signal.shape) != 2:
             note("show_grads: gradients are drawn of images alone, not of kind %s", signal.kind)
         require_tensorboard()
@@ -201,35 +201,46 @@ def check_folder(log: RunLog, resume: bool, resuming: bool) -> None:
         OutputError: there is a run in the folder already, neither resumed nor to be replaced, or there are files of
             the same names that are none of ours.
     """
-    finished = os.path.exists(log.final)
     try:
-        if not finished and not any(_own_files(log.folder)):
+        if not os.path.exists(log.final) and not any(_own_files(log.folder)):
             return
     except (OSError, ValueError) as error:
         raise _no_log(log, error) from None
     if not _is_run(log.folder):
         raise OutputError(f"{log.folder}: holds events, models or a config.yaml of others; choose another folder")
-    if resuming or log.overwrite or (resume and not finished):
+    result = _result(log.folder)
+    if resuming or log.overwrite or (resume and result is None):
         return
-    state, more = ("finished run", "") if is_finished(log.folder) else ("run", ", or go on with it by --resume")
+    finished = is_finished(log.folder)
     raise OutputError(
-        f"{log.folder}: a {state} is logged there already; choose another folder, or replace it with --overwrite "
-        f"(overwrite=True){more}"
+        f"{log.folder}: {'a finished' if finished else 'a'} run is logged there already; choose another folder, or "
+        "replace it with --overwrite (overwrite=True)"
+        + ("" if finished or resume else ", or go on with it by --resume, where it left a checkpoint")
     )
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run of ours has ended there, with nothing to go on with."""
-    final = RunLog(folder).final
-    return os.path.exists(final) and not os.path.exists(checkpoint_path(final)) and _is_run(folder)
+    """Whether a run has ended there by itself."""
+    result = _result(folder)
+    return result is not None and result.fit.stopped != "interrupted"
+
+
+def _result(folder: Path) -> Representation | None:
+    """The result of the run in a folder; that of an earlier one, which it was to replace, is none."""
+    try:
+        result = load(RunLog(folder).final)
+        config = (folder / "config.yaml").read_text(encoding="utf-8")
+    except (LgsirensError, OSError, ValueError):
+        return None
+    return result if config_yaml(result.config) == config else None
 
 
 def _prepare(log: RunLog, resuming: bool, config: str) -> None:
     """Make the folder, free of an earlier run that this one does not go on with, and write the config there."""
-    path = log.folder / "config.yaml"
+    path, ours = log.folder / "config.yaml", _is_run(log.folder)
     try:
-        if resuming and path.exists() and path.read_text(encoding="utf-8") != config:
-            lines = set(path.read_text(encoding="utf-8").splitlines()) - set(config.splitlines())
+        if ours and (resuming or not log.overwrite) and path.read_text(encoding="utf-8") != config:
+            lines = set(path.read_text(encoding="utf-8").splitlines()) ^ set(config.splitlines())
             raise OutputError(
                 f"{path}: the run that is logged there has other options ({', '.join(sorted(lines)[:3])}); give those, "
                 "or choose another folder"
@@ -240,7 +251,7 @@ def _prepare(log: RunLog, resuming: bool, config: str) -> None:
                 if old != path:  # without it the folder would be nobody's, if this run were killed now
                     old.unlink()
             link = log.folder / "wandb" / "latest-run"
-            if link.is_symlink():  # the run that it names stays, but this is another one
+            if ours and link.is_symlink():  # the run that it names stays, but this is another one
                 link.unlink()
         for name in (*_OWN_FILES, log.final.name, *log.texts):
             for old in abandoned(log.folder / name):
@@ -268,7 +279,7 @@ def _is_run(folder: Path) -> bool:
     try:
         with (folder / "config.yaml").open("rb") as file:
             return file.readline(len(CONFIG_MARK)) == CONFIG_MARK.encode()
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 

@@ -262,7 +262,7 @@ def test_a_run_is_never_mixed_with_an_earlier_one(scripts, capsys):
         assert main("image", [*words, "--seed", str(seed)]) == 0
         shown = capsys.readouterr()
         assert f"logs/{name}/model_final.safetensors: " in shown.out
-        assert ("--overwrite" in shown.err) == (seed > 0)
+        assert (f"_experiment: holds a finished run; this one is kept in logs/{name}" in shown.err) == (seed > 0)
     assert main("image", [*words, "--seed", "7", "--overwrite"]) == 0
     assert [lg.load(f"logs/{name}/model_final.safetensors").config["seed"] for name in names] == [7, 1, 2]
     assert main("image", [*words, "--resume"]) == 2

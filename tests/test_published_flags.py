@@ -210,9 +210,12 @@ def test_images_are_converted_and_reduced(scripts, caplog):
     assert np.abs(half[1:3, 1:7, 0].astype(float) - (gray[2:6:2, 2:14:2].astype(float) + 8.5)).max() <= 1
 
 
-def test_flags_of_another_script_are_refused_in_one_line(scripts, capsys):
+def test_flags_that_do_not_fit_are_refused_in_one_line(scripts, capsys):
     Image.fromarray(np.zeros((16, 16), np.uint8)).save("gray.png")
+    too_many = ["--downsample", "[40,1]", "--mode", "lc", "--hidden_features", "40"]
     for kind, words, named in (
+        ("image", [*too_many, "--dataset_path", "gray.png", "--image_channels", "1"], "--downsample 40,1"),
+        ("image", ["--auto_total_number_of_parameters", "5"], "--auto_total_number_of_parameters 5"),
         ("image", ["--config_path", str(ROOT / "configs" / "video_lg.yaml")], "kind video"),
         ("image", ["--downsample", "[1,4,1]", "--dataset_path", "gray.png", "--mode", "lc"], "--downsample 1,4,1"),
         ("audio", ["--dataset_path", "../sound.wav"], "--dataset_path: is a flag for kind image, this is audio"),
@@ -232,7 +235,11 @@ def test_flags_of_another_script_are_refused_in_one_line(scripts, capsys):
         ("--partition_size 0 8 --mode lc", "--partition_size 0,8"),
         ("--partition_size 8,8 --downsample 4,4 --mode lc", "--downsample and partition_size exclude"),
         ("--num_hidden_layers -1", "--num_hidden_layers -1"),
-        ("--hidden_features 100000", "--hidden_features 100000"),
+        ("--hidden_features 100000", "--hidden_features 100000: must be at most 16384"),
+        ("--hidden_features 10000000 --downsample 2,2 --mode lc", "must be at most 65536"),
+        ("--partition_size 8,8", "--partition_size: mode mlp"),
+        ("--experiment_name .", "--experiment_name"),
+        ("--experiment_name x/..", "--experiment_name"),
         ("--hidden_features 100 --downsample 4,4 --mode lc", "--hidden_features 100"),
     ],
 )
@@ -240,6 +247,11 @@ def test_what_no_signal_fits_is_said_before_it_is_read(scripts, capsys, words, n
     """In the words of the flags: the file is not there."""
     assert main("image", ["--dataset_path", "absent.png", *shlex.split(words)]) == 2
     assert named in last_line(capsys)
+
+
+def test_a_sound_that_is_not_there_is_named(scripts, capsys):
+    assert main("image", ["--dataset_path", "typo.wav", "--downsample", "[1,4,1]", "--mode", "lc"]) == 2
+    assert "typo.wav" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("place", ["data", "../data"])

@@ -214,7 +214,7 @@ def test_a_result_that_the_log_cannot_keep_is_not_lost(tmp_path, monkeypatch, ca
     assert "is a folder" in capsys.readouterr().err
 
 
-def test_gradients_of_what_is_no_image_are_refused_in_one_line(tmp_path, caplog):
+def test_gradients_are_drawn_of_images_alone_which_is_said(tmp_path, caplog):
     sound = lg.Signal.from_array(np.ones(99), "audio")
     encode(sound, partitions=(3,), steps=1, log=lg.RunLog(tmp_path, show_grads=True))
     assert [record.getMessage() for record in caplog.records] == [

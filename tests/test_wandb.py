@@ -149,6 +149,11 @@ def test_a_replaced_run_is_another_one_at_weights_and_biases(tmp_path, no_accoun
     (first,) = run_files(tmp_path / "log")
     encode(steps=3, log=lg.RunLog(tmp_path / "log", overwrite=True))
     assert sinks._last_run(tmp_path / "log") == ""
+    (tmp_path / "mine" / "wandb").mkdir(parents=True)
+    link = tmp_path / "mine" / "wandb" / "latest-run"
+    link.symlink_to(first.parent)
+    encode(steps=1, log=lg.RunLog(tmp_path / "mine"))
+    assert link.is_symlink()
     assert run_files(tmp_path / "log") == [first]
 
 

@@ -151,6 +151,49 @@ def test_a_run_killed_before_its_result_was_kept_ends_with_the_whole_log(tmp_pat
         assert series(log.folder, name) == series(tmp_path / "whole", name)
 
 
+def test_what_was_killed_before_it_had_a_checkpoint_starts_again(tmp_path):
+    log, checkpoint = lg.RunLog(tmp_path / "log", every=3), tmp_path / "state.safetensors"
+    encode(log=log)
+    log.final.unlink()
+    for other, named in (({"checkpoint": None}, "already"), ({"seed": 3}, "seed: 0"), ({"local_width": 5}, "width: 5")):
+        before = sorted(log.folder.rglob("*"))
+        with pytest.raises(lg.OutputError, match=named):
+            encode(**{"log": log, "checkpoint": checkpoint, "resume": True} | other)
+        assert sorted(log.folder.rglob("*")) == before
+    encode(log=log, checkpoint=checkpoint, resume=True)
+    assert lg.load(log.final).fit.steps == 7
+
+
+def test_the_result_of_an_earlier_run_is_none_of_the_one_that_was_to_replace_it(tmp_path):
+    log, checkpoint = lg.RunLog(tmp_path / "log", overwrite=True), tmp_path / "state.safetensors"
+    encode(log=log)
+    earlier = log.final.read_bytes()
+    encode(log=log, seed=3)
+    log.final.write_bytes(earlier)  # as if the second had been killed
+    assert not watch.is_finished(log.folder)
+    encode(log=lg.RunLog(tmp_path / "log"), seed=3, checkpoint=checkpoint, resume=True)
+    assert watch.is_finished(log.folder)
+    assert lg.load(log.final).config["seed"] == 3
+
+
+def test_a_stopped_run_without_its_checkpoint_is_not_replaced(tmp_path, monkeypatch):
+    log, checkpoint = lg.RunLog(tmp_path / "log"), tmp_path / "state.safetensors"
+    real = fit.accumulate_gradients
+    with monkeypatch.context() as context:
+        context.setattr(fit, "accumulate_gradients", lambda *a: (signal.raise_signal(signal.SIGINT), real(*a))[1])
+        assert encode(log=log, checkpoint=checkpoint).fit.stopped == "interrupted"
+    checkpoint.unlink()
+    assert not watch.is_finished(log.folder)
+    with pytest.raises(lg.OutputError, match="a run is logged there already"):
+        encode(log=log, checkpoint=checkpoint, resume=True)
+
+
+def test_a_target_that_the_first_weights_meet_is_logged_too(tmp_path):
+    final = encode(target_psnr=1.0, log=lg.RunLog(tmp_path, every=1))
+    assert (final.fit.stopped, final.fit.steps) == ("target_psnr", 0)
+    assert steps_of(tmp_path) == [0]
+
+
 def test_a_target_ends_the_log_with_one_summary_of_its_step(tmp_path):
     error = [encode(steps=steps, lr=1e-3, log=lg.RunLog(tmp_path / str(steps))).fit.psnr for steps in (1, 5)]
     final = encode(steps=50, lr=1e-3, target_psnr=error[1] - 1e-3, log=lg.RunLog(tmp_path / "log", every=1))
@@ -163,16 +206,13 @@ def test_a_target_ends_the_log_with_one_summary_of_its_step(tmp_path):
 def test_what_a_killed_process_left_half_written_goes_with_its_run(tmp_path):
     log = lg.RunLog(tmp_path, every=3, checkpoint_every=3, overwrite=True, texts={"flags.yaml": "a"})
     encode(log=log)
-    names = [".model_final.abcd_123", ".model_final.checkpoint.abcd_123", "checkpoints/.model_step_3.abcd_123"]
-    for name in (
-        *(f"{name}.safetensors" for name in names),
-        "pictures/.step_000003.abcd_123.png",
-        ".flags.abcd_123.yaml",
-    ):
+    mark, models = "lgsirens-abcd_123", (".model_final.", ".model_final.checkpoint.", "checkpoints/.model_step_3.")
+    names = [*(f"{name}{mark}.safetensors" for name in models), f"pictures/.step_000003.{mark}.png"]
+    for name in (*names, f".flags.{mark}.yaml"):
         (tmp_path / name).write_text("half")
-    (tmp_path / ".mine").write_text("mine")
+    (tmp_path / ".config.personal.yaml").write_text("mine")
     encode(log=log)
-    assert [path.name for path in tmp_path.rglob(".*")] == [".mine"]
+    assert [path.name for path in tmp_path.rglob(".*")] == [".config.personal.yaml"]
 
 
 def test_a_killed_process_leaves_what_is_swept(tmp_path):
