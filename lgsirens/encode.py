@@ -25,11 +25,12 @@ from lgsirens.model import SirenPerPartition, build_model, parameter_counts
 from lgsirens.optimizers import build_optimizer
 from lgsirens.plan import EncodeConfig, Plan, plan
 from lgsirens.representation import FitRecord, MemoryRows, Representation, SignalInfo, history_entry
+from lgsirens.runfolder import check_folder
 from lgsirens.runlog import Progress, RunLog
 from lgsirens.sampling import AllSamples, Placed, RandomSamples, Samples
 from lgsirens.schema import to_plain
 from lgsirens.signal import KINDS, Signal, check_signal
-from lgsirens.watch import Watcher, check_folder
+from lgsirens.watch import Watcher
 
 _TIMED_STEPS = 3
 

@@ -21,8 +21,8 @@ from lgsirens.program import ended
 from lgsirens.reading import Reading
 from lgsirens.report import dry_run_text, edit_text, summary
 from lgsirens.representation import Representation
+from lgsirens.runfolder import check_folder
 from lgsirens.runlog import Progress, RunLog, note
-from lgsirens.watch import check_folder
 
 # Options of which one replaces the others of its line, wherever they were given.
 _ALTERNATIVES = (("partitions", "partition_size"), ("parameters", "local_width", "global_width"))

@@ -36,8 +36,8 @@ from lgsirens.published_inputs import describes_sound, read_signal, reading
 from lgsirens.published_parsing import build, given_values, print_help
 from lgsirens.report import config_yaml, summary
 from lgsirens.representation import Representation, SignalInfo
+from lgsirens.runfolder import check_folder, is_finished
 from lgsirens.runlog import Progress, RunLog, note
-from lgsirens.watch import check_folder, is_finished
 from lgsirens.wording import commas, counted, times
 
 _SCRIPTS: dict[str, type[Flags]] = {cls.kind: cls for cls in (ImageFlags, AudioFlags, VideoFlags)}

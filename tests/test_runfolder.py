@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import lgsirens as lg
-from lgsirens import fit, watch
+from lgsirens import fit, runfolder, watch
 from lgsirens.atomic import abandoned, replacing
 from tests.small import contents
 from tests.watched import PICTURE, encode, series, steps_of, stopped_after, until_the_next_second
@@ -170,9 +170,9 @@ def test_the_result_of_an_earlier_run_is_none_of_the_one_that_was_to_replace_it(
     earlier = log.final.read_bytes()
     encode(log=log, seed=3)
     log.final.write_bytes(earlier)  # as if the second had been killed
-    assert not watch.is_finished(log.folder)
+    assert not runfolder.is_finished(log.folder)
     encode(log=lg.RunLog(tmp_path / "log"), seed=3, checkpoint=checkpoint, resume=True)
-    assert watch.is_finished(log.folder)
+    assert runfolder.is_finished(log.folder)
     assert lg.load(log.final).config["seed"] == 3
 
 
@@ -183,7 +183,7 @@ def test_a_stopped_run_without_its_checkpoint_is_not_replaced(tmp_path, monkeypa
         context.setattr(fit, "accumulate_gradients", lambda *a: (signal.raise_signal(signal.SIGINT), real(*a))[1])
         assert encode(log=log, checkpoint=checkpoint).fit.stopped == "interrupted"
     checkpoint.unlink()
-    assert not watch.is_finished(log.folder)
+    assert not runfolder.is_finished(log.folder)
     with pytest.raises(lg.OutputError, match="a run is logged there already"):
         encode(log=log, checkpoint=checkpoint, resume=True)
 
