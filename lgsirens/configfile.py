@@ -23,7 +23,7 @@ def read_settings(path: Path, example: str = "`info --config` prints an example"
         settings = yaml.load(text, loader)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); give a YAML file") from None
-    except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path}: no valid YAML ({' '.join(str(error).split())}); {example}") from None
     if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
         raise ConfigError(f"{path}: expected lines `option: value`; {example}")

@@ -84,11 +84,9 @@ def encode(
     limit = as_bytes(max_memory)
     model, samples, generator = prepare(signal, planned, where, limit)
     config = planned.config
-    keeper = None
-    if checkpoint is not None:
-        # The size of a block and the device decide how sums are rounded, so they are part of what a run is.
-        per_block = training_samples(planned.model, where.type != "cpu", limit)
-        keeper = Checkpoint(Path(checkpoint), _run_key(signal, config, per_block, where), resume)
+    # The size of a block and the device decide how sums are rounded, so they are part of what a run is.
+    key = _run_key(signal, config, training_samples(planned.model, where.type != "cpu", limit), where)
+    keeper = None if checkpoint is None else Checkpoint(Path(checkpoint), key, resume)
     described = _described(signal, planned, source)
     assemble = partial(_assemble, signal, planned, model, described, device=where)
     resuming = keeper is not None and keeper.resume and os.path.exists(keeper.path)
@@ -96,7 +94,7 @@ def encode(
     peak = KINDS[signal.kind].psnr_peak
     if log is not None:
         check_folder(log, keeper is not None and keeper.resume, resuming)
-    with _watching(log, signal, described, assemble, config.steps, resuming, where) as watcher:
+    with _watching(log, signal, key, described, assemble, config.steps, resuming, where) as watcher:
         with Progress("encode", "step", quiet=not progress) as bar:
             state = fit(model, samples, rule, config.lr, peak, generator, keeper, bar, watch=watcher)
         del samples

@@ -132,7 +132,7 @@ def _run_log(options: argparse.Namespace) -> RunLog | None:
             raise ConfigError("--summary_every, --checkpoint_every, --show_grads, --use_wandb: give --log_dir DIR too")
         return None
     run_log = RunLog(options.log_dir, **given, overwrite=options.overwrite)
-    if run_log.final.resolve() == options.output.resolve():
+    if os.path.realpath(run_log.final) == os.path.realpath(options.output):
         raise ConfigError(f"{options.output}: the log keeps the result there itself; choose another OUTPUT")
     return run_log
 

@@ -100,7 +100,7 @@ class EncodeConfig:
     def _check_alternatives(self) -> None:
         _require(
             self.partitions is None or self.partition_size is None,
-            "partitions and partition_size exclude each other; give one of them",
+            "partitions: given beside partition_size; give one of them",
         )
         widths = self.local_width is not None or self.global_width is not None
         _require(self.parameters is None or not widths, "parameters and widths exclude each other; give one of them")

@@ -177,7 +177,9 @@ def check_values(flags: Flags) -> None:
 
 def kept_values(flags: Flags) -> dict[str, object]:
     """The flags that make a run again, by name."""
-    passing = ("overwrite", "resume", "debug", "checkpoint_path", "decode")
+    passing = ["overwrite", "resume", "debug", "checkpoint_path", "decode"]
+    if _budget(flags) is not None:
+        passing += ["hidden_features", "global_hidden_features"]  # which do not count
     return {name: value for name, value in asdict(flags).items() if value is not None and name not in passing}
 
 

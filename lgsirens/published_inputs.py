@@ -55,7 +55,8 @@ def describes_sound(values: dict[str, Any]) -> bool:
     `dataset_path` is then moved to `wav_path`."""
     path, grid = str(values.get("dataset_path", "")), values.get("downsample")
     three = isinstance(grid, list) and len(grid) == 3 and "dataset" not in values
-    sound = _is_sound(path) or (three and path not in ("", "cameraman") and not os.path.exists(path))
+    absent = path not in ("", "cameraman") and not os.path.exists(path)
+    sound = _is_sound(path) or (three and absent)  # a sound that is not there is told when it is read
     if not (sound or (three and not path) or "wav_path" in values):
         return False
     if sound and "wav_path" not in values:

@@ -36,7 +36,7 @@ from lgsirens.published_inputs import describes_sound, read_signal, reading
 from lgsirens.published_parsing import build, given_values, print_help
 from lgsirens.report import config_yaml, summary
 from lgsirens.representation import Representation, SignalInfo
-from lgsirens.runfolder import check_folder, is_finished
+from lgsirens.runfolder import FINISHED, check_folder, state_of
 from lgsirens.runlog import Progress, RunLog, note
 from lgsirens.wording import commas, counted, times
 
@@ -94,7 +94,7 @@ def _train(flags: Flags) -> int:
         check_folder(log, flags.resume, flags.resume and os.path.exists(checkpoint))
         check_checkpoint(checkpoint, flags.resume)
         if log.folder != _folder(flags):
-            note("%s: holds a finished run; this one is kept in %s", _folder(flags), log.folder)
+            note("--experiment_name %s: this run is kept in %s", flags.experiment_name, log.folder)
     signal = read_signal(flags)
     config = encode_config(flags, signal)
     with interruption():  # Ctrl-C while the result is measured and saved must not lose it
@@ -120,14 +120,15 @@ def _folder(flags: Flags) -> Path:
 
 
 def _run_folder(flags: Flags) -> Path:
-    """Where the run is kept: a finished one of its name keeps its folder, and this one gets NAME_2, NAME_3 and so on,
-    unless it is to replace or go on with that."""
+    """Where the run is kept: in the folder of its name, beside a finished run in that of the next number, NAME_2,
+    NAME_3 and so on. What it replaces or goes on with is the last of them."""
     folder = last = first = _folder(flags)
     number = 1
-    while is_finished(folder) and not (flags.overwrite or flags.debug):
+    while state_of(folder) is not None:
         number += 1
         last, folder = folder, first.with_name(f"{first.name}_{number}")
-    return last if flags.resume and not os.path.exists(folder) else folder
+    beside = state_of(last) == FINISHED and not (flags.overwrite or flags.resume)
+    return folder if beside else last
 
 
 def _made(folder: Path) -> Path:

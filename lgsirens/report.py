@@ -122,20 +122,19 @@ def edit_text(entry: dict[str, Any]) -> str:
     return text
 
 
-CONFIG_MARK = "# options of a run of lgsirens\n"
 # 5e-4 is a number, as in YAML 1.2; PyYAML wants 5.0e-4.
 YAML_FLOAT = ("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
 
 
 def config_yaml(config: Mapping[str, Any]) -> str:
-    """The options that make the run again, for `--config_path`, below a line that tells the file for ours."""
+    """The options that make the run again, for `--config_path`."""
     yaml = yaml_module()
 
     class Dumper(yaml.SafeDumper):  # type: ignore[misc, name-defined]
         pass
 
     Dumper.add_implicit_resolver(*YAML_FLOAT)  # quotes text that reads as a number
-    return CONFIG_MARK + str(yaml.dump(dict(config), Dumper=Dumper, sort_keys=False, default_flow_style=None))
+    return str(yaml.dump(dict(config), Dumper=Dumper, sort_keys=False, default_flow_style=None))
 
 
 def yaml_module() -> Any:

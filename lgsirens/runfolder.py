@@ -1,118 +1,142 @@
-"""The folder of a run: what is there, whose it is, and how another run comes by it."""
+"""The folder of a run: which run is there, how far it is, and how another one comes by the folder."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from lgsirens.atomic import abandoned, replacing
 from lgsirens.checkpoint import CHECKPOINT_SUFFIX
-from lgsirens.errors import LgsirensError, OutputError
-from lgsirens.fileformat import load
-from lgsirens.report import CONFIG_MARK, config_yaml
-from lgsirens.representation import Representation
+from lgsirens.errors import OutputError
 from lgsirens.runlog import RunLog
 
-# What a run leaves in its folder, and what a run that replaces it deletes, its result last: when there is a new one.
-# Files of anybody else stay, and so does what is not sent to Weights & Biases yet.
-_OWN_FILES = (
-    *("events.out.tfevents.*", "config.yaml", f"model_final{CHECKPOINT_SUFFIX}"),
-    *("checkpoints/model_step_*.safetensors", "pictures/step_*.png"),
+# How far a run is. One that was killed stays at RUNNING.
+RUNNING, STOPPED, FINISHED = "running", "stopped", "finished"
+
+_CONFIG = "config.yaml"
+# Its first two lines; whoever finds them finds a run of ours.
+_HEADER = "# options of a run of lgsirens\n# {key}: {state}\n"
+_HEADER_PATTERN = re.compile(rf"# options of a run of lgsirens\n# ([0-9a-f]+): ({RUNNING}|{STOPPED}|{FINISHED})\n")
+
+# What a run leaves beside its config and its result, and what a run that replaces it deletes. Files of anybody else
+# stay, and so does what is not sent to Weights & Biases yet.
+_NUMBERED = ("checkpoints/model_step_*.safetensors", "pictures/step_*.png")
+_LEFT = re.compile(
+    rf"events\.out\.tfevents\..*|model_final{re.escape(CHECKPOINT_SUFFIX)}"
+    r"|checkpoints/model_step_\d+\.safetensors|pictures/step_\d+\.png"
 )
+_SHOWN = {RUNNING: "an unfinished", STOPPED: "a stopped", FINISHED: "a finished"}
+
+
+def state_of(folder: Path) -> str | None:
+    """How far the run in a folder is; None if there is none."""
+    standing = _standing(folder)
+    return None if standing is None else standing[1]
 
 
 def check_folder(log: RunLog, resume: bool, resuming: bool) -> None:
     """Two runs are never mixed in one folder, nor is anything replaced that is none.
 
     Args:
-        resume: go on with the run in the folder; one that was killed before it had a checkpoint starts again.
-        resuming: it has a checkpoint.
+        resume: go on with the run in the folder; one that was killed before it had kept anything starts again.
+        resuming: there is a checkpoint to go on with.
 
     Raises:
         OutputError: there is a run in the folder already, neither resumed nor to be replaced, or there are files of
             the same names that are none of ours.
     """
     try:
-        if not os.path.exists(log.final) and not any(_own_files(log.folder)):
-            return
+        left = list(_left(log.folder))
     except (OSError, ValueError) as error:
         raise _no_log(log, error) from None
-    if not _is_run(log.folder):
-        raise OutputError(f"{log.folder}: holds events, models or a config.yaml of others; choose another folder")
-    result = _result(log.folder)
-    if resuming or log.overwrite or (resume and result is None):
+    state = state_of(log.folder)
+    if state is None:
+        if left or any(os.path.exists(log.folder / name) for name in (_CONFIG, log.final.name, *log.texts)):
+            raise OutputError(f"{log.folder}: holds events, models or options of others; choose another folder")
         return
-    finished = is_finished(log.folder)
+    kept = any(name.endswith(".safetensors") for name in left)
+    if log.overwrite or resuming or (resume and state == RUNNING and not kept):
+        return
+    more = "" if state == FINISHED else ", but no checkpoint" if resume else "; go on with it by --resume"
     raise OutputError(
-        f"{log.folder}: {'a finished' if finished else 'a'} run is logged there already; choose another folder, or "
-        "replace it with --overwrite (overwrite=True)"
-        + ("" if finished or resume else ", or go on with it by --resume, where it left a checkpoint")
+        f"{log.folder}: {_SHOWN[state]} run is logged there already{more}; choose another folder, or replace it with "
+        "--overwrite (overwrite=True)"
     )
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether a run has ended there by itself."""
-    result = _result(folder)
-    return result is not None and result.fit.stopped != "interrupted"
-
-
-def _result(folder: Path) -> Representation | None:
-    """The result of the run in a folder; that of an earlier one, which it was to replace, is none."""
-    try:
-        result = load(RunLog(folder).final)
-        config = (folder / "config.yaml").read_text(encoding="utf-8")
-    except (LgsirensError, OSError, ValueError):
-        return None
-    return result if config_yaml(result.config) == config else None
-
-
-def prepare_folder(log: RunLog, resuming: bool, config: str) -> None:
+def prepare_folder(log: RunLog, resuming: bool, key: str, config: str) -> None:
     """Make the folder, free of an earlier run that this one does not go on with, and write the config there.
 
+    Args:
+        key: tells the run, its input and its options, from others; hexadecimal.
+        config: the options as YAML.
+
     Raises:
-        OutputError: the folder cannot be made or belongs to a run of other options.
+        OutputError: the folder cannot be made, or belongs to a run of another input or other options.
         RunError: the folder is not writable.
     """
-    path, ours = log.folder / "config.yaml", _is_run(log.folder)
+    folder, standing = log.folder, _standing(log.folder)
+    if standing is not None and standing[0] != key and (resuming or not log.overwrite):
+        raise OutputError(
+            f"{folder}: the run that is logged there has another input or other options (config.yaml lists them); give "
+            "those, or choose another folder"
+        )
     try:
-        if ours and (resuming or not log.overwrite) and path.read_text(encoding="utf-8") != config:
-            lines = set(path.read_text(encoding="utf-8").splitlines()) ^ set(config.splitlines())
-            raise OutputError(
-                f"{path}: the run that is logged there has other options ({', '.join(sorted(lines)[:3])}); give those, "
-                "or choose another folder"
-            )
-        log.folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_config(folder, key, RUNNING, config)
         if not resuming:
-            for old in _own_files(log.folder):
-                if old != path:  # without it the folder would be nobody's, if this run were killed now
-                    old.unlink()
-            link = log.folder / "wandb" / "latest-run"
-            if ours and link.is_symlink():  # the run that it names stays, but this is another one
+            for name in list(_left(folder)):
+                (folder / name).unlink()
+            link = folder / "wandb" / "latest-run"
+            if standing is not None and link.is_symlink():  # the run that it names stays, but this is another one
                 link.unlink()
-        for name in (*_OWN_FILES, log.final.name, *log.texts):
-            for old in abandoned(log.folder / name):
-                old.unlink()
+        for name in (_CONFIG, log.final.name, f"model_final{CHECKPOINT_SUFFIX}", *log.texts, *_NUMBERED):
+            for path in abandoned(folder / name):
+                path.unlink()
     except (OSError, ValueError) as error:
         raise _no_log(log, error) from None
-    for name, text in {path.name: config, **log.texts}.items():
-        if not (resuming and (log.folder / name).exists()):
-            with replacing(log.folder / name, overwrite=True) as temporary:
+    for name, text in log.texts.items():
+        if not (resuming and (folder / name).exists()):
+            with replacing(folder / name, overwrite=True) as temporary:
                 temporary.write_text(text, encoding="utf-8")
+
+
+def keep_state(folder: Path, state: str) -> None:
+    """Say in the config how far the run is.
+
+    Raises:
+        OutputError, RunError: it cannot be written.
+    """
+    standing = _standing(folder)
+    if standing is not None:
+        key, _, config = standing
+        _write_config(folder, key, state, config)
+
+
+def _write_config(folder: Path, key: str, state: str, config: str) -> None:
+    with replacing(folder / _CONFIG, overwrite=True) as temporary:
+        temporary.write_text(_HEADER.format(key=key, state=state) + config, encoding="utf-8")
+
+
+def _standing(folder: Path) -> tuple[str, str, str] | None:
+    """Key, state and config of the run in a folder, if there is one."""
+    try:
+        text = (folder / _CONFIG).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+    found = _HEADER_PATTERN.match(text)
+    return None if found is None else (found[1], found[2], text[found.end() :])
+
+
+def _left(folder: Path) -> Iterator[str]:
+    """The files of a run in a folder, but its config and its result."""
+    for pattern in ("*", "checkpoints/*", "pictures/*"):
+        for path in folder.glob(pattern):
+            name = path.relative_to(folder).as_posix()
+            if _LEFT.fullmatch(name) and path.is_file():
+                yield name
 
 
 def _no_log(log: RunLog, error: OSError | ValueError) -> OutputError:
     reason = getattr(error, "strerror", None) or error
     return OutputError(f"{log.folder}: no log can be kept there ({reason}); choose another folder")
-
-
-def _own_files(folder: Path) -> Iterator[Path]:
-    for pattern in _OWN_FILES:
-        yield from folder.glob(pattern)
-
-
-def _is_run(folder: Path) -> bool:
-    """Whether the config of a run of ours is there."""
-    try:
-        with (folder / "config.yaml").open("rb") as file:
-            return file.readline(len(CONFIG_MARK)) == CONFIG_MARK.encode()
-    except (OSError, ValueError):
-        return False

@@ -18,7 +18,7 @@ from lgsirens.fileformat import save
 from lgsirens.fit import psnr_of_error
 from lgsirens.report import config_yaml
 from lgsirens.representation import Representation
-from lgsirens.runfolder import prepare_folder
+from lgsirens.runfolder import FINISHED, STOPPED, keep_state, prepare_folder
 from lgsirens.runlog import RunLog, note
 from lgsirens.signal import KINDS, Signal
 from lgsirens.sinks import Sink, TensorBoard, WeightsAndBiases, require_tensorboard, require_wandb
@@ -41,6 +41,7 @@ class Watcher:
     Args:
         log: where, what and how often.
         signal: what is encoded.
+        key: tells the run, its input and its options, from others; hexadecimal.
         config: the options of the run.
         snapshot: makes a representation of the present weights.
         steps: of the whole run.
@@ -56,6 +57,7 @@ class Watcher:
         self,
         log: RunLog,
         signal: Signal,
+        key: str,
         config: Mapping[str, Any],
         snapshot: Snapshot,
         steps: int,
@@ -74,7 +76,7 @@ class Watcher:
         if log.use_wandb:
             require_wandb()
         self._text = config_yaml(self._config)
-        prepare_folder(log, resuming, self._text)
+        prepare_folder(log, resuming, key, self._text)
 
     def __call__(self, state: FitState) -> None:
         """See the state after a step."""
@@ -97,14 +99,16 @@ class Watcher:
     def finish(self, representation: Representation, state: FitState) -> None:
         """Keep the result, and tell of it unless the run was stopped: one that goes on then has the log of one that
         never was."""
+        interrupted = state.stopped == "interrupted"
         with _survived(state.step):
             save(representation, self._log.final, overwrite=True)
-        if state.stopped == "interrupted" or state.step == self._summarised:
-            return
-        if self._sinks is None:
-            self._open(state)
+        if not interrupted and state.step != self._summarised:
+            if self._sinks is None:
+                self._open(state)
+            with _survived(state.step):
+                self._summarise(representation, state)
         with _survived(state.step):
-            self._summarise(representation, state)
+            keep_state(self._log.folder, STOPPED if interrupted else FINISHED)
 
     def __enter__(self) -> "Watcher":
         return self

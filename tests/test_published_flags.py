@@ -233,7 +233,7 @@ def test_flags_that_do_not_fit_are_refused_in_one_line(scripts, capsys):
         ("--downsample [0,4] --mode lc", "--downsample 0,4"),
         ("--downsample 4,4 --mode mlp", "--downsample: mode mlp"),
         ("--partition_size 0 8 --mode lc", "--partition_size 0,8"),
-        ("--partition_size 8,8 --downsample 4,4 --mode lc", "--downsample and partition_size exclude"),
+        ("--partition_size 8,8 --downsample 4,4 --mode lc", "--downsample: given beside partition_size"),
         ("--num_hidden_layers -1", "--num_hidden_layers -1"),
         ("--hidden_features 100000", "--hidden_features 100000: must be at most 16384"),
         ("--hidden_features 10000000 --downsample 2,2 --mode lc", "must be at most 65536"),

@@ -12,6 +12,7 @@ from lgsirens.cli import main as lgsirens
 from lgsirens.program import INTERRUPTED
 from lgsirens.published_parsing import given_values
 from lgsirens.published_runs import main
+from lgsirens.runfolder import RUNNING, keep_state
 from tests.command import last_line
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,9 +26,9 @@ def test_a_run_is_never_mixed_with_an_earlier_one(scripts, capsys):
         assert main("image", [*words, "--seed", str(seed)]) == 0
         shown = capsys.readouterr()
         assert f"logs/{name}/model_final.safetensors: " in shown.out
-        assert (f"_experiment: holds a finished run; this one is kept in logs/{name}" in shown.err) == (seed > 0)
+        assert (f"_experiment: this run is kept in logs/{name}" in shown.err) == (seed > 0)
     assert main("image", [*words, "--seed", "7", "--overwrite"]) == 0
-    assert [lg.load(f"logs/{name}/model_final.safetensors").config["seed"] for name in names] == [7, 1, 2]
+    assert [lg.load(f"logs/{name}/model_final.safetensors").config["seed"] for name in names] == [0, 1, 7]
     assert main("image", [*words, "--resume"]) == 2
     assert "_3: a finished run" in last_line(capsys)
     assert sorted(os.listdir("logs")) == names
@@ -77,7 +78,7 @@ def test_a_run_that_was_stopped_goes_on(scripts, monkeypatch, capsys):
     for other in ("--overwrite", "--debug"):
         assert main("image", [*words, "--resume", other]) == 2
         assert other in last_line(capsys)
-    os.remove("logs/stopped/model_final.safetensors")  # as if it had been killed before its first checkpoint
+    keep_state(Path("logs/stopped"), RUNNING)  # as if it had been killed before its first checkpoint
     assert main("image", [*words, "--resume"]) == 0
     assert lg.load("logs/stopped/model_final.safetensors").origin == whole.origin
 

@@ -9,10 +9,19 @@ import pytest
 from PIL import Image
 
 import lgsirens as lg
-from lgsirens import fit, runfolder, watch
+from lgsirens import fit, watch
 from lgsirens.atomic import abandoned, replacing
+from lgsirens.report import config_yaml
+from lgsirens.runfolder import FINISHED, RUNNING, STOPPED, keep_state, state_of
 from tests.small import contents
 from tests.watched import PICTURE, encode, series, steps_of, stopped_after, until_the_next_second
+
+
+def contents_of(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
 
 # What is there
 
@@ -69,12 +78,28 @@ def test_the_result_of_an_earlier_run_stays_until_there_is_a_new_one(tmp_path):
     assert lg.load(again.final).config["seed"] == 1
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "events.out.tfevents.1.host", "model_final.safetensors"])
+def test_options_that_info_prints_make_no_run_of_a_folder(tmp_path):
+    """Nor does what looks like files of a run, in a run of ours."""
+    encode().save(tmp_path / "a.safetensors")
+    (tmp_path / "config.yaml").write_text(config_yaml(lg.load(tmp_path / "a.safetensors").config))
+    with pytest.raises(lg.OutputError, match="of others"):
+        encode(log=lg.RunLog(tmp_path, overwrite=True))
+    log = lg.RunLog(tmp_path / "log", overwrite=True, every=3, checkpoint_every=3)
+    encode(log=log)
+    mine = {"pictures/step_by_step.png", "checkpoints/model_step_best.safetensors", "pictures/step_1.png/mine"}
+    (log.folder / "pictures" / "step_1.png").mkdir()
+    for name in mine:
+        (log.folder / name).write_text("mine")
+    encode(log=log)
+    assert {name for name, content in contents_of(log.folder).items() if content == b"mine"} == mine
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "events.out.tfevents.1.host", "model_final.safetensors", "flags.yaml"])
 def test_files_of_others_are_never_replaced(tmp_path, name):
     (tmp_path / name).write_text("mine: 1\n")
     for overwrite in (False, True):
         with pytest.raises(lg.OutputError, match="of others"):
-            encode(log=lg.RunLog(tmp_path, overwrite=overwrite))
+            encode(log=lg.RunLog(tmp_path, overwrite=overwrite, texts={"flags.yaml": "a"}))
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "mine: 1\n"
 
@@ -151,29 +176,48 @@ def test_a_run_killed_before_its_result_was_kept_ends_with_the_whole_log(tmp_pat
         assert series(log.folder, name) == series(tmp_path / "whole", name)
 
 
-def test_what_was_killed_before_it_had_a_checkpoint_starts_again(tmp_path):
+def test_what_was_killed_before_it_had_kept_anything_starts_again(tmp_path):
     log, checkpoint = lg.RunLog(tmp_path / "log", every=3), tmp_path / "state.safetensors"
     encode(log=log)
-    log.final.unlink()
-    for other, named in (({"checkpoint": None}, "already"), ({"seed": 3}, "seed: 0"), ({"local_width": 5}, "width: 5")):
-        before = sorted(log.folder.rglob("*"))
+    keep_state(log.folder, RUNNING)
+    options = {"log": log, "checkpoint": checkpoint, "resume": True}
+    turned = lg.Signal.from_array(PICTURE.values[::-1])
+    for other, named in (
+        ({"checkpoint": None}, "already; go on"),
+        ({"seed": 3}, "other options"),
+        ({"signal": turned}, "another input"),
+    ):
+        before = contents_of(log.folder)
         with pytest.raises(lg.OutputError, match=named):
-            encode(**{"log": log, "checkpoint": checkpoint, "resume": True} | other)
-        assert sorted(log.folder.rglob("*")) == before
-    encode(log=log, checkpoint=checkpoint, resume=True)
-    assert lg.load(log.final).fit.steps == 7
+            encode(**(options | other))
+        assert contents_of(log.folder) == before
+    encode(**options)
+    assert steps_of(log.folder) == [3, 6, 7]
 
 
-def test_the_result_of_an_earlier_run_is_none_of_the_one_that_was_to_replace_it(tmp_path):
-    log, checkpoint = lg.RunLog(tmp_path / "log", overwrite=True), tmp_path / "state.safetensors"
+@pytest.mark.parametrize("name", ["model_final.checkpoint.safetensors", "checkpoints/model_step_1.safetensors"])
+def test_a_killed_run_that_kept_something_is_not_started_again(tmp_path, name):
+    encode(log=lg.RunLog(tmp_path, checkpoint_every=1))
+    keep_state(tmp_path, RUNNING)
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.unlink()
+    (tmp_path / name).write_bytes(b"weights")
+    with pytest.raises(lg.OutputError, match="but no checkpoint"):
+        encode(log=lg.RunLog(tmp_path), checkpoint=tmp_path / "absent.safetensors", resume=True)
+    assert (tmp_path / name).read_bytes() == b"weights"
+
+
+def test_the_result_of_an_earlier_run_is_none_of_the_one_that_was_to_replace_it(tmp_path, monkeypatch):
+    log, checkpoint = lg.RunLog(tmp_path / "log"), tmp_path / "state.safetensors"
     encode(log=log)
-    earlier = log.final.read_bytes()
-    encode(log=log, seed=3)
-    log.final.write_bytes(earlier)  # as if the second had been killed
-    assert not runfolder.is_finished(log.folder)
-    encode(log=lg.RunLog(tmp_path / "log"), seed=3, checkpoint=checkpoint, resume=True)
-    assert runfolder.is_finished(log.folder)
-    assert lg.load(log.final).config["seed"] == 3
+    with monkeypatch.context() as context:
+        context.setattr(fit, "accumulate_gradients", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            encode(log=lg.RunLog(log.folder, overwrite=True))
+    assert state_of(log.folder) == RUNNING
+    assert lg.load(log.final).fit.steps == 7
+    encode(log=log, checkpoint=checkpoint, resume=True)
+    assert state_of(log.folder) == FINISHED
 
 
 def test_a_stopped_run_without_its_checkpoint_is_not_replaced(tmp_path, monkeypatch):
@@ -183,9 +227,30 @@ def test_a_stopped_run_without_its_checkpoint_is_not_replaced(tmp_path, monkeypa
         context.setattr(fit, "accumulate_gradients", lambda *a: (signal.raise_signal(signal.SIGINT), real(*a))[1])
         assert encode(log=log, checkpoint=checkpoint).fit.stopped == "interrupted"
     checkpoint.unlink()
-    assert not runfolder.is_finished(log.folder)
-    with pytest.raises(lg.OutputError, match="a run is logged there already"):
+    assert state_of(log.folder) == STOPPED
+    with pytest.raises(lg.OutputError, match="a stopped run is logged there already, but no checkpoint"):
         encode(log=log, checkpoint=checkpoint, resume=True)
+
+
+def test_a_run_does_not_go_on_in_the_folder_of_another_input(tmp_path, monkeypatch):
+    """Although the options are the same."""
+    other, checkpoint = lg.Signal.from_array(PICTURE.values[::-1]), tmp_path / "state.safetensors"
+    encode(log=lg.RunLog(tmp_path / "log"))
+    stopped_after(monkeypatch, 5, signal=other, log=lg.RunLog(tmp_path / "other"), checkpoint=checkpoint)
+    before = contents_of(tmp_path / "log")
+    with pytest.raises(lg.OutputError, match="another input"):
+        encode(other, log=lg.RunLog(tmp_path / "log"), checkpoint=checkpoint, resume=True)
+    assert contents_of(tmp_path / "log") == before
+
+
+def test_a_finished_run_whose_output_could_not_be_written_goes_on(tmp_path, monkeypatch):
+    """The log is finished before that, but the checkpoint is still there."""
+    monkeypatch.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    log, checkpoint = lg.RunLog(tmp_path / "log", every=3), tmp_path / "state.safetensors"
+    first = encode(log=log, checkpoint=checkpoint)
+    assert state_of(log.folder) == FINISHED
+    assert encode(log=log, checkpoint=checkpoint, resume=True).origin == first.origin
+    assert state_of(log.folder) == FINISHED
 
 
 def test_a_target_that_the_first_weights_meet_is_logged_too(tmp_path):
