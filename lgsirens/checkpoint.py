@@ -119,12 +119,7 @@ class Checkpoint:
         if not os.path.exists(self.path):
             note("%s: no checkpoint; starting at the first step", self.path)
             return FitState()
-        key, state, tensors = self._read()
-        if key != self.key:
-            raise FileFormatError(
-                f"{self.path}: the checkpoint belongs to another input or other options; "
-                "give those it was made with, or run without --resume"
-            )
+        state, tensors = self.read()
         saved: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimizer."):
@@ -140,17 +135,27 @@ class Checkpoint:
                 weight.copy_(tensors[f"best.{number}"])
         return state
 
-    def _read(self) -> tuple[str, FitState, dict[str, torch.Tensor]]:
+    def read(self) -> tuple[FitState, dict[str, torch.Tensor]]:
+        """What the file holds.
+
+        Raises:
+            FileFormatError: the file is damaged or belongs to another run.
+        """
         try:
             with safe_open(self.path, "pt") as file:
                 record: dict[str, Any] = json.loads(file.metadata()[_RECORD])
                 tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
             if record.pop("crc32") != _checksum(record, tensors):
                 raise ValueError("its CRC-32 differs")
-            figures = {name: kind(record[name]) for name, kind in _FIGURES.items()}
-            return record["key"], FitState(**figures), tensors
+            key, figures = record["key"], {name: kind(record[name]) for name, kind in _FIGURES.items()}
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{self.path}: damaged checkpoint ({error}); delete it and start again") from error
+        if key != self.key:
+            raise FileFormatError(
+                f"{self.path}: the checkpoint belongs to another input or other options; "
+                "give those it was made with, or run without --resume"
+            )
+        return FitState(**figures), tensors
 
 
 def checkpoint_path(output: Path) -> Path:

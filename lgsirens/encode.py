@@ -94,6 +94,8 @@ def encode(
     peak = KINDS[signal.kind].psnr_peak
     if log is not None:
         check_folder(log, keeper is not None and keeper.resume, resuming)
+        if resuming and keeper is not None:
+            keeper.read()  # what cannot go on leaves the folder as it is
     with _watching(log, signal, key, described, assemble, config.steps, resuming, where) as watcher:
         with Progress("encode", "step", quiet=not progress) as bar:
             state = fit(model, samples, rule, config.lr, peak, generator, keeper, bar, watch=watcher)

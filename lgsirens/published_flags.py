@@ -41,13 +41,13 @@ class Flags:
 
     kind: ClassVar[str]
 
-    # a run writes into LOGGING_ROOT/EXPERIMENT_NAME
+    # a run writes into LOGGING_ROOT/EXPERIMENT_NAME, or EXPERIMENT_NAME_2 and so on beside finished ones
     logging_root: str = "./logs"
     # name of the run
     experiment_name: str = "default_experiment"
-    # replace an earlier run of that name
+    # replace the last run of that name
     overwrite: bool = False
-    # go on with the run of that name, which was stopped
+    # go on with the last run of that name, which was stopped
     resume: bool = False
     # lg (Local-Global SIREN), lc (SIREN-per-Partition) or mlp (SIREN)
     mode: str = "mlp"

@@ -1,5 +1,6 @@
 """What the published scripts do: train one signal, or decode a film from what was trained."""
 
+import itertools
 import math
 import os
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from lgsirens.atomic import check_output
 from lgsirens.checkpoint import check_checkpoint, checkpoint_path
+from lgsirens.configfile import read_settings
 from lgsirens.decode import decode
 from lgsirens.device import resolve_device
 from lgsirens.edit import crop
@@ -80,8 +82,9 @@ def _train(flags: Flags) -> int:
     if flags.resume and (flags.overwrite or flags.debug):
         raise ConfigError("--resume goes on with a run that was kept; leave out --overwrite and --debug, or --resume")
     requested(flags)  # what cannot be is said before any long work
+    last, free = _run_folders(flags)
     log = RunLog(
-        folder=_run_folder(flags),
+        folder=free if state_of(last) == FINISHED and not (flags.overwrite or flags.resume) else last,
         every=flags.steps_til_summary,
         checkpoint_every=flags.epochs_til_ckpt,
         show_grads=flags.show_grads,
@@ -119,16 +122,24 @@ def _folder(flags: Flags) -> Path:
     return Path(flags.logging_root, flags.experiment_name)
 
 
-def _run_folder(flags: Flags) -> Path:
-    """Where the run is kept: in the folder of its name, beside a finished run in that of the next number, NAME_2,
-    NAME_3 and so on. What it replaces or goes on with is the last of them."""
-    folder = last = first = _folder(flags)
-    number = 1
-    while state_of(folder) is not None:
-        number += 1
-        last, folder = folder, first.with_name(f"{first.name}_{number}")
-    beside = state_of(last) == FINISHED and not (flags.overwrite or flags.resume)
-    return folder if beside else last
+def _run_folders(flags: Flags) -> tuple[Path, Path]:
+    """Where the last run of the name is kept, which is the one that another replaces or goes on with, and where one
+    beside it is: in the next of NAME_2, NAME_3 and so on that is free."""
+    last = first = _folder(flags)
+    for number in itertools.count(2):
+        folder = first.with_name(f"{first.name}_{number}")
+        if state_of(folder) is None:
+            break
+        if _name_of_run(folder) == flags.experiment_name:  # not one that a user has named so
+            last = folder
+    return last, folder
+
+
+def _name_of_run(folder: Path) -> object:
+    try:
+        return read_settings(folder / "flags.yaml").get("experiment_name")
+    except ConfigError:
+        return None
 
 
 def _made(folder: Path) -> Path:
@@ -172,7 +183,7 @@ def _checkpoint(flags: VideoFlags, given: set[str]) -> Representation:
         raise ConfigError("--checkpoint_path: is missing; name what training wrote")
     path = Path(flags.checkpoint_path)
     if not os.path.exists(path):
-        trained = RunLog(_folder(flags)).final
+        trained = RunLog(_run_folders(flags)[0]).final
         wrote = "wrote" if os.path.exists(trained) else "with this --experiment_name writes"
         raise SignalError(f"{path}: no such file; training {wrote} {trained}: give that as --checkpoint_path")
     if not is_pickle(path):

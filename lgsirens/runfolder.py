@@ -10,7 +10,7 @@ from lgsirens.checkpoint import CHECKPOINT_SUFFIX
 from lgsirens.errors import OutputError
 from lgsirens.runlog import RunLog
 
-# How far a run is. One that was killed stays at RUNNING.
+# How far a run is. One that was killed, or ended in an error, stays at RUNNING.
 RUNNING, STOPPED, FINISHED = "running", "stopped", "finished"
 
 _CONFIG = "config.yaml"
@@ -38,7 +38,7 @@ def check_folder(log: RunLog, resume: bool, resuming: bool) -> None:
     """Two runs are never mixed in one folder, nor is anything replaced that is none.
 
     Args:
-        resume: go on with the run in the folder; one that was killed before it had kept anything starts again.
+        resume: go on with the run in the folder; one that was killed before it had kept any weights starts again.
         resuming: there is a checkpoint to go on with.
 
     Raises:
@@ -57,10 +57,11 @@ def check_folder(log: RunLog, resume: bool, resuming: bool) -> None:
     kept = any(name.endswith(".safetensors") for name in left)
     if log.overwrite or resuming or (resume and state == RUNNING and not kept):
         return
-    more = "" if state == FINISHED else ", but no checkpoint" if resume else "; go on with it by --resume"
+    gone = ", but no checkpoint" if resume and state != FINISHED else ""
+    more = "" if resume or state == FINISHED else "go on with it by --resume and the same options, "
     raise OutputError(
-        f"{log.folder}: {_SHOWN[state]} run is logged there already{more}; choose another folder, or replace it with "
-        "--overwrite (overwrite=True)"
+        f"{log.folder}: {_SHOWN[state]} run is logged there already{gone}; {more}choose another folder, or replace it "
+        "with --overwrite (overwrite=True)"
     )
 
 

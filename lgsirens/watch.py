@@ -100,15 +100,18 @@ class Watcher:
         """Keep the result, and tell of it unless the run was stopped: one that goes on then has the log of one that
         never was."""
         interrupted = state.stopped == "interrupted"
+        kept = False
         with _survived(state.step):
             save(representation, self._log.final, overwrite=True)
+            kept = True
         if not interrupted and state.step != self._summarised:
             if self._sinks is None:
                 self._open(state)
             with _survived(state.step):
                 self._summarise(representation, state)
-        with _survived(state.step):
-            keep_state(self._log.folder, STOPPED if interrupted else FINISHED)
+        if kept:
+            with _survived(state.step):
+                keep_state(self._log.folder, STOPPED if interrupted else FINISHED)
 
     def __enter__(self) -> "Watcher":
         return self

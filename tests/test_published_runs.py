@@ -34,6 +34,20 @@ def test_a_run_is_never_mixed_with_an_earlier_one(scripts, capsys):
     assert sorted(os.listdir("logs")) == names
 
 
+def test_a_name_that_ends_in_a_number_is_a_name_of_its_own(scripts, monkeypatch):
+    words = ["--num_epochs", "3", "--hidden_features", "8", "--image_resolution_factor", "16"]
+    assert main("image", [*words, "--experiment_name", "face_2", "--seed", "2"]) == 0
+    real = fit.accumulate_gradients
+    with monkeypatch.context() as context:
+        context.setattr(fit, "accumulate_gradients", lambda *a: (signal.raise_signal(signal.SIGINT), real(*a))[1])
+        assert main("image", [*words, "--experiment_name", "face"]) == INTERRUPTED
+    assert main("image", [*words, "--experiment_name", "face", "--resume"]) == 0
+    assert main("image", [*words, "--experiment_name", "face", "--seed", "5", "--overwrite"]) == 0
+    assert main("image", [*words, "--experiment_name", "face", "--seed", "6"]) == 0
+    seeds = {path.parent.name: lg.load(path).config["seed"] for path in Path("logs").glob("*/model_final.safetensors")}
+    assert seeds == {"face": 5, "face_2": 2, "face_3": 6}
+
+
 def test_a_result_is_kept_even_if_the_log_fails_to(scripts, monkeypatch, capsys):
     def fail(*arguments, **options):
         raise lg.RunError("disk full")

@@ -286,3 +286,27 @@ def test_a_killed_process_leaves_what_is_swept(tmp_path):
         assert abandoned(tmp_path / "model_final.checkpoint.safetensors") == [temporary]
         assert abandoned(tmp_path / "model_fin*.safetensors") == [temporary]
         assert not abandoned(tmp_path / "other.safetensors")
+
+
+def test_a_checkpoint_that_cannot_go_on_leaves_the_folder_as_it_is(tmp_path, monkeypatch):
+    log, checkpoint = lg.RunLog(tmp_path / "log"), tmp_path / "state.safetensors"
+    stopped_after(monkeypatch, 5, log=log, checkpoint=checkpoint)
+    keep_state(log.folder, STOPPED)
+    before = contents_of(log.folder)
+    with pytest.raises(lg.FileFormatError, match="other options"):
+        encode(log=lg.RunLog(tmp_path / "new"), checkpoint=checkpoint, resume=True, seed=2)
+    assert not (tmp_path / "new").exists()
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(lg.FileFormatError, match="damaged"):
+        encode(log=log, checkpoint=checkpoint, resume=True)
+    assert contents_of(log.folder) == before
+
+
+def test_a_run_whose_result_is_not_kept_is_not_finished(tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise lg.RunError("disk full")
+
+    monkeypatch.setattr(watch, "save", fail)
+    encode(log=lg.RunLog(tmp_path))
+    assert state_of(tmp_path) == RUNNING
