@@ -3,7 +3,6 @@
 Fine sample j at scale s lies at position `(j + 0.5) / s - 0.5`; scale 1 gives the samples' own positions.
 """
 
-import math
 import re
 from collections.abc import Sequence
 from fractions import Fraction
@@ -65,7 +64,8 @@ def fine_positions(first: NDArray[Any], size: int, scale: Fraction) -> NDArray[n
 
 def _first_fine(position: int, scale: Fraction) -> int:
     """The first fine sample j with `(j + 0.5) / s >= position`, position counted in tile borders."""
-    return math.ceil(position * scale - Fraction(1, 2))
+    # ceil(position * scale - 1/2) in whole numbers: of all that a decode does in Python this was the slowest.
+    return -((scale.denominator - 2 * position * scale.numerator) // (2 * scale.denominator))
 
 
 def _as_fraction(value: Any) -> Fraction:
