@@ -127,7 +127,7 @@ def decode(
     network = network_of(representation, where)
     if progress is not None:
         progress.start(sum(box_size(wanted) for wanted in map(canvas.wanted, places) if not is_empty(wanted)))
-    rows_at_once = max(1, _ROW_BYTES // (4 * network.local.shape[1]))
+    rows_at_once = _rows_at_once(model)
     with torch.inference_mode():
         for start in range(0, len(places), rows_at_once):
             group = places[start : start + rows_at_once]
@@ -179,11 +179,11 @@ def evaluate(representation: Representation, positions: Tensor | Array) -> Tenso
     place = lattice.find(ids.cpu().numpy())
     lowest, highest = representation.signal.value_range
     out = torch.full((len(place), model.channels), representation.signal.blank, device=exact.device)
-    out = out + 0 * exact.clamp(-1, 1).sum(dim=1, keepdim=True).float()  # in the graph even where nothing is present
+    # In the graph to every order even where nothing is present; the sine keeps the largest positions finite.
+    out = out + 0 * exact.sin().sum(dim=1, keepdim=True).float()
     network = network_of(representation, exact.device)
-    for members in _member_blocks(place, evaluation_samples(model)):
-        real = members >= 0
-        points = torch.from_numpy(members.clip(0)).to(exact.device)
+    for members, real in _member_blocks(place, evaluation_samples(model), _rows_at_once(model)):
+        points = torch.from_numpy(members).to(exact.device)
         inside = exact[points]
         x = [frame.coordinate(d, inside[..., d]).float() for d in range(model.dimensions)]
         x_local = None
@@ -329,15 +329,28 @@ def _to_range(y: Tensor, lowest: float, highest: float) -> Tensor:
     return (y + 1) * ((highest - lowest) / 2) + lowest
 
 
-def _member_blocks(place: NDArray[np.int64], samples: int) -> Iterator[NDArray[np.int64]]:
-    """Cut points into blocks of one partition each: arrays `[B, n]` of point numbers, B * n about `samples`.
+def _rows_at_once(model: ModelConfig) -> int:
+    return max(1, _ROW_BYTES // (4 * count(row_layout(model))))
 
-    A block that is not full ends in -1, which stands for no point.
+
+def _member_blocks(
+    place: NDArray[np.int64], samples: int, rows: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+    """Cut points into blocks of one partition each, their widths powers of two, so that less than half is padding.
+
+    Yields the numbers of points `[B, n]`, B at most `rows` and B * n about `samples`, and which of them count: a block
+    that is not full repeats its own points.
     """
     order = np.argsort(place, kind="stable")
     order = order[place[order] >= 0]
     runs = np.split(order, np.flatnonzero(np.diff(place[order])) + 1) if len(order) else []
     blocks = [run[i : i + _BLOCK_SAMPLES] for run in runs for i in range(0, len(run), _BLOCK_SAMPLES)]
-    width = -(-max((len(block) for block in blocks), default=1) // 16) * 16
-    for taken in _batches(iter(blocks), max(1, samples // width)):
-        yield np.stack([np.pad(block, (0, width - len(block)), constant_values=-1) for block in taken])
+    for width, alike in itertools.groupby(sorted(blocks, key=_width), _width):
+        for taken in _batches(alike, min(rows, max(1, samples // width))):
+            sizes = np.array([len(block) for block in taken])
+            yield np.stack([np.resize(block, width) for block in taken]), np.arange(width) < sizes[:, None]
+
+
+def _width(block: NDArray[np.int64]) -> int:
+    """The least power of two that is not below the number of points."""
+    return 1 << (len(block) - 1).bit_length()

@@ -1,17 +1,22 @@
 """Decoding and evaluation beyond the laws: shapes, masks, positions."""
 
+import contextlib
+import importlib
 import math
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 import lgsirens as lg
 from lgsirens.lattice import axis_coordinates
 from lgsirens.plan import EncodeConfig, plan
 from tests.small import representation
+
+decode_module = importlib.import_module("lgsirens.decode")  # `lg.decode` is the function
 
 
 def grid(shape):
@@ -42,13 +47,64 @@ def test_values_are_differentiable_in_the_positions(mode):
         torch.testing.assert_close(gradient[:, axis], slope, rtol=0.05, atol=0.02)
 
 
-def test_positions_without_a_partition_have_the_lowest_value_and_no_gradient():
+# Holes and positions far beyond everything, as well as partitions.
+anywhere = st.lists(
+    st.tuples(st.floats(-9, 20), st.floats(-9, 20))
+    | st.tuples(st.floats(allow_nan=False, allow_infinity=False), st.floats(-9, 20)),
+    min_size=1,
+    max_size=40,
+)
+
+
+@example([(5.0, 5.0)])
+@example([(1e300, 0.0), (1.0, 1.0), (1.0, 2.0), (2.0, 1.0)])
+@given(anywhere)
+def test_positions_without_a_partition_have_the_lowest_value_and_no_derivatives(points):
     inr = representation((12, 12), 3, "lg", (4, 4), 1, value_range=(-2.0, 5.0)).crop("0:4,0:4", "8:12,8:12")
-    points = torch.tensor([[5.0, 5.0], [1e30, 0.0], [-3.0, 2.0]], dtype=torch.float64, requires_grad=True)
+    points = torch.tensor(points, dtype=torch.float64, requires_grad=True)
     values = inr(points)
-    assert (values == -2).all()
-    values.sum().backward()
-    assert (points.grad == 0).all()
+    tiles = torch.floor((points.detach() + 0.5) / 4)
+    nowhere = ~((tiles == 0).all(dim=1) | (tiles == 2).all(dim=1))
+    assert (values[nowhere] == -2).all()
+    (slope,) = torch.autograd.grad(values.sum(), points, create_graph=True)
+    assert (slope[nowhere] == 0).all()
+    assert slope.isfinite().all()
+    for axis in range(2):
+        (second,) = torch.autograd.grad(slope[:, axis].sum(), points, retain_graph=True)
+        assert (second[nowhere] == 0).all()
+        assert second.isfinite().all()
+
+
+@contextlib.contextmanager
+def evaluated():
+    """The shape `[B, N]` of each evaluation of a network."""
+    shapes = []
+    hook = register_module_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape[:2])))
+    try:
+        yield shapes
+    finally:
+        hook.remove()
+
+
+@example(dict.fromkeys(range(256), 1))
+@example({0: 5000} | dict.fromkeys(range(1, 256), 4))
+@given(st.dictionaries(st.integers(-40, 255), st.integers(1, 20) | st.integers(1, 3000), min_size=1, max_size=200))
+def test_evaluation_costs_at_most_twice_the_positions_that_have_a_partition(points_of_partition):
+    inr = representation((256,), 1, "lc", (1,), 1)
+    ids = np.repeat(list(points_of_partition), list(points_of_partition.values()))
+    ids = np.random.default_rng(0).permutation(ids)
+    with evaluated() as shapes, torch.no_grad():
+        inr(ids[:, None])
+    assert sum(map(math.prod, shapes)) <= 2 * (ids >= 0).sum()
+
+
+@given(st.lists(st.integers(0, 99), min_size=1, max_size=300))
+def test_an_evaluation_takes_a_bounded_number_of_rows(ids):
+    inr = representation((100,), 1, "lc", (1,), 1)
+    with pytest.MonkeyPatch.context() as patch, evaluated() as shapes, torch.no_grad():
+        patch.setattr(decode_module, "_ROW_BYTES", 7 * 4 * inr.parameters["per_partition"])
+        inr(np.array(ids)[:, None])
+    assert max(blocks for blocks, _ in shapes) <= 7
 
 
 def test_no_positions_give_no_values():

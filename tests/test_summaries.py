@@ -105,6 +105,15 @@ def test_gradient_and_laplacian_are_those_of_the_network(monkeypatch, channels):
         assert laplacians[row, column] == pytest.approx(laplacian, rel=1e-2, abs=2e-4)
 
 
+def test_there_is_no_gradient_and_no_laplacian_over_a_hole(monkeypatch):
+    monkeypatch.setattr(excerpts, "_DERIVED_AT_ONCE", 24)
+    inr = representation((24, 12), tile=(4, 4)).crop("0:4,0:12", "20:24,0:12")
+    (excerpt,) = excerpts.excerpts(lg.Signal.from_array(noise(24, 12), "image"))
+    for derived in derivatives(inr, excerpt, CPU):
+        assert (derived[4:20] == 0).all()
+        assert (derived[:4] != 0).any()
+
+
 # Figures
 
 
