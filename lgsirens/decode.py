@@ -307,21 +307,32 @@ def _evaluate(
 ) -> Array:
     """One evaluation of the fixed shape; `[B, M, C]` values, of which the first `len(blocks)` count."""
     padded = blocks + [blocks[0]] * (call.blocks - len(blocks))
-    starts = np.array([block.start for block in padded], dtype=np.int64)
-    positions = [
-        fine_positions(starts[:, d], size, s) for d, (size, s) in enumerate(zip(call.block, scales, strict=True))
-    ]
-    places = np.array([block.place for block in padded])
-    shared, local = axis_coordinates(representation.frame, representation.lattice, places, positions)
-    x = _padded_mesh(shared, call.samples).to(rows.device)
-    x_local = None if local is None else _padded_mesh(local, call.samples).to(rows.device)
+    x, x_local = _coordinates(representation, padded, scales, call, rows.device)
     y = network(x, rows[[block.row for block in padded]], x_local)
     return np.asarray(_to_range(y.clamp(-1, 1), *representation.signal.value_range).cpu().numpy())
 
 
-def _padded_mesh(axes: list[Tensor], samples: int) -> Tensor:
-    x = mesh(axes).mT
-    return torch.nn.functional.pad(x, (0, samples - x.shape[-1])).mT
+def _coordinates(
+    representation: Representation,
+    blocks: list[_Block],
+    scales: tuple[Fraction, ...],
+    call: Call,
+    device: torch.device,
+) -> tuple[Tensor, Tensor | None]:
+    """Network coordinates `[B, M, D]` of blocks: the signal's, and what the local networks see instead, if they do."""
+    starts = np.array([block.start for block in blocks], dtype=np.int64)
+    positions = [
+        fine_positions(starts[:, d], size, s) for d, (size, s) in enumerate(zip(call.block, scales, strict=True))
+    ]
+    places = np.array([block.place for block in blocks])
+    shared, local = axis_coordinates(representation.frame, representation.lattice, places, positions)
+
+    def padded(axes: list[Tensor]) -> Tensor:
+        # Only the axes cross over to the device: a mesh of them is larger by far.
+        x = mesh([axis.to(device) for axis in axes]).mT
+        return torch.nn.functional.pad(x, (0, call.samples - x.shape[-1])).mT
+
+    return padded(shared), None if local is None else padded(local)
 
 
 def _to_range(y: Tensor, lowest: float, highest: float) -> Tensor:

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import lgsirens as lg
+from lgsirens.decode import Call
 from lgsirens.lattice import axis_coordinates
 from lgsirens.plan import EncodeConfig, plan
 from tests.small import representation
@@ -171,3 +174,33 @@ def test_two_samples_ten_minutes_into_a_recording_do_not_share_a_coordinate():
     steps = np.diff(local[0].numpy()[0].astype(np.float64))
     assert (steps > 0).all()
     assert math.isclose(steps.mean(), 200 / 2_499_999, rel_tol=1e-3)
+
+
+class Copies(TorchDispatchMode):
+    """Counts the bytes copied to the meta device."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        result = function(*arguments, **(options or {}))
+        if function is torch.ops.aten._to_copy.default and result.is_meta:
+            self.bytes += result.nbytes
+        return result
+
+
+@pytest.mark.parametrize("local_scale", [None, 0.5])
+@pytest.mark.parametrize(("shape", "tile"), [((60,), (10,)), ((30, 40), (10, 9)), ((9, 14, 10), (3, 7, 5))])
+def test_coordinates_are_copied_to_the_device_per_axis(shape, tile, local_scale):
+    inr = representation(shape, 1, "lg", tile, local_scale=local_scale)
+    scales = (Fraction(3, 2),) * len(shape)
+    call = Call.of(inr.model, tile, scales)
+    blocks = [decode_module._Block(0, 1, tuple(range(len(tile))), ())] * call.blocks
+    on_cpu = decode_module._coordinates(inr, blocks, scales, call, torch.device("cpu"))
+    with Copies() as copies:
+        on_device = decode_module._coordinates(inr, blocks, scales, call, torch.device("meta"))
+    for there, here in zip(on_device, on_cpu, strict=True):
+        assert (there is None) == (here is None)
+        assert here is None or (there.is_meta and there.shape == here.shape and there.stride() == here.stride())
+    assert copies.bytes == (1 if local_scale is None else 2) * 4 * call.blocks * sum(call.block)
