@@ -79,7 +79,7 @@ def decode(
     full: bool = False,
     blend: int = 0,
     max_memory: int | str | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str = "auto",
     progress: Progress | None = None,
 ) -> Signal:
     """Decode a region at a resolution.
@@ -94,7 +94,8 @@ def decode(
         blend: within so many samples of an inner border cross-fade the neighbours' predictions (`blend`); best at
             most the halo that was trained. Samples within that reach of a partition depend on it.
         max_memory: bytes that an evaluation may use beside the result; None: 1 GiB, or what one needs if that is more.
-        device: where to evaluate.
+        device: where to evaluate: "auto" (CUDA if there is one), "cpu" or "cuda". On the CPU a sample has the same
+            bits whatever region is asked for; elsewhere the last ones may differ.
         progress: told of the evaluated samples.
 
     Returns:
@@ -103,12 +104,10 @@ def decode(
 
     Raises:
         RegionError: the region or size is empty, outside, or of wrong dimension.
-        ConfigError: the scale is not positive, `blend` is more than half a partition, `max_memory` is below one
-            evaluation, or `progress` is none.
+        ConfigError: the scale is not positive, `blend` is more than half a partition, or `max_memory` is below one
+            evaluation.
         FileFormatError: a row that was read is damaged.
     """
-    if not isinstance(progress, Progress | None):
-        raise ConfigError(f"progress {progress!r} is no progress bar; give a lgsirens.runlog.Progress or leave it out")
     box = _requested_box(representation, region, full)
     scales, reach = as_scales(box, scale, size), check_blend(representation, blend)
     fine = fine_box(box, scales)

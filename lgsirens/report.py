@@ -146,7 +146,7 @@ def yaml_module() -> Any:
     return yaml
 
 
-def compare(representation: Representation, original: Signal, device: str = "cpu") -> dict[str, Any]:
+def compare(representation: Representation, original: Signal, device: str = "auto") -> dict[str, Any]:
     """PSNR (dB) and SSIM of the window against the original, overall and of the five worst partitions.
 
     Args:

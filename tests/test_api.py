@@ -50,7 +50,6 @@ MISUSE = {
     "decode into little memory": lambda: inr().decode(max_memory="1kB"),
     "size as a number": lambda: inr().decode(size=5),
     "size of booleans": lambda: inr().decode(size=(True, True)),
-    "progress as a number": lambda: lg.decode(inr(), progress=5),
     "size of floats": lambda: inr().decode(size=(5.5, 3)),
     "scale as a word": lambda: inr().decode(scale="big"),
     "scale as nothing": lambda: inr().decode(scale=None),

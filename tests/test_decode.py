@@ -14,6 +14,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lgsirens as lg
+from lgsirens import report
 from lgsirens.decode import Call
 from lgsirens.lattice import axis_coordinates
 from lgsirens.plan import EncodeConfig, plan
@@ -174,6 +175,15 @@ def test_two_samples_ten_minutes_into_a_recording_do_not_share_a_coordinate():
     steps = np.diff(local[0].numpy()[0].astype(np.float64))
     assert (steps > 0).all()
     assert math.isclose(steps.mean(), 200 / 2_499_999, rel_tol=1e-3)
+
+
+def test_without_a_device_the_best_one_is_taken(monkeypatch):
+    asked = []
+    monkeypatch.setattr(decode_module, "resolve_device", lambda device: asked.append(device) or torch.device("cpu"))
+    inr = representation((12, 12), 1, "lg", (4, 4), 1)
+    report.compare(inr, lg.Signal.from_array(np.zeros((12, 12), np.uint8)))
+    lg.decode(inr)
+    assert asked == ["auto", "auto"]
 
 
 class Copies(TorchDispatchMode):
