@@ -1,9 +1,11 @@
 """Output files that appear whole or not at all: written beside the target, then moved over it."""
 
+import errno
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lgsirens.errors import OutputError, RunError
@@ -48,30 +50,46 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
     """
     suffix = Path(path).suffix
     path = check_output(path, overwrite)
-    temporary: Path | None = None
+    temporary = temporary_beside(path, suffix)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:40]}.{_MARK}", suffix=suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        exists = path.exists()
+        # Permissions are the kernel's affair: to ask for the umask is to change it, for all threads.
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if exists else 0o666))
+        mode = stat.S_IMODE((path if exists else temporary).stat().st_mode)
         yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())
+        settle(temporary, mode)
         os.replace(temporary, path)
-        temporary = None
+        with suppress(OSError):  # it is in place already, and some platforms open no folder
+            settle(path.parent)
     except OSError as error:
         reason = error.strerror or str(error)
         raise RunError(f"{path}: cannot be written: {reason}; free space or choose another folder") from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def temporary_beside(path: Path, suffix: str) -> Path:
+    """A new name in the folder of `path`."""
+    return path.with_name(f".{path.stem[:40]}.{_MARK}{secrets.token_hex(4)}{suffix}")
+
+
+def settle(path: Path, mode: int | None = None) -> None:
+    """Wait until a file or folder is on the disk, and give it its permissions, where the file system can do that."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        if mode is not None:
+            with suppress(OSError):
+                os.chmod(path, mode)
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def abandoned(path: Path) -> list[Path]:
     """What a process that was killed while it wrote `path` has left, if none is writing it now; its name may be a
     pattern."""
     return list(path.parent.glob(f".{path.stem[:40]}.{_MARK}????????{path.suffix}"))
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,8 +1,14 @@
 """Where to compute."""
 
+import os
+
 import torch
 
 from lgsirens.errors import ConfigError
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    # The threads of GNU OpenMP do not live on in a forked child, which would wait for them for ever.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

@@ -169,7 +169,7 @@ def _fitted_since(piece: Representation, other: Representation) -> set[tuple[int
 
 
 def _title(piece: Representation, number: int) -> str:
-    return str(piece.rows.source.path) if isinstance(piece.rows, FileRows) else f"piece {number + 1}"
+    return piece.rows.source.name if isinstance(piece.rows, FileRows) else f"piece {number + 1}"
 
 
 def _boxes_after(representation: Representation, kept: Lattice, regions: list[Box]) -> tuple[Box, Box]:

@@ -9,9 +9,7 @@ import hashlib
 import json
 import math
 import os
-import stat
 import struct
-import weakref
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -24,14 +22,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lgsirens.atomic import replacing
-from lgsirens.errors import ConfigError, FileFormatError, OutputError, RunError, SignalError
+from lgsirens.errors import ConfigError, FileFormatError, OutputError
 from lgsirens.lattice import Lattice
 from lgsirens.manifest import FORMAT_VERSION, Manifest, check_manifest
 from lgsirens.model import count, row_layout, shared_layout
 from lgsirens.representation import Representation, Rows
 from lgsirens.schema import from_plain, to_plain
-
-PathLike = str | os.PathLike[str]
+from lgsirens.sources import FileSource, PathLike, Source
 
 _MANIFEST, _MANIFEST_CRC = "lgsirens", "lgsirens_crc32"
 _LARGEST_HEADER = 100_000_000  # the limit of safetensors
@@ -42,53 +39,19 @@ _TYPES = {"F32": np.dtype("<f4"), "I32": np.dtype("<i4"), "U32": np.dtype("<u4")
 _Entry = tuple[str, str, tuple[int, ...]]
 
 
-class ByteSource:
-    """A file open for reading at offsets; an old content stays readable after the file is replaced."""
-
-    def __init__(self, path: PathLike) -> None:
-        if not isinstance(path, str | os.PathLike):
-            raise SignalError(f"{path!r} is no path; name a .safetensors file")
-        self.path = Path(path)
-        try:
-            # A pipe would block for ever without O_NONBLOCK.
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
-        except (FileNotFoundError, ValueError):
-            raise SignalError(f"{path!s}: no such file; check the name") from None
-        except OSError as error:
-            raise RunError(f"{path}: cannot be read: {error.strerror}; check its permissions") from error
-        self._close = weakref.finalize(self, os.close, self._fd)
-        status = os.fstat(self._fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise SignalError(f"{path}: is no regular file; name a .safetensors file")
-        self.size = status.st_size
-        self.bytes_read = 0
-
-    def read(self, offset: int, size: int) -> bytes:
-        try:
-            data = os.pread(self._fd, size, offset)
-            while 0 < len(data) < size and (more := os.pread(self._fd, size - len(data), offset + len(data))):
-                data += more
-        except OSError as error:
-            raise RunError(f"{self.path}: cannot be read: {error.strerror}; name a file on a sound disk") from error
-        self.bytes_read += len(data)
-        if len(data) != size:
-            raise FileFormatError(f"{self.path}: truncated: {size} bytes expected at {offset}, {len(data)} there")
-        return data
-
-
 @dataclass(frozen=True, eq=False)
 class FileRows:
     """Rows that stay in their file until they are read.
 
     Attributes:
-        source: the open file.
+        source: what they are read from.
         offset: where `local` begins in it.
         width: K.
         checksums: CRC-32 of the selected rows.
         places: which rows of the file are selected.
     """
 
-    source: ByteSource
+    source: Source
     offset: int
     width: int
     checksums: NDArray[np.uint32]
@@ -101,17 +64,17 @@ class FileRows:
         in_file = self.places[places]
         row_bytes = 4 * self.width
         breaks = np.flatnonzero(np.diff(in_file) != 1) + 1
-        data = bytearray()
-        for run in np.split(in_file, breaks) if len(in_file) else ():
-            data += self.source.read(self.offset + int(run[0]) * row_bytes, len(run) * row_bytes)
+        runs = np.split(in_file, breaks) if len(in_file) else []
+        ranges = [(self.offset + int(run[0]) * row_bytes, len(run) * row_bytes) for run in runs]
+        data = bytearray().join(self.source.read_ranges(ranges))
         view = memoryview(data)
         for n, (row, expected) in enumerate(zip(in_file, self.checksums[places], strict=True)):
             if zlib.crc32(view[n * row_bytes : (n + 1) * row_bytes]) != expected:
                 raise FileFormatError(
-                    f"{self.source.path}: row {row} is damaged (its CRC-32 differs); restore the file from a copy"
+                    f"{self.source.name}: row {row} is damaged (its CRC-32 differs); restore the file from a copy"
                 )
         rows = np.frombuffer(data, dtype="<f4").reshape(len(in_file), self.width)
-        _check_finite(self.source.path, "local", rows)
+        _check_finite(self.source.name, "local", rows)
         return torch.from_numpy(rows.astype(np.float32, copy=False))
 
     def crc32(self) -> NDArray[np.uint32]:
@@ -145,7 +108,7 @@ def load(path: PathLike) -> Representation:
         SignalError: no such file.
         FileFormatError: the file is damaged, or it is not one of ours; says what is wrong.
     """
-    source = ByteSource(path)
+    source = FileSource(path)
     try:
         return _decode(source)
     except FileFormatError:
@@ -225,23 +188,23 @@ def _encode(representation: Representation) -> tuple[bytes, bytes]:
     return struct.pack("<Q", len(data)) + data, b"".join(tensors.values())
 
 
-def _decode(source: ByteSource) -> Representation:
+def _decode(source: Source) -> Representation:
     manifest, start = _read_header(source)
     entries = _entries(manifest)
+    spans = [described["data_offsets"] for described in _tensor_table(entries).values()]
+    *index, (rows_offset, _) = [(start + low, high - low) for low, high in spans]
     tensors: dict[str, NDArray[Any]] = {}
-    offset = start
-    for name, dtype, shape in entries[:-1]:
-        data = source.read(offset, _nbytes(shape))
+    for (name, dtype, shape), data in zip(entries[:-1], source.read_ranges(index), strict=True):
         if zlib.crc32(data) != manifest.crc32[name]:
-            raise FileFormatError(f"{source.path}: tensor {name} is damaged (its CRC-32 differs); restore a copy")
+            raise FileFormatError(f"{source.name}: tensor {name} is damaged (its CRC-32 differs); restore a copy")
         tensors[name] = np.frombuffer(data, dtype=_TYPES[dtype]).reshape(shape).astype(_TYPES[dtype].newbyteorder("="))
-        offset += len(data)
     lattice = Lattice(manifest.tile, manifest.halo, tensors["partitions"])
-    _check_ids(source.path, lattice, manifest)
+    _check_ids(source.name, lattice, manifest)
     shared = {name: tensors[f"shared.{name}"] for name, _ in shared_layout(manifest.model)}
     for name, values in shared.items():
-        _check_finite(source.path, name, values)
-    rows = FileRows(source, offset, count(row_layout(manifest.model)), tensors["row_crc32"], np.arange(len(lattice)))
+        _check_finite(source.name, name, values)
+    width = count(row_layout(manifest.model))
+    rows = FileRows(source, rows_offset, width, tensors["row_crc32"], np.arange(len(lattice)))
     return Representation(
         model=manifest.model,
         lattice=lattice,
@@ -258,17 +221,17 @@ def _decode(source: ByteSource) -> Representation:
     )
 
 
-def _read_header(source: ByteSource) -> tuple[Manifest, int]:
+def _read_header(source: Source) -> tuple[Manifest, int]:
     """The checked manifest, and where the tensors begin."""
-    foreign = f"{source.path}: not a file of lgsirens"
+    foreign = f"{source.name}: not a file of lgsirens"
     if source.size < 8:
         raise FileFormatError(f"{foreign}: {source.size} bytes are no safetensors header; name another file")
-    (length,) = struct.unpack("<Q", source.read(0, 8))
+    (length,) = struct.unpack("<Q", *source.read_ranges([(0, 8)]))
     if length > min(_LARGEST_HEADER, source.size - 8):
         raise FileFormatError(
-            f"{source.path}: truncated or no safetensors file: its header claims {length} bytes of {source.size}"
+            f"{source.name}: truncated or no safetensors file: its header claims {length} bytes of {source.size}"
         )
-    header = _parse_json(source.read(8, length))
+    header = _parse_json(*source.read_ranges([(8, length)]))
     if not isinstance(header, dict):
         raise ValueError("the header is no JSON object")
     metadata = header.pop("__metadata__", None)
@@ -281,7 +244,7 @@ def _read_header(source: ByteSource) -> tuple[Manifest, int]:
     version = plain.get("format_version") if isinstance(plain, dict) else None
     if version != FORMAT_VERSION:
         raise FileFormatError(
-            f"{source.path}: format version {version!r}, this program reads {FORMAT_VERSION}; update lgsirens"
+            f"{source.name}: format version {version!r}, this program reads {FORMAT_VERSION}; update lgsirens"
         )
     manifest = from_plain(Manifest, plain)
     check_manifest(manifest)
@@ -294,7 +257,7 @@ def _read_header(source: ByteSource) -> tuple[Manifest, int]:
     data_bytes = sum(_nbytes(shape) for _, _, shape in entries)
     if source.size != 8 + length + data_bytes:
         raise FileFormatError(
-            f"{source.path}: truncated or overlong: {source.size} bytes, the header describes {8 + length + data_bytes}"
+            f"{source.name}: truncated or overlong: {source.size} bytes, the header describes {8 + length + data_bytes}"
         )
     return manifest, 8 + length
 
@@ -345,22 +308,22 @@ def _parse_json(data: bytes) -> Any:
     return json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse, parse_float=finite)
 
 
-def _check_ids(path: Path, lattice: Lattice, manifest: Manifest) -> None:
+def _check_ids(file: str, lattice: Lattice, manifest: Manifest) -> None:
     columns = [np.ascontiguousarray(column) for column in lattice.ids.T]
     rising, equal = np.zeros(len(lattice) - 1, dtype=bool), np.ones(len(lattice) - 1, dtype=bool)
     for column in columns:
         rising |= equal & (column[1:] > column[:-1])
         equal &= column[1:] == column[:-1]
     if not rising.all():
-        raise FileFormatError(f"{path}: damaged: the partition ids are not unique and in order; restore a copy")
+        raise FileFormatError(f"{file}: damaged: the partition ids are not unique and in order; restore a copy")
     for column, (low, high), tile in zip(columns, manifest.extent, manifest.tile, strict=True):
         if column.min() < low // tile or column.max() >= -(-high // tile):
-            raise FileFormatError(f"{path}: damaged: a partition lies outside the extent; restore a copy")
+            raise FileFormatError(f"{file}: damaged: a partition lies outside the extent; restore a copy")
 
 
-def _check_finite(path: Path, name: str, values: NDArray[Any]) -> None:
+def _check_finite(file: str, name: str, values: NDArray[Any]) -> None:
     if not np.isfinite(values).all():
-        raise FileFormatError(f"{path}: tensor {name} holds NaN or infinite weights; restore a copy or encode again")
+        raise FileFormatError(f"{file}: tensor {name} holds NaN or infinite weights; restore a copy or encode again")
 
 
 def _bytes(values: NDArray[Any]) -> bytes:

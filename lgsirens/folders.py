@@ -4,14 +4,15 @@ import logging
 import os
 import re
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
 from lgsirens import pictures
+from lgsirens.atomic import settle, temporary_beside
 from lgsirens.errors import LgsirensError, OutputError, RunError, SignalError
 from lgsirens.frames import PACKED, Frames, Progress, bounds, check_options, gathered, packed, reduced, unpacked
 from lgsirens.signal import Array
@@ -96,16 +97,22 @@ def check_folder(path: Path, overwrite: bool) -> None:
 @contextmanager
 def replacing_folder(path: Path, overwrite: bool) -> Iterator[Path]:
     """As `atomic.replacing`, for a folder."""
-    temporary = old = None
+    temporary, old = temporary_beside(path, ""), None
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.parent))
+        exists = path.is_dir()
+        temporary.mkdir(0o700 if exists else 0o777)
+        mode = stat.S_IMODE((path if exists else temporary).stat().st_mode)
         yield temporary
-        temporary.chmod(path.parent.stat().st_mode & 0o777)  # mkdtemp makes it private
+        for name in temporary.iterdir():
+            settle(name)
+        settle(temporary, mode)
         if path.is_dir():
             check_folder(path, overwrite)  # again: the work took long
             old = temporary.with_name(f"{temporary.name}.old")
             os.rename(path, old)
         os.rename(temporary, path)
+        with suppress(OSError):  # it is in place already
+            settle(path.parent)
     except OSError as error:
         reason = error.strerror or error
         raise RunError(f"{path}: cannot be written: {reason}; free space or choose another folder") from error

@@ -1,7 +1,9 @@
 """Settings of the whole test run, and the fixtures that several modules share."""
 
 import logging
+import os
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +28,22 @@ def lines(caplog, monkeypatch):
     """What was logged since, without the path."""
     monkeypatch.setattr(logging.getLogger("lgsirens"), "propagate", True)  # the command line turns it off
     return lambda: [record.getMessage().split(": ", 1)[1] for record in caplog.records if record.name == "lgsirens"]
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """What was moved, and what was waited for to be on the disk, in order."""
+    done = []
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda file: done.append(("fsync", Path(os.readlink(f"/proc/self/fd/{file}")))) or fsync(file)
+    )
+    for name in ("replace", "rename"):
+        move = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda old, new, move=move: done.append(("move", Path(old), Path(new))) or move(old, new)
+        )
+    return done
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def test_a_failing_block_leaves_the_old_file_and_nothing_else(tmp_path, error):
     assert names(tmp_path) == ["a.bin"]
 
 
-@pytest.mark.parametrize("function", ["replace", "chmod", "block"])
+@pytest.mark.parametrize("function", ["replace", "fsync", "block"])
 def test_an_error_of_the_system_becomes_one_line_that_names_file_and_reason(tmp_path, monkeypatch, function):
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
@@ -74,16 +74,86 @@ def test_an_error_of_the_system_becomes_one_line_that_names_file_and_reason(tmp_
     assert names(tmp_path) == ["a.bin"]
 
 
+def refusing(number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+def rewritten(temporary):
+    """As encoders do that replace the file themselves, with permissions of their own."""
+    temporary.unlink()
+    temporary.touch(0o600)
+
+
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o027])
-def test_the_file_has_the_permissions_that_the_user_wants(tmp_path, mask):
+@pytest.mark.parametrize("block", [rewritten, lambda temporary: None])
+def test_a_new_file_has_the_permissions_that_the_user_wants(tmp_path, mask, block):
     before = os.umask(mask)
     try:
-        with replacing(tmp_path / "a.bin"):
-            pass
+        with replacing(tmp_path / "a.bin") as temporary:
+            block(temporary)
         assert os.umask(mask) == mask
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == 0o666 & ~mask
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o666, 0o755])
+@pytest.mark.parametrize("block", [rewritten, lambda temporary: temporary.write_bytes(b"new")])
+def test_a_replaced_file_keeps_its_permissions_and_is_not_open_to_more_on_the_way(tmp_path, mode, block):
+    path = tmp_path / "a.bin"
+    path.touch()
+    path.chmod(mode)
+    with replacing(path, overwrite=True) as temporary:
+        assert stat.S_IMODE(temporary.stat().st_mode) == 0o600
+        block(temporary)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_the_umask_of_other_threads_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("other threads create files meanwhile"))
+    with replacing(tmp_path / "a.bin"):
+        pass
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_file_system_that_knows_no_permissions_takes_the_file(tmp_path, monkeypatch, exists):
+    path = tmp_path / "a.bin"
+    if exists:
+        path.write_bytes(b"old")
+    monkeypatch.setattr(os, "chmod", refusing(errno.EPERM))
+    with replacing(path, overwrite=True) as temporary:
+        temporary.write_bytes(b"new")
+    assert path.read_bytes() == b"new"
+    assert names(tmp_path) == ["a.bin"]
+
+
+def test_the_content_is_on_the_disk_before_it_has_the_name_and_then_the_name(tmp_path, disk):
+    with replacing(tmp_path / "a.bin") as temporary:
+        temporary.write_bytes(b"new")
+    assert disk == [("fsync", temporary), ("move", temporary, tmp_path / "a.bin"), ("fsync", tmp_path)]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_that_cannot_wait_for_the_disk_takes_the_file(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(os, "fsync", refusing(number))
+    with replacing(tmp_path / "a.bin") as temporary:
+        temporary.write_bytes(b"new")
+    assert (tmp_path / "a.bin").read_bytes() == b"new"
+
+
+def test_a_folder_that_cannot_be_opened_takes_the_file(tmp_path, monkeypatch):
+    system = os.open
+
+    def refuse(path, *arguments):
+        return refusing(errno.EACCES)() if path == tmp_path else system(path, *arguments)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with replacing(tmp_path / "a.bin") as temporary:
+        temporary.write_bytes(b"new")
+    assert (tmp_path / "a.bin").read_bytes() == b"new"
 
 
 def test_an_existing_file_needs_overwrite(tmp_path):
@@ -124,7 +194,7 @@ def test_a_path_as_text_comes_back_as_a_path(tmp_path):
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["n" * 300, "n" * 300 + ".png", "a\0b"])
+@pytest.mark.parametrize("name", ["n" * 300, "n" * 300 + ".png", "n." + "n" * 250, "a\0b"])
 def test_a_name_that_the_system_does_not_take_is_refused_as_one_of_ours(tmp_path, name):
     with pytest.raises(LgsirensError), replacing(tmp_path / name):
         pytest.fail("the block must not run")

@@ -1,12 +1,15 @@
 """Folders of numbered pictures: which are read, and which are replaced."""
 
+import errno
 import os
+import stat
 
 import numpy as np
 import pytest
 
 from lgsirens import media
 from lgsirens.errors import OutputError, RunError
+from lgsirens.folders import replacing_folder
 from lgsirens.signal import Signal
 from tests.films import noise, refusal
 
@@ -61,3 +64,50 @@ def test_an_interrupted_folder_leaves_the_old_one(tmp_path, monkeypatch):
         media.write(tmp_path / "a", noise((9, 4, 4, 3)), overwrite=True)
     assert os.listdir(tmp_path) == ["a"]
     assert len(os.listdir(tmp_path / "a")) == 3
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o027])
+def test_a_new_folder_has_the_permissions_that_the_user_wants(tmp_path, mask):
+    tmp_path.chmod(0o777)
+    before = os.umask(mask)
+    try:
+        media.write(tmp_path / "a", noise((2, 4, 5, 3)))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o777 & ~mask
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o750, 0o777, 0o2775])
+def test_a_replaced_folder_keeps_its_permissions_and_is_not_open_to_more_on_the_way(tmp_path, mode):
+    path = tmp_path / "a"
+    path.mkdir()
+    path.chmod(mode)
+    with replacing_folder(path, overwrite=True) as temporary:
+        assert stat.S_IMODE(temporary.stat().st_mode) == 0o700
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_file_system_that_knows_no_permissions_takes_the_folder(tmp_path, monkeypatch, exists):
+    def refuse(*_, **__):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if exists:
+        (tmp_path / "a").mkdir()
+    monkeypatch.setattr(os, "chmod", refuse)
+    media.write(tmp_path / "a", noise((2, 4, 5, 3)))
+    assert sorted(os.listdir(tmp_path / "a")) == ["000000.png", "000001.png"]
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_the_pictures_are_on_the_disk_before_their_folder_has_the_name_and_then_the_name(tmp_path, disk):
+    path = tmp_path / "a"
+    for _ in range(2):
+        disk.clear()
+        with replacing_folder(path, overwrite=True) as temporary:
+            for number in range(2):
+                (temporary / f"00000{number}.png").touch()
+        moved = disk.index(("move", temporary, path))
+        before = {("fsync", place) for place in (temporary / "000000.png", temporary / "000001.png", temporary)}
+        assert before <= set(disk[:moved])
+        assert disk[moved + 1 :] == [("fsync", tmp_path)]
