@@ -19,8 +19,8 @@ import record
 from record import Measurement
 
 import lgsirens as lg
+from lgsirens.media.examples import camera
 from lgsirens.memory import MIB
-from lgsirens.samples import camera
 
 MAX_MEMORY = 64 * MIB
 ALLOWANCE = 400e6

@@ -14,7 +14,7 @@ import record
 from record import Measurement
 
 import lgsirens as lg
-from lgsirens.samples import bikes
+from lgsirens.media.examples import bikes
 
 CASES: dict[str, dict[str, Any]] = {"drawn": {"sample_frac": 0.02, "steps": 2}, "whole": {"steps": 1}}
 MODEL_COPIES = 5

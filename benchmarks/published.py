@@ -22,7 +22,7 @@ from PIL import Image
 from record import Measurement
 
 import lgsirens as lg
-from lgsirens import samples
+from lgsirens.media import examples
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {"image": "train_img.py", "audio": "train_audio.py", "video": "train_video.py"}
@@ -40,7 +40,7 @@ def inputs(preset: str, runs: Path, wav_path: Path | None) -> tuple[str, tuple[s
         return ("prelude", ()) if wav_path is None else (wav_path.name, ("--wav_path", str(wav_path.resolve())))
     if preset == "image_partition_size":
         path = runs / "astronaut.png"
-        Image.fromarray(samples.astronaut().values).save(path)
+        Image.fromarray(examples.astronaut().values).save(path)
         return "astronaut 128x128", ("--dataset_path", str(path))
     return "camera 512x512", ()
 

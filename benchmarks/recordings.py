@@ -23,10 +23,10 @@ import lgsirens as lg
 from lgsirens.device import resolve_device
 from lgsirens.encode import prepare
 from lgsirens.fit import psnr_of_error
+from lgsirens.media.examples import bikes, prelude
 from lgsirens.memory import DEFAULT_LIMIT
 from lgsirens.plan import EncodeConfig, plan
 from lgsirens.runlog import Progress
-from lgsirens.samples import bikes, prelude
 from lgsirens.signal import KINDS
 
 BACH = Path(__file__).resolve().parent.parent / "data" / "gt_bach.wav"

@@ -24,7 +24,7 @@ import record
 from record import Measurement
 
 import lgsirens as lg
-from lgsirens import samples
+from lgsirens.media import examples
 from lgsirens.watch import Watcher
 
 LIMIT = 0.03
@@ -72,7 +72,7 @@ def encode(signal: lg.Signal, mode: str, steps: int, every: int | None, device: 
 
 def main() -> int:
     options = record.options(__doc__)
-    signal = samples.camera()
+    signal = examples.camera()
     size, every, limit, shorter = "512x512", lg.RunLog(Path()).every, LIMIT, 1
     if options.quick:
         size, every, limit, shorter = "64x64", 4, None, 25

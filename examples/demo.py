@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 
 import lgsirens as lg
-from lgsirens import samples
+from lgsirens.media import examples
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -22,7 +22,7 @@ REGION = "96:224,176:304"  # the photographer's head and the camera
 
 def main() -> None:
     OUT.mkdir(exist_ok=True)
-    photograph = samples.camera()
+    photograph = examples.camera()
     inr = lg.encode(photograph, partitions=(16, 16), steps=STEPS, progress=True)
     face = inr.crop(REGION)
     inr.save(OUT / "camera.safetensors", overwrite=True)

@@ -24,7 +24,7 @@ from lgsirens.errors import (
 )
 from lgsirens.extend import extend, replace
 from lgsirens.fileformat import load, save
-from lgsirens.media import read, write
+from lgsirens.media.files import read, write
 from lgsirens.metrics import psnr, seam_ratio, ssim
 from lgsirens.model import LocalGlobalSiren, ModelConfig, Siren, SirenPerPartition
 from lgsirens.plan import EncodeConfig

@@ -23,7 +23,7 @@ from lgsirens.fitting_commands import (
     replace_command,
     use_threads,
 )
-from lgsirens.media import check_format, check_target, read, write
+from lgsirens.media.files import check_format, check_target, read, write
 from lgsirens.memory import format_bytes
 from lgsirens.program import run
 from lgsirens.published_checkpoint import as_representation, is_pickle, is_safetensors, measured, read_checkpoint

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lgsirens import samples
 from lgsirens.errors import ConfigError, SignalError
-from lgsirens.film import looks_like_film
-from lgsirens.frames import Frames
-from lgsirens.media import read
+from lgsirens.media import examples
+from lgsirens.media.audio import looks_like_sound
+from lgsirens.media.files import read
+from lgsirens.media.frames import Frames
+from lgsirens.media.video import looks_like_film
 from lgsirens.published_flags import AudioFlags, Flags, ImageFlags, VideoFlags
 from lgsirens.runlog import note
 from lgsirens.signal import Array, Signal, to_sample_type
-from lgsirens.sound import looks_like_sound
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow converts RGB to gray
 
@@ -86,7 +86,7 @@ def reading(flags: Flags) -> dict[str, object]:
 
 def _read_image(flags: ImageFlags) -> Signal:
     own = flags.dataset_path == "cameraman"
-    signal = samples.camera() if own else read(flags.dataset_path)
+    signal = examples.camera() if own else read(flags.dataset_path)
     if signal.kind != "image":
         script = f"train_{signal.kind}.py" if signal.kind in ("audio", "video") else "lgsirens encode"
         raise SignalError(f"{flags.dataset_path}: is of kind {signal.kind}; use {script} or name an image")
@@ -133,13 +133,13 @@ def _read_audio(flags: AudioFlags) -> Signal:
     if bach is not None:
         return read(bach, "audio")
     note("no data/gt_bach.wav (it comes with github.com/vsitzmann/siren): encoding the synthesised prelude")
-    return samples.prelude()
+    return examples.prelude()
 
 
 def _read_video(flags: VideoFlags) -> Signal:
     frames = _frames(flags.frames)
     if flags.dataset in ("bikes", "bunny"):
-        return getattr(samples, flags.dataset)(frames, flags.max_side)  # type: ignore[no-any-return]
+        return getattr(examples, flags.dataset)(frames, flags.max_side)  # type: ignore[no-any-return]
     path: str | Path | None = flags.dataset
     if flags.dataset == "cat":
         path = _data_file("cat_video.mp4")

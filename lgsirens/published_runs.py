@@ -18,7 +18,7 @@ from lgsirens.encode import encode
 from lgsirens.errors import ConfigError, OutputError, SignalError
 from lgsirens.fileformat import load, save
 from lgsirens.interruption import interruption
-from lgsirens.media import check_format, write
+from lgsirens.media.files import check_format, write
 from lgsirens.plan import along_axes
 from lgsirens.program import ended, run
 from lgsirens.published_checkpoint import as_representation, is_pickle, read_checkpoint

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lgsirens.errors import ConfigError
-from lgsirens.media import read
+from lgsirens.media.files import read
 from lgsirens.representation import Representation
 from lgsirens.runlog import Progress
 from lgsirens.schema import from_plain, to_plain

@@ -7,8 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from lgsirens import media
 from lgsirens.errors import SignalError
+from lgsirens.media import files
 from lgsirens.signal import Signal
 
 NTSC = Fraction(30000, 1001)
@@ -56,7 +56,7 @@ def levels(signal: Signal) -> list[int]:
 
 def refusal(path: Path, **options) -> str:
     with pytest.raises(SignalError) as caught:
-        media.read(path, **options)
+        files.read(path, **options)
     message = str(caught.value)
     assert message.startswith(str(path))
     assert "; " in message

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import lgsirens as lg
-from lgsirens import samples
 from lgsirens.cli import main as lgsirens
+from lgsirens.media import examples
 from lgsirens.published_parsing import given_values
 from lgsirens.published_runs import main
 from tests import published
@@ -130,7 +130,7 @@ def test_a_sound_given_to_train_img_is_encoded_as_a_sound(scripts, monkeypatch, 
         assert "as train_audio.py does" in capsys.readouterr().err
         config = lg.load("logs/default_audio_experiment/model_final.safetensors").config
         assert (config["kind"], config["lr"]) == ("audio", 1e-4)
-    monkeypatch.setattr(samples, "prelude", lambda: lg.read("../sound.wav"))
+    monkeypatch.setattr(examples, "prelude", lambda: lg.read("../sound.wav"))
     assert main("audio", ["--num_epochs", "1", "--hidden_features", "8", "--overwrite"]) == 0
     assert "prelude" in capsys.readouterr().err
     shutil.copy("../sound.wav", "../data/gt_bach.wav")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lgsirens import film, folders, pictures, sound, volumes
+from lgsirens.media import audio, folder, image, video, volume
+from lgsirens.media.stored import Stored
 from lgsirens.signal import KINDS, Array
-from lgsirens.stored import Stored
 
 FOLDER = ""
 
@@ -46,7 +46,7 @@ class Format:
 
 
 def _save_array(path: Path, stored: Stored) -> None:
-    with pictures.open_for_writing(path) as file:
+    with image.open_for_writing(path) as file:
         np.save(file, stored.whole(), allow_pickle=False)
 
 
@@ -56,34 +56,34 @@ def _picture(save: Callable[[Path, Array], None]) -> Callable[..., None]:
 
 def _save_tiff(path: Path, stored: Stored) -> None:
     if stored.signal.kind == "volume":
-        volumes.save_volume(path, stored.whole(), stored.signal.spacing)
+        volume.save_volume(path, stored.whole(), stored.signal.spacing)
     else:
-        pictures.save_tiff(path, stored.whole())
+        image.save_tiff(path, stored.whole())
 
 
 def _save_sound(path: Path, stored: Stored) -> None:
-    sound.save_sound(path, stored.signal, stored.path)
+    audio.save_sound(path, stored.signal, stored.path)
 
 
 def _save_mp4(path: Path, stored: Stored, crf: int = 18) -> None:
-    rate = film.known_rate(stored.path, stored.signal.sampling_rate)
-    film.save_mp4(path, stored.path, stored.frames(), rate, crf)
+    rate = video.known_rate(stored.path, stored.signal.sampling_rate)
+    video.save_mp4(path, stored.path, stored.frames(), rate, crf)
 
 
 def _save_mkv(path: Path, stored: Stored) -> None:
-    film.save_mkv(path, stored.frames(), film.known_rate(stored.path, stored.signal.sampling_rate))
+    video.save_mkv(path, stored.frames(), video.known_rate(stored.path, stored.signal.sampling_rate))
 
 
-_JPEG = Format("JPEG", _picture(pictures.save_jpeg), channels=(1, 3), longest_side=65500)
+_JPEG = Format("JPEG", _picture(image.save_jpeg), channels=(1, 3), longest_side=65500)
 _TIFF = Format(
     "TIFF",
     _save_tiff,
     kinds=("image", "volume"),
     types=("uint8", "uint16", "int8", "int16", "float32"),
-    needs=pictures.package_for_tiff,
+    needs=image.package_for_tiff,
 )
-_PNG = Format("PNG", _picture(pictures.save_png), types=("uint16", "uint8"), needs=pictures.package_for_png)
-SOUND = Format("sound", _save_sound, ("audio",), None, None, needs=sound.package_for_sound, extra="audio")
+_PNG = Format("PNG", _picture(image.save_png), types=("uint16", "uint8"), needs=image.package_for_png)
+SOUND = Format("sound", _save_sound, ("audio",), None, None, needs=audio.package_for_sound, extra="audio")
 _DEEPER_FILM = (".mkv keeps", ".npy keeps")
 MP4 = Format(
     "H.264", _save_mp4, ("video",), (1, 3), needs=lambda dtype, channels: "av", extra="video", deeper=_DEEPER_FILM
@@ -95,10 +95,10 @@ FORMATS = {
     ".tiff": _TIFF,
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
-    ".webp": Format("WebP", _picture(pictures.save_webp), longest_side=16383),
+    ".webp": Format("WebP", _picture(image.save_webp), longest_side=16383),
     ".wav": SOUND,
     ".flac": SOUND,
     ".mp4": MP4,
     ".mkv": replace(MP4, name="FFV1", save=_save_mkv, channels=(1, 3, 4), types=("uint16", "uint8")),
-    FOLDER: replace(_PNG, name="a folder of PNG", save=folders.save_folder, kinds=("video",), deeper=_DEEPER_FILM),
+    FOLDER: replace(_PNG, name="a folder of PNG", save=folder.save_folder, kinds=("video",), deeper=_DEEPER_FILM),
 }

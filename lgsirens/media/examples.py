@@ -4,9 +4,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lgsirens.errors import MissingDependencyError
-from lgsirens.frames import Frames
-from lgsirens.media import read
-from lgsirens.prelude import prelude
+from lgsirens.media.files import read
+from lgsirens.media.frames import Frames
+from lgsirens.media.prelude import prelude
 from lgsirens.signal import Signal
 
 __all__ = ["astronaut", "bikes", "bunny", "camera", "prelude"]

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lgsirens import pictures
 from lgsirens.atomic import settle, temporary_beside
 from lgsirens.errors import LgsirensError, OutputError, RunError, SignalError
-from lgsirens.frames import PACKED, Frames, Progress, bounds, check_options, gathered, packed, reduced, unpacked
+from lgsirens.media import image
+from lgsirens.media.frames import PACKED, Frames, Progress, bounds, check_options, gathered, packed, reduced, unpacked
+from lgsirens.media.stored import Stored
 from lgsirens.signal import Array
-from lgsirens.stored import Stored
 
 log = logging.getLogger("lgsirens")
 
@@ -54,7 +54,7 @@ def _numbered_pictures(path: Path) -> list[Path]:
 def _picture(path: Path, max_side: int | None) -> Array:
     try:
         with path.open("rb") as file:
-            samples, _ = pictures.read_picture(path, file, None)
+            samples, _ = image.read_picture(path, file, None)
     except LgsirensError:
         raise
     except Exception as error:  # codecs raise errors of any type for damaged files
@@ -64,7 +64,7 @@ def _picture(path: Path, max_side: int | None) -> Array:
         return samples
     if str(samples.dtype) not in PACKED:
         raise SignalError(f"{path}: {samples.dtype} pictures cannot be reduced; leave out --max_side")
-    frame = packed(pictures.optional("av", path, "video"), samples)
+    frame = packed(image.optional("av", path, "video"), samples)
     return unpacked(frame, max_side)
 
 
@@ -73,7 +73,7 @@ def save_folder(folder: Path, stored: Stored) -> None:
     if stored.signal.sampling_rate is not None:
         log.warning("%s: pictures hold no frame rate; .mkv keeps it", stored.path)
     for number, samples in enumerate(stored.frames()):
-        pictures.save_png(folder / f"{number:06d}.png", samples)
+        image.save_png(folder / f"{number:06d}.png", samples)
 
 
 def check_folder(path: Path, overwrite: bool) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lgsirens.frames import Progress
+from lgsirens.media.frames import Progress
 from lgsirens.signal import Array, Signal, to_sample_type
 
 log = logging.getLogger("lgsirens")

@@ -15,10 +15,10 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lgsirens import sound
 from lgsirens.atomic import replacing
+from lgsirens.media import audio
+from lgsirens.media.audio import FORMATS, looks_like_sound, read_sound, save_sound
 from lgsirens.signal import Signal
-from lgsirens.sound import FORMATS, looks_like_sound, read_sound, save_sound
 from tests.sounds import sound_of
 
 RATES = st.integers(8000, 96000)
@@ -72,7 +72,7 @@ def test_integers_are_rounded_half_to_even_and_clipped():
 
 
 def test_long_sounds_are_longer_than_a_block():
-    signal = sound_of("int24", 3 * sound._BLOCK + 7, 1)
+    signal = sound_of("int24", 3 * audio._BLOCK + 7, 1)
     assert_same(there_and_back(signal, ".flac"), signal)
 
 
@@ -107,7 +107,7 @@ def test_24_bit_samples_are_24_bit_numbers(tmp_path):
 
 
 def test_beyond_the_limit_of_wav_comes_rf64(tmp_path, monkeypatch):
-    monkeypatch.setattr(sound, "_WAV_LIMIT", 100)
+    monkeypatch.setattr(audio, "_WAV_LIMIT", 100)
     signal = sound_of("int16")
     save_sound(tmp_path / "a.wav", signal)
     assert (tmp_path / "a.wav").read_bytes()[:4] == b"RF64"

@@ -10,11 +10,11 @@ import pytest
 import soundfile
 from PIL import Image
 
-from lgsirens import sound
 from lgsirens.atomic import replacing
 from lgsirens.errors import MissingDependencyError, RunError, SignalError
+from lgsirens.media import audio
+from lgsirens.media.audio import FORMATS, check_sound, package_for_sound, read_sound, save_sound
 from lgsirens.signal import Signal
-from lgsirens.sound import FORMATS, check_sound, package_for_sound, read_sound, save_sound
 from tests.sounds import noise, sound_of
 
 
@@ -144,7 +144,7 @@ def test_a_full_disk_is_an_os_error(suffix, length, capfd):
 
 
 def test_a_disk_that_fills_up_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(sound._Quiet, "write", _no_space)
+    monkeypatch.setattr(audio._Quiet, "write", _no_space)
     with pytest.raises(RunError, match=r"a\.wav: cannot be written: No space"), replacing(tmp_path / "a.wav") as path:
         save_sound(path, sound_of("int16"))
     assert list(tmp_path.iterdir()) == []

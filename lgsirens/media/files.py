@@ -1,7 +1,7 @@
 """Files <-> Signal, and `.npy` arrays. What each format can hold is in `formats.py`.
 
-Pictures are in `pictures.py`, sounds in `sound.py`, films in `film.py`, folders of numbered pictures in `folders.py`,
-TIFF stacks in `volumes.py`.
+Pictures are in `image.py`, sounds in `audio.py`, films in `video.py`, folders of numbered pictures in `folder.py`,
+TIFF stacks in `volume.py`.
 
 Reading goes by content, writing by suffix. Samples keep their depth; whatever has to be converted on the way is said
 in one line of log.
@@ -18,18 +18,18 @@ from typing import BinaryIO
 
 import numpy as np
 
-from lgsirens import film, folders, pictures, sound, volumes
 from lgsirens.atomic import check_output, replacing
 from lgsirens.errors import ConfigError, LgsirensError, SignalError
-from lgsirens.formats import FOLDER, FORMATS, MP4, SOUND
-from lgsirens.frames import Frames, Progress, bounds
+from lgsirens.media import audio, folder, image, video, volume
+from lgsirens.media.formats import FOLDER, FORMATS, MP4, SOUND
+from lgsirens.media.frames import Frames, Progress, bounds
+from lgsirens.media.stored import Stored
 from lgsirens.signal import Array, Signal, check_signal
-from lgsirens.stored import Stored
 from lgsirens.wording import times
 
 _NPY_MAGIC = b"\x93NUMPY"
 _HEAD_BYTES = 4096
-_PICTURE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"GIF8", *pictures.TIFF_MAGIC)
+_PICTURE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"GIF8", *image.TIFF_MAGIC)
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def write(
         )
     target = None if form.types is None else form.stored_type(signal.dtype)
     stored = Stored(path, signal, target, form.deeper, progress)
-    with folders.replacing_folder(path, overwrite) if suffix == FOLDER else replacing(path, overwrite) as temporary:
+    with folder.replacing_folder(path, overwrite) if suffix == FOLDER else replacing(path, overwrite) as temporary:
         try:
             form.save(temporary, stored, **({} if crf is None else {"crf": crf}))
         except (LgsirensError, OSError):
@@ -172,10 +172,10 @@ def check_format(path: str | os.PathLike[str], kind: str, channels: int, dtype: 
     if dtype is None:
         return
     if form is SOUND:
-        sound.check_sound(path, channels, dtype)
+        audio.check_sound(path, channels, dtype)
     package = form.needs(form.stored_type(dtype), channels)
     if package:
-        pictures.optional(package, path, form.extra)
+        image.optional(package, path, form.extra)
 
 
 def check_target(path: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -187,7 +187,7 @@ def check_target(path: str | os.PathLike[str], overwrite: bool = False) -> None:
     """
     path = _as_path(path)
     if path.suffix == FOLDER and _is_folder(path):
-        folders.check_folder(path, overwrite)
+        folder.check_folder(path, overwrite)
     else:
         check_output(path, overwrite)
 
@@ -244,19 +244,19 @@ def _reader(order: _Order, head: bytes) -> Reader:
     suffix = order.path.suffix.lower()
     if head.startswith(_NPY_MAGIC) or suffix == ".npy":
         return _read_array
-    if order.kind == "volume" and head.startswith(pictures.TIFF_MAGIC):
+    if order.kind == "volume" and head.startswith(image.TIFF_MAGIC):
         return _read_volume
     if head.startswith(_PICTURE_MAGIC):
         return _read_picture
-    if film.looks_like_film(head):
+    if video.looks_like_film(head):
         return _read_film
-    if sound.looks_like_sound(head):
-        if suffix in film.FILM_SUFFIXES:
+    if audio.looks_like_sound(head):
+        if suffix in video.FILM_SUFFIXES:
             raise SignalError(f"{order.path}: is a sound, it holds no video stream; give it the suffix of a sound")
         return _read_sound
-    if suffix in film.FILM_SUFFIXES or order.kind == "video":
+    if suffix in video.FILM_SUFFIXES or order.kind == "video":
         return _read_film
-    return _read_sound if suffix in sound.FORMATS or order.kind == "audio" else _read_picture
+    return _read_sound if suffix in audio.FORMATS or order.kind == "audio" else _read_picture
 
 
 def _signal(order: _Order, values: Array, kind: str | None) -> Signal:
@@ -281,20 +281,20 @@ def _read_array(order: _Order, file: BinaryIO) -> Signal:
 
 
 def _read_picture(order: _Order, file: BinaryIO) -> Signal:
-    values, kind = pictures.read_picture(order.path, file, order.kind)
+    values, kind = image.read_picture(order.path, file, order.kind)
     order.check(kind)
     return _signal(order, values, kind)
 
 
 def _read_volume(order: _Order, file: BinaryIO) -> Signal:
     order.check("volume")
-    values, spacing = volumes.read_volume(order.path, file)
+    values, spacing = volume.read_volume(order.path, file)
     return replace(_signal(order, values, "volume"), spacing=spacing)
 
 
 def _read_sound(order: _Order, file: BinaryIO) -> Signal:
     order.check("audio")
-    signal = sound.read_sound(order.path)
+    signal = audio.read_sound(order.path)
     if order.value_range is None:
         return signal
     return replace(signal, value_range=_signal(order, signal.values, "audio").value_range)
@@ -302,10 +302,10 @@ def _read_sound(order: _Order, file: BinaryIO) -> Signal:
 
 def _read_film(order: _Order, file: BinaryIO) -> Signal:
     order.check("video")
-    values, rate = film.read_film(order.path, order.frames, order.max_side, order.progress)
+    values, rate = video.read_film(order.path, order.frames, order.max_side, order.progress)
     return replace(_signal(order, values, "video"), sampling_rate=rate)
 
 
 def _read_folder(order: _Order) -> Signal:
     order.check("video")
-    return _signal(order, folders.read_folder(order.path, order.frames, order.max_side, order.progress), "video")
+    return _signal(order, folder.read_folder(order.path, order.frames, order.max_side, order.progress), "video")

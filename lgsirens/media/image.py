@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from lgsirens.errors import MissingDependencyError, SignalError
-from lgsirens.icc import Profile
+from lgsirens.media.icc import Profile
 from lgsirens.signal import Array, to_sample_type
 
 log = logging.getLogger("lgsirens")

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lgsirens import pictures
 from lgsirens.errors import ConfigError, LgsirensError, SignalError
-from lgsirens.frames import Frames, Progress, bounds, check_options, gathered, interpolation, packed, unpacked
+from lgsirens.media import image
+from lgsirens.media.frames import Frames, Progress, bounds, check_options, gathered, interpolation, packed, unpacked
 from lgsirens.signal import Array
 
 log = logging.getLogger("lgsirens")
@@ -74,7 +74,7 @@ def read_film(
         SignalError: no video stream, no frames, fewer than it says, damaged, or `frames` beyond its end.
         MissingDependencyError: PyAV is missing.
     """
-    av = pictures.optional("av", path, "video")
+    av = image.optional("av", path, "video")
     check_options(frames, max_side)
     with _told(av, path):
         with _opened(av, path) as container:
@@ -337,7 +337,7 @@ def _encode(
     rate: Fraction | None,
     options: dict[str, str],
 ) -> None:
-    av = pictures.optional("av", target, "video")
+    av = image.optional("av", target, "video")
     rate = rate or DEFAULT_RATE
     with io.FileIO(target, "wb") as raw:
         output = _Output(raw)

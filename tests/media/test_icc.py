@@ -10,8 +10,8 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from lgsirens import media
-from lgsirens.icc import Profile
+from lgsirens.media import files
+from lgsirens.media.icc import Profile
 from lgsirens.signal import Signal
 
 D50 = (0.9642, 1.0, 0.8249)
@@ -174,7 +174,7 @@ def test_pictures_in_another_colour_space_are_converted_with_one_line(tmp_path, 
     with Image.open(path) as stored:
         srgb = ImageCms.createProfile("sRGB")
         expected = np.asarray(ImageCms.profileToProfile(stored, ImageCms.ImageCmsProfile(io.BytesIO(data)), srgb))
-    values = media.read(path).values
+    values = files.read(path).values
     assert np.array_equal(values, expected)
     assert values[0, 0, 0] > 210
     assert lines() == [f"{path}: colours are converted from the embedded profile to sRGB"]
@@ -184,7 +184,7 @@ def test_pictures_in_another_colour_space_are_converted_with_one_line(tmp_path, 
 def test_srgb_pictures_are_left_alone_without_a_word(tmp_path, lines, depth):
     samples = np.random.default_rng(0).integers(0, np.iinfo(depth).max, (9, 7, 3), dtype=depth)
     tifffile.imwrite(tmp_path / "a.tif", samples, photometric="rgb", iccprofile=srgb_profile())
-    assert np.array_equal(media.read(tmp_path / "a.tif").values, samples)
+    assert np.array_equal(files.read(tmp_path / "a.tif").values, samples)
     assert lines() == []
 
 
@@ -193,7 +193,7 @@ def test_srgb_pictures_are_left_alone_without_a_word(tmp_path, lines, depth):
 def test_deep_pictures_in_another_colour_space_keep_their_depth(tmp_path, lines, suffix, channels):
     path = tmp_path / f"deep{suffix}"
     samples = np.random.default_rng(0).integers(0, 65536, (9, 7, channels), dtype=np.uint16)
-    media.write(path, Signal.from_array(samples, "image"))
+    files.write(path, Signal.from_array(samples, "image"))
     data = gray_profile(curv(256)) if channels == 1 else rgb_profile(ADOBE, curv(563))
     if suffix == ".png":
         chunk = b"iCCP" + b"any\0\0" + zlib.compress(data)
@@ -205,7 +205,7 @@ def test_deep_pictures_in_another_colour_space_keep_their_depth(tmp_path, lines,
         photometric = "minisblack" if channels == 1 else "rgb"
         extra = ["unassalpha"] if channels == 4 else None
         tifffile.imwrite(path, samples.squeeze(), photometric=photometric, extrasamples=extra, iccprofile=data)
-    values = media.read(path).values
+    values = files.read(path).values
     assert np.array_equal(values, Profile(data).convert_deep(samples.copy()))
     assert len(np.unique(values)) > 60
     assert lines() == [f"{path}: colours are converted from the embedded profile to sRGB"]
@@ -220,7 +220,7 @@ def test_cmyk_is_converted_by_its_own_profile(tmp_path, lines):
         profile, srgb = ImageCms.ImageCmsProfile(io.BytesIO(data)), ImageCms.createProfile("sRGB")
         expected = np.asarray(ImageCms.profileToProfile(stored, profile, srgb, outputMode="RGB"))
         assert np.abs(np.asarray(stored.convert("RGB")).astype(int) - expected).max() > 50
-    assert np.array_equal(media.read(path).values, expected)
+    assert np.array_equal(files.read(path).values, expected)
     assert [line.split(": ")[1] for line in lines()] == [
         "CMYK is converted to RGB",
         "colours are converted from the embedded profile to sRGB",
@@ -241,7 +241,7 @@ def test_cmyk_is_converted_by_its_own_profile(tmp_path, lines):
 def test_profiles_that_do_not_apply_are_ignored_with_one_line(tmp_path, lines, profile, samples, reason):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, samples, photometric="rgb", iccprofile=profile)
-    assert np.array_equal(media.read(path).values, samples)
+    assert np.array_equal(files.read(path).values, samples)
     (line,) = lines()
     assert line.startswith(f"{path}: ")
     assert reason in line

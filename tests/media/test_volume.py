@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from lgsirens import media
 from lgsirens.errors import SignalError
+from lgsirens.media import files
 from lgsirens.signal import Signal
 
 
@@ -23,7 +23,7 @@ def volume(shape: tuple[int, ...], dtype: str = "uint8", spacing: tuple[float, .
 
 def refusal(path, **options) -> str:
     with pytest.raises(SignalError) as caught:
-        media.read(path, **options)
+        files.read(path, **options)
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert "; " in message
@@ -37,27 +37,27 @@ def refusal(path, **options) -> str:
 def test_volumes_come_back_exactly(tmp_path, shape, channels, dtype):
     signal = volume((*shape, channels), dtype, (2.5, 0.3, 0.7))
     for name in ("a.tif", "a.npy"):
-        media.write(tmp_path / name, signal)
-        result = media.read(tmp_path / name, "volume")
+        files.write(tmp_path / name, signal)
+        result = files.read(tmp_path / name, "volume")
         assert (result.kind, result.dtype, result.value_range) == ("volume", dtype, signal.value_range)
         assert np.array_equal(result.values, signal.values)
         assert result.values.flags.writeable
         assert result.values.flags.c_contiguous
-    assert media.read(tmp_path / "a.tif", "volume").spacing == (2.5, 0.3, 0.7)
+    assert files.read(tmp_path / "a.tif", "volume").spacing == (2.5, 0.3, 0.7)
 
 
 def test_decoded_floats_are_rounded_to_the_sample_type(tmp_path):
     signal = volume((3, 4, 5, 1), "uint16")
     decoded = Signal((signal.values + 0.3).astype(np.float32), "volume", signal.value_range, "uint16")
-    media.write(tmp_path / "a.tif", decoded)
-    assert np.array_equal(media.read(tmp_path / "a.tif", "volume").values, signal.values)
+    files.write(tmp_path / "a.tif", decoded)
+    assert np.array_equal(files.read(tmp_path / "a.tif", "volume").values, signal.values)
 
 
 def test_without_spacing_none_is_invented(tmp_path):
-    media.write(tmp_path / "a.tif", volume((3, 4, 5, 1)))
+    files.write(tmp_path / "a.tif", volume((3, 4, 5, 1)))
     tifffile.imwrite(tmp_path / "b.tif", noise((3, 4, 5)), photometric="minisblack")
     for name in ("a.tif", "b.tif"):
-        assert media.read(tmp_path / name, "volume").spacing is None
+        assert files.read(tmp_path / name, "volume").spacing is None
 
 
 def test_spacing_of_imagej_and_ome_is_read(tmp_path):
@@ -67,13 +67,13 @@ def test_spacing_of_imagej_and_ome_is_read(tmp_path):
     ome = {"axes": "ZYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.25, "PhysicalSizeZ": 3.0}
     tifffile.imwrite(tmp_path / "o.ome.tif", values, metadata=ome)
     for name in ("i.tif", "o.ome.tif"):
-        result = media.read(tmp_path / name, "volume")
+        result = files.read(tmp_path / name, "volume")
         assert result.spacing == (3.0, 0.25, 0.5)
         assert np.array_equal(result.values[..., 0], values)
 
 
 def test_what_we_write_is_an_imagej_stack(tmp_path):
-    media.write(tmp_path / "a.tif", volume((4, 5, 6, 1), "float32", (3.0, 0.25, 0.5)))
+    files.write(tmp_path / "a.tif", volume((4, 5, 6, 1), "float32", (3.0, 0.25, 0.5)))
     with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
         assert tiff.is_imagej
         assert len(tiff.pages) == 4
@@ -84,18 +84,18 @@ def test_what_we_write_is_an_imagej_stack(tmp_path):
 def test_stacks_of_colour_planes_and_inverted_gray(tmp_path):
     values = noise((4, 5, 6, 3))
     tifffile.imwrite(tmp_path / "c.tif", values, photometric="rgb", compression="lzw")
-    assert np.array_equal(media.read(tmp_path / "c.tif", "volume").values, values)
+    assert np.array_equal(files.read(tmp_path / "c.tif", "volume").values, values)
     tifffile.imwrite(tmp_path / "g.tif", values[..., 0], photometric="miniswhite")
-    assert np.array_equal(media.read(tmp_path / "g.tif", "volume").values[..., 0], 255 - values[..., 0])
+    assert np.array_equal(files.read(tmp_path / "g.tif", "volume").values[..., 0], 255 - values[..., 0])
     hyper = noise((4, 2, 5, 6), "uint16")
     tifffile.imwrite(tmp_path / "h.tif", hyper, imagej=True, metadata={"axes": "ZCYX"})
-    assert np.array_equal(media.read(tmp_path / "h.tif", "volume").values, hyper.transpose(0, 2, 3, 1))
+    assert np.array_equal(files.read(tmp_path / "h.tif", "volume").values, hyper.transpose(0, 2, 3, 1))
 
 
 def test_without_a_kind_a_stack_stays_a_picture(tmp_path):
     values = noise((4, 5, 6, 3))
     tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb")
-    result = media.read(tmp_path / "a.tif")
+    result = files.read(tmp_path / "a.tif")
     assert result.kind == "image"
     assert np.array_equal(result.values, values[0])
 
@@ -109,13 +109,13 @@ def test_what_is_no_volume_is_refused(tmp_path):
     assert "is no volume; save one time and one channel" in refusal(tmp_path / "times.tif", kind="volume")
     tifffile.imwrite(tmp_path / "lab.tif", noise((2, 5, 6, 3)), photometric="cielab")
     assert "photometric 8 is not supported" in refusal(tmp_path / "lab.tif", kind="volume")
-    media.write(tmp_path / "a.png", Signal.from_array(noise((4, 5)), "image"))
+    files.write(tmp_path / "a.png", Signal.from_array(noise((4, 5)), "image"))
     refusal(tmp_path / "a.png", kind="volume")
     assert "frames is for films" in refusal(tmp_path / "times.tif", kind="volume", frames=(0, 1))
 
 
 def test_cut_stacks_are_refused(tmp_path):
-    media.write(tmp_path / "a.tif", volume((4, 50, 60, 1)))
+    files.write(tmp_path / "a.tif", volume((4, 50, 60, 1)))
     content = (tmp_path / "a.tif").read_bytes()
     for share in (0.01, 0.1, 0.5, 0.9):
         (tmp_path / "cut.tif").write_bytes(content[: int(share * len(content))])

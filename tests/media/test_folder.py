@@ -7,9 +7,9 @@ import stat
 import numpy as np
 import pytest
 
-from lgsirens import media
 from lgsirens.errors import OutputError, RunError
-from lgsirens.folders import replacing_folder
+from lgsirens.media import files
+from lgsirens.media.folder import replacing_folder
 from lgsirens.signal import Signal
 from tests.films import noise, refusal
 
@@ -17,15 +17,15 @@ from tests.films import noise, refusal
 def test_a_folder_is_replaced_only_if_it_holds_such_pictures(tmp_path, lines):
     path, signal = tmp_path / "a", noise((3, 4, 5, 3))
     path.mkdir()
-    media.write(path, signal)  # an empty one
+    files.write(path, signal)  # an empty one
     assert sorted(os.listdir(path)) == ["000000.png", "000001.png", "000002.png"]
     with pytest.raises(OutputError, match="exists already"):
-        media.write(path, signal)
-    media.write(path, noise((2, 4, 5, 3)), overwrite=True)
+        files.write(path, signal)
+    files.write(path, noise((2, 4, 5, 3)), overwrite=True)
     assert len(os.listdir(path)) == 2
     (path / "letter.txt").write_text("dear")
     with pytest.raises(OutputError, match=r"holds letter.txt, so the folder is not replaced"):
-        media.write(path, signal, overwrite=True)
+        files.write(path, signal, overwrite=True)
     assert len(os.listdir(path)) == 3
     assert os.listdir(tmp_path) == ["a"]
     assert lines() == ["pictures hold no frame rate; .mkv keeps it"] * 2
@@ -33,9 +33,9 @@ def test_a_folder_is_replaced_only_if_it_holds_such_pictures(tmp_path, lines):
 
 def test_pictures_of_a_folder_are_sorted_by_number(tmp_path, lines):
     for number in (10, 9, 1):
-        media.write(tmp_path / f"shot{number}.png", Signal.from_array(np.full((2, 3), number, np.uint8), "image"))
+        files.write(tmp_path / f"shot{number}.png", Signal.from_array(np.full((2, 3), number, np.uint8), "image"))
     (tmp_path / "notes.txt").write_text("no picture")
-    assert media.read(tmp_path).values[:, 0, 0, 0].tolist() == [1, 9, 10]
+    assert files.read(tmp_path).values[:, 0, 0, 0].tolist() == [1, 9, 10]
     assert lines() == ["7 numbers are missing; the other pictures follow one another"]
 
 
@@ -48,20 +48,20 @@ def test_pictures_of_a_folder_are_sorted_by_number(tmp_path, lines):
     ],
 )
 def test_folders_that_are_no_film_are_refused(tmp_path, shape, name, message):
-    media.write(tmp_path / "1.png", Signal.from_array(np.zeros((4, 4), np.uint8), "image"))
-    media.write(tmp_path / name, Signal.from_array(np.zeros(shape, np.uint8), "image"))
+    files.write(tmp_path / "1.png", Signal.from_array(np.zeros((4, 4), np.uint8), "image"))
+    files.write(tmp_path / name, Signal.from_array(np.zeros(shape, np.uint8), "image"))
     assert message in refusal(tmp_path)
 
 
 def test_an_interrupted_folder_leaves_the_old_one(tmp_path, monkeypatch):
-    media.write(tmp_path / "a", noise((3, 4, 4, 3)))
+    files.write(tmp_path / "a", noise((3, 4, 4, 3)))
 
     def fail(path, samples):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(media.pictures, "save_png", fail)
+    monkeypatch.setattr(files.image, "save_png", fail)
     with pytest.raises(RunError, match="cannot be written: No space left"):
-        media.write(tmp_path / "a", noise((9, 4, 4, 3)), overwrite=True)
+        files.write(tmp_path / "a", noise((9, 4, 4, 3)), overwrite=True)
     assert os.listdir(tmp_path) == ["a"]
     assert len(os.listdir(tmp_path / "a")) == 3
 
@@ -71,7 +71,7 @@ def test_a_new_folder_has_the_permissions_that_the_user_wants(tmp_path, mask):
     tmp_path.chmod(0o777)
     before = os.umask(mask)
     try:
-        media.write(tmp_path / "a", noise((2, 4, 5, 3)))
+        files.write(tmp_path / "a", noise((2, 4, 5, 3)))
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o777 & ~mask
@@ -95,7 +95,7 @@ def test_a_file_system_that_knows_no_permissions_takes_the_folder(tmp_path, monk
     if exists:
         (tmp_path / "a").mkdir()
     monkeypatch.setattr(os, "chmod", refuse)
-    media.write(tmp_path / "a", noise((2, 4, 5, 3)))
+    files.write(tmp_path / "a", noise((2, 4, 5, 3)))
     assert sorted(os.listdir(tmp_path / "a")) == ["000000.png", "000001.png"]
     assert os.listdir(tmp_path) == ["a"]
 

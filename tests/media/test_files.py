@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lgsirens import media
 from lgsirens.errors import OutputError, SignalError
+from lgsirens.media import files
 from lgsirens.signal import KINDS, Signal
 
 SIDES = st.integers(1, 40)
@@ -48,9 +48,9 @@ def decoded(signal: Signal, seed: int = 0) -> Signal:
 def there_and_back(signal: Signal, suffix: str) -> Signal:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"a{suffix}"
-        media.write(path, signal)
+        files.write(path, signal)
         assert os.listdir(folder) == [path.name]
-        return media.read(path)
+        return files.read(path)
 
 
 # Round trips
@@ -96,11 +96,11 @@ def test_npy_holds_the_values_of_any_signal(kind, data, dtype, seed):
     values = noise(shape, dtype, seed)
     signal = Signal.from_array(values, kind.name)
     with tempfile.TemporaryDirectory() as folder:
-        media.write(Path(folder) / "a.npy", signal)
+        files.write(Path(folder) / "a.npy", signal)
         stored = np.load(Path(folder) / "a.npy")
         assert stored.dtype == values.dtype
         assert np.array_equal(stored, values)
-        result = media.read(Path(folder) / "a.npy", kind.name)
+        result = files.read(Path(folder) / "a.npy", kind.name)
     assert result.kind == kind.name
     assert np.array_equal(result.values, values)
 
@@ -122,15 +122,15 @@ def test_webp_holds_gray_as_colour():
 def test_values_that_were_read_can_be_changed(tmp_path):
     for suffix in (".png", ".tif", ".webp", ".npy"):
         for dtype in ("uint8", "uint16"):
-            media.write(tmp_path / f"a{suffix}", image((4, 4, 3), dtype), overwrite=True)
-            values = media.read(tmp_path / f"a{suffix}").values
+            files.write(tmp_path / f"a{suffix}", image((4, 4, 3), dtype), overwrite=True)
+            values = files.read(tmp_path / f"a{suffix}").values
             assert values.flags.writeable
             assert values.flags.c_contiguous
 
 
 def test_arrays_of_python_2_are_read_without_a_warning(tmp_path):
     (tmp_path / "a.npy").write_bytes(npy(noise((3, 3))).replace(b"(3, 3), ", b"(3L, 3L)"))
-    assert np.array_equal(media.read(tmp_path / "a.npy").values[..., 0], noise((3, 3)))
+    assert np.array_equal(files.read(tmp_path / "a.npy").values[..., 0], noise((3, 3)))
 
 
 # Sample types
@@ -173,10 +173,10 @@ def test_values_are_rounded_half_to_even_and_clipped():
 
 def test_kind_and_value_range_are_passed_on(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((6, 3), np.int32))
-    signal = media.read(tmp_path / "a.npy", "audio", (-5, 5))
+    signal = files.read(tmp_path / "a.npy", "audio", (-5, 5))
     assert (signal.kind, signal.value_range, signal.channels) == ("audio", (-5.0, 5.0), 3)
-    media.write(tmp_path / "a.png", image((4, 4)))
-    assert media.read(tmp_path / "a.png", "image", (0, 99)).value_range == (0.0, 99.0)
+    files.write(tmp_path / "a.png", image((4, 4)))
+    assert files.read(tmp_path / "a.png", "image", (0, 99)).value_range == (0.0, 99.0)
 
 
 def test_the_content_decides_how_a_file_is_read(tmp_path):
@@ -184,8 +184,8 @@ def test_the_content_decides_how_a_file_is_read(tmp_path):
     ramp.save(tmp_path / "a.png", "JPEG")
     np.save(tmp_path / "a", np.zeros((3, 3), np.uint8))
     (tmp_path / "a.npy").rename(tmp_path / "array.data")
-    assert (media.read(tmp_path / "a.png").values == 90).all()
-    assert media.read(tmp_path / "array.data").shape == (3, 3)
+    assert (files.read(tmp_path / "a.png").values == 90).all()
+    assert files.read(tmp_path / "array.data").shape == (3, 3)
 
 
 # Memory and failures at run time
@@ -203,17 +203,17 @@ def test_writing_a_large_image_needs_little_more_than_its_integers(tmp_path):
     program = """
 import re
 import numpy as np
-from lgsirens import media
+from lgsirens.media import files
 from lgsirens.signal import Signal
 
 def peak():  # of this process only; getrusage would count the parent's
     with open("/proc/self/status") as status:
         return int(re.search(r"VmHWM:\\s+(\\d+) kB", status.read())[1])
 
-media.write("warm.png", Signal.from_array(np.zeros((64, 64), np.float32), "image"))
+files.write("warm.png", Signal.from_array(np.zeros((64, 64), np.float32), "image"))
 signal = Signal(np.full((4096, 4096, 1), 0.5, np.float32), "image", (0.0, 1.0), "float32")
 before = peak()
-media.write("a.png", signal)
+files.write("a.png", signal)
 print(peak() - before)
 """
     assert int(run(program, tmp_path)) < 40 * 1024  # 16 MiB are the integers, 64 MiB the floats
@@ -223,20 +223,20 @@ def test_a_full_disk_leaves_no_file_and_is_told_in_one_line(tmp_path):
     program = """
 import os, resource
 import numpy as np
-from lgsirens import media
+from lgsirens.media import files
 from lgsirens.errors import RunError
 from lgsirens.signal import Signal
 for dtype in ("uint8", "uint16"):
     values = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (200, 200, 3), dtype)
     for suffix in SUFFIXES:
         path, signal = "a" + suffix, Signal.from_array(values, "image")
-        media.write(path, signal)
+        files.write(path, signal)
         size = os.path.getsize(path)
         os.remove(path)
         for room in (size - 1, size // 3):
             resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
             try:
-                media.write(path, signal)
+                files.write(path, signal)
             except RunError as error:
                 print(error)
             assert os.listdir(".") == [], (path, room)
@@ -253,9 +253,9 @@ for dtype in ("uint8", "uint16"):
 
 def test_formats_are_checked_before_any_work():
     for suffix in SUFFIXES:
-        media.check_format(f"no/such/folder/a{suffix.upper()}", "image", 3)
-    media.check_format("a.npy", "video", 3, "uint8")
-    media.check_format("a.png", "image", 4, "uint16")
+        files.check_format(f"no/such/folder/a{suffix.upper()}", "image", 3)
+    files.check_format("a.npy", "video", 3, "uint8")
+    files.check_format("a.png", "image", 4, "uint16")
 
 
 @pytest.mark.parametrize(
@@ -274,36 +274,36 @@ def test_formats_are_checked_before_any_work():
 )
 def test_signals_that_a_format_cannot_hold_are_refused(path, kind, channels, message):
     with pytest.raises(SignalError) as caught:
-        media.check_format(path, kind, channels)
+        files.check_format(path, kind, channels)
     assert message in str(caught.value)
     signal = Signal.from_array(noise((2,) * KINDS[kind].dimensions + (channels,)), kind)
     with pytest.raises(SignalError) as caught:
-        media.write(path, signal)
+        files.write(path, signal)
     assert message in str(caught.value)
 
 
 def test_images_larger_than_a_format_allows_are_refused(tmp_path):
     with pytest.raises(SignalError, match=r"a\.webp: WebP holds at most 16383 samples a side, the image has 1x16384"):
-        media.write(tmp_path / "a.webp", image((1, 16384, 3)))
+        files.write(tmp_path / "a.webp", image((1, 16384, 3)))
     with pytest.raises(SignalError, match=r"a\.jpg: JPEG holds at most 65500 samples a side"):
-        media.write(tmp_path / "a.jpg", image((65501, 1)))
+        files.write(tmp_path / "a.jpg", image((65501, 1)))
     assert os.listdir(tmp_path) == []
 
 
 def test_files_are_not_overwritten_unless_asked(tmp_path):
     path = tmp_path / "a.png"
-    media.write(path, image((3, 3), seed=1))
+    files.write(path, image((3, 3), seed=1))
     with pytest.raises(OutputError, match="exists already"):
-        media.write(path, image((3, 3), seed=2))
-    assert np.array_equal(media.read(path).values, image((3, 3), seed=1).values)
-    media.write(path, image((3, 3), seed=2), overwrite=True)
-    assert np.array_equal(media.read(path).values, image((3, 3), seed=2).values)
+        files.write(path, image((3, 3), seed=2))
+    assert np.array_equal(files.read(path).values, image((3, 3), seed=1).values)
+    files.write(path, image((3, 3), seed=2), overwrite=True)
+    assert np.array_equal(files.read(path).values, image((3, 3), seed=2).values)
 
 
 def picture(suffix: str, dtype: str = "uint8") -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"a{suffix}"
-        media.write(path, image((60, 50, 3), dtype))
+        files.write(path, image((60, 50, 3), dtype))
         return path.read_bytes()
 
 
@@ -320,7 +320,7 @@ def npy(values: object) -> bytes:
 def refusal(path: Path) -> str:
     """The message with which a file is refused: one line that names it and has a remedy."""
     with pytest.raises(SignalError) as caught:
-        media.read(path)
+        files.read(path)
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert "; " in message
@@ -369,7 +369,7 @@ def test_damaged_files_give_a_signal_or_a_signal_error(suffix, dtype, data):
         path = Path(folder) / f"a{suffix}"
         path.write_bytes(content)
         try:
-            outcome = f"{path}: {media.read(path).shape}"
+            outcome = f"{path}: {files.read(path).shape}"
         except SignalError as error:
             outcome = str(error)
     assert outcome.startswith(f"{path}: ")
@@ -389,7 +389,7 @@ def test_missing_files_and_folders_are_told(tmp_path):
 
 def test_a_file_without_permission_is_told(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
-    media.write(path, image((3, 3)))
+    files.write(path, image((3, 3)))
 
     def refuse(self, mode):
         raise PermissionError(13, "Permission denied")

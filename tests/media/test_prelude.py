@@ -5,9 +5,9 @@ import hashlib
 import numpy as np
 import pytest
 
-from lgsirens import prelude as module
 from lgsirens.errors import ConfigError
-from lgsirens.prelude import prelude
+from lgsirens.media import prelude as module
+from lgsirens.media.prelude import prelude
 
 
 @pytest.mark.parametrize(

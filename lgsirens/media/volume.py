@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from lgsirens import pictures
 from lgsirens.errors import MissingDependencyError, SignalError
+from lgsirens.media import image
 from lgsirens.signal import Array
 from lgsirens.wording import times
 
@@ -23,7 +23,7 @@ def read_volume(path: Path, file: BinaryIO) -> tuple[Array, tuple[float, ...] | 
         MissingDependencyError: tifffile or imagecodecs is missing.
         Exception: of any type, for damaged files.
     """
-    tifffile = pictures.optional("tifffile", path)
+    tifffile = image.optional("tifffile", path)
     with _refusing_errors(), tifffile.TiffFile(file) as tiff:
         page, series = tiff.pages[0], tiff.series[0]
         if len(tiff.series) > 1 and sum(len(other) for other in tiff.series) > 1:
@@ -98,7 +98,7 @@ def _positive(sizes: list[float]) -> tuple[float, float, float] | None:
 
 def save_volume(path: Path, values: Array, spacing: tuple[float, ...] | None) -> None:
     """Write `[slices, H, W, C]` as a TIFF stack, in ImageJ's dialect where that holds the samples."""
-    tifffile = pictures.optional("tifffile", path)
+    tifffile = image.optional("tifffile", path)
     channels, dtype = values.shape[-1], str(values.dtype)
     imagej = (channels == 1 and dtype in ("uint8", "uint16", "float32")) or (channels, dtype) == (3, "uint8")
     imagej = imagej and values.shape[2] > 1  # tifffile takes a width of 1 for channels
@@ -107,7 +107,7 @@ def save_volume(path: Path, values: Array, spacing: tuple[float, ...] | None) ->
     if spacing is not None:
         metadata["spacing"] = spacing[0]
         resolution = 1 / spacing[2], 1 / spacing[1]
-    with pictures.open_for_writing(path) as file:
+    with image.open_for_writing(path) as file:
         tifffile.imwrite(
             file,
             values if channels > 1 else values[..., 0],

@@ -7,59 +7,59 @@ import sys
 import numpy as np
 import pytest
 
-from lgsirens import media
 from lgsirens.errors import ConfigError
+from lgsirens.media import files
 from lgsirens.signal import Signal
 from tests.films import noise, refusal, smooth
 
 
 def test_frames_and_size_are_reduced_on_reading(tmp_path):
     signal, told = smooth(6, 32, 48), []
-    media.write(tmp_path / "a.mkv", signal)
-    media.write(tmp_path / "a", signal)
+    files.write(tmp_path / "a.mkv", signal)
+    files.write(tmp_path / "a", signal)
     for name in ("a.mkv", "a"):
-        result = media.read(tmp_path / name, frames=(2, 5), max_side=12, progress=lambda *now: told.append(now))
+        result = files.read(tmp_path / name, frames=(2, 5), max_side=12, progress=lambda *now: told.append(now))
         assert result.values.shape == (3, 8, 12, 3)
         expected = signal.values[2:5].reshape(3, 8, 4, 12, 4, 3).mean(axis=(2, 4))
         assert np.abs(result.values - expected).max() <= 1.5
-        assert np.array_equal(media.read(tmp_path / name, frames=(4, None)).values, signal.values[4:])
-        assert np.array_equal(media.read(tmp_path / name, max_side=48).values, signal.values)
+        assert np.array_equal(files.read(tmp_path / name, frames=(4, None)).values, signal.values[4:])
+        assert np.array_equal(files.read(tmp_path / name, max_side=48).values, signal.values)
     assert told == [(1, 3), (2, 3), (3, 3)] * 2
 
 
 def test_frames_of_an_array_are_cut_out(tmp_path):
     signal = noise((5, 4, 3, 2))
-    media.write(tmp_path / "a.npy", signal)
-    assert np.array_equal(media.read(tmp_path / "a.npy", frames=(1, 3)).values, signal.values[1:3])
+    files.write(tmp_path / "a.npy", signal)
+    assert np.array_equal(files.read(tmp_path / "a.npy", frames=(1, 3)).values, signal.values[1:3])
     assert "max_side is for films in other files" in refusal(tmp_path / "a.npy", max_side=2)
 
 
 def test_what_only_films_have_is_refused_elsewhere(tmp_path):
-    media.write(tmp_path / "a.png", Signal.from_array(np.zeros((4, 4), np.uint8), "image"))
-    media.write(tmp_path / "a.mkv", noise((3, 4, 4, 1)))
+    files.write(tmp_path / "a.png", Signal.from_array(np.zeros((4, 4), np.uint8), "image"))
+    files.write(tmp_path / "a.mkv", noise((3, 4, 4, 1)))
     assert "frames is for films, this is of kind image" in refusal(tmp_path / "a.png", frames=(0, 1))
     assert "max_side is for films, this is of kind image" in refusal(tmp_path / "a.png", max_side=2)
     assert "is of kind video, not 'image'" in refusal(tmp_path / "a.mkv", kind="image")
     assert "has 3 frames, not 0:4; choose frames within 0:3" in refusal(tmp_path / "a.mkv", frames=(0, 4))
     for options in ({"frames": (2, 2)}, {"frames": (-1, 2)}, {"max_side": 0}):
         with pytest.raises(ConfigError):
-            media.read(tmp_path / "a.mkv", **options)
+            files.read(tmp_path / "a.mkv", **options)
 
 
 def test_a_long_film_is_never_held_at_full_size(tmp_path):
     frames = np.broadcast_to(np.zeros(3, np.uint8), (80, 480, 640, 3))
-    media.write(tmp_path / "a.mp4", Signal.from_array(frames, "video", sampling_rate=25))
+    files.write(tmp_path / "a.mp4", Signal.from_array(frames, "video", sampling_rate=25))
     program = """
 import re
-from lgsirens import media
+from lgsirens.media import files
 
 def peak():  # of this process only; getrusage would count the parent's
     with open("/proc/self/status") as status:
         return int(re.search(r"VmHWM:\\s+(\\d+) kB", status.read())[1])
 
-media.read("a.mp4", frames=(0, 9), max_side=64)
+files.read("a.mp4", frames=(0, 9), max_side=64)
 before = peak()
-assert media.read("a.mp4", max_side=64).shape == (80, 48, 64)
+assert files.read("a.mp4", max_side=64).shape == (80, 48, 64)
 print(peak() - before)
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

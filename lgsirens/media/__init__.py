@@ -1,0 +1,1 @@
+"""Files <-> Signal."""
