@@ -160,3 +160,7 @@ _COMMANDS: dict[str, Command] = {
     "import": _import,
     "info": _info,
 }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -16,6 +16,7 @@ from lgsirens.errors import ConfigError
 from lgsirens.extend import extend, replace
 from lgsirens.fileformat import load, save
 from lgsirens.interruption import interruption
+from lgsirens.memory import DEFAULT_LIMIT
 from lgsirens.plan import EncodeConfig
 from lgsirens.program import ended
 from lgsirens.reading import Reading
@@ -45,14 +46,14 @@ def encode_command(options: argparse.Namespace) -> int:
     with Progress("read", "frame", options.quiet) as bar:
         signal = reading.read(options.input, bar)
     if options.dry_run:
-        print(dry_run_text(dry_run(signal, config, options.device, options.max_memory)))
+        print(dry_run_text(dry_run(signal, config, options.device, _max_memory(options))))
         return 0
     with interruption():  # Ctrl-C while the result is measured and saved must not lose it
         representation = encode(
             signal,
             config,
             device=options.device,
-            max_memory=options.max_memory,
+            max_memory=_max_memory(options),
             checkpoint=checkpoint,
             resume=options.resume,
             progress=not options.quiet,
@@ -90,13 +91,14 @@ def _edit(options: argparse.Namespace, edit: Callable[..., Representation]) -> i
     frames = {name: value for name in ("frames", "max_side") if (value := getattr(options, name)) is not None}
     with Progress("read", "frame", options.quiet) as bar:
         signal = Reading.like(representation, **({"frames": None} | frames)).read(options.signal, bar)
-    given = ("steps", "target_psnr", "lr", "sample_frac", "seed", "device", "max_memory", "resume")
+    given = ("steps", "target_psnr", "lr", "sample_frac", "seed", "device", "resume")
     with interruption():
         edited = edit(
             representation,
             signal,
             options.offset,
             **{name: getattr(options, name) for name in given},
+            max_memory=_max_memory(options),
             checkpoint=checkpoint,
             progress=not options.quiet,
         )
@@ -108,6 +110,10 @@ def _edit(options: argparse.Namespace, edit: Callable[..., Representation]) -> i
     print(edit_text(edited.history[-1]))
     done = edited.history[-1]
     return ended(done["stopped"], f"{done['steps']} steps", checkpoint)
+
+
+def _max_memory(options: argparse.Namespace) -> int:
+    return DEFAULT_LIMIT if options.max_memory is None else int(options.max_memory)
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
