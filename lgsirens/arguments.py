@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lgsirens.errors import ConfigError
-from lgsirens.memory import parse_bytes
+from lgsirens.hardware import parse_bytes
 from lgsirens.plan import EncodeConfig
 from lgsirens.version import __version__
 

@@ -15,11 +15,11 @@ import torch
 
 from lgsirens.checkpoint import Checkpoint, FitState
 from lgsirens.decode import decode
-from lgsirens.device import resolve_device
 from lgsirens.errors import ConfigError
 from lgsirens.fileformat import content_hash, sizes
 from lgsirens.fit import StopRule, accumulate_gradients, fit
-from lgsirens.memory import DEFAULT_LIMIT, as_bytes, training_bytes, training_samples
+from lgsirens.hardware import as_bytes, resolve_device
+from lgsirens.memory import DEFAULT_LIMIT, training_bytes, training_samples
 from lgsirens.metrics import psnr, recorded
 from lgsirens.model import SirenPerPartition, build_model, parameter_counts
 from lgsirens.optimizers import build_optimizer

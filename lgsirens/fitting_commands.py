@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lgsirens.atomic import check_output
 from lgsirens.checkpoint import CHECKPOINT_SUFFIX, check_checkpoint, checkpoint_path
 from lgsirens.configfile import read_settings
@@ -15,6 +13,7 @@ from lgsirens.encode import dry_run, encode
 from lgsirens.errors import ConfigError
 from lgsirens.extend import extend, replace
 from lgsirens.fileformat import load, save
+from lgsirens.hardware import use_threads
 from lgsirens.interruption import interruption
 from lgsirens.memory import DEFAULT_LIMIT
 from lgsirens.plan import EncodeConfig
@@ -39,7 +38,7 @@ def encode_command(options: argparse.Namespace) -> int:
         check_checkpoint(checkpoint, options.resume)
         if run_log is not None:
             check_folder(run_log, options.resume, resuming)
-    use_threads(options)
+    use_threads(options.threads)
     settings = _settings(options)
     reading = Reading.from_options({name: settings.pop(name, None) for name in Reading.__dataclass_fields__})
     config = EncodeConfig.from_options(settings)
@@ -86,7 +85,7 @@ def _edit(options: argparse.Namespace, edit: Callable[..., Representation]) -> i
     resuming = options.resume and os.path.exists(checkpoint)
     check_output(options.output, options.overwrite or resuming)
     check_checkpoint(checkpoint, options.resume)
-    use_threads(options)
+    use_threads(options.threads)
     representation = load(options.file)
     frames = {name: value for name in ("frames", "max_side") if (value := getattr(options, name)) is not None}
     with Progress("read", "frame", options.quiet) as bar:
@@ -156,11 +155,3 @@ def check_edited(output: Path, inputs: list[Path]) -> None:
     for path in inputs:
         if os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
             raise ConfigError(f"{output}: is the input, which an edit never changes; choose another OUTPUT")
-
-
-def use_threads(options: argparse.Namespace) -> None:
-    if options.threads is not None:
-        most = 4 * (os.cpu_count() or 1)
-        if not 1 <= options.threads <= most:
-            raise ConfigError(f"threads {options.threads} must be from 1 to {most} on this machine")
-        torch.set_num_threads(options.threads)

@@ -14,11 +14,11 @@ from lgsirens.atomic import check_output
 from lgsirens.checkpoint import check_checkpoint, checkpoint_path
 from lgsirens.configfile import read_settings
 from lgsirens.decode import decode
-from lgsirens.device import resolve_device
 from lgsirens.edit import crop
 from lgsirens.encode import encode
 from lgsirens.errors import ConfigError, OutputError, SignalError
 from lgsirens.fileformat import load, save
+from lgsirens.hardware import resolve_device
 from lgsirens.interruption import interruption
 from lgsirens.media import check_format, write
 from lgsirens.plan import along_axes
