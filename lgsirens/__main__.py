@@ -2,6 +2,6 @@
 
 import sys
 
-from lgsirens.cli import main
+from lgsirens_start import main
 
 sys.exit(main())
