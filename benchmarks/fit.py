@@ -29,9 +29,9 @@ from record import Measurement
 from torch import Tensor
 from torch.nn.functional import linear
 
-from lgsirens.device import resolve_device
 from lgsirens.encode import prepare as prepare  # what encode runs, not a copy of it
 from lgsirens.fit import accumulate_gradients
+from lgsirens.hardware import resolve_device
 from lgsirens.memory import DEFAULT_LIMIT
 from lgsirens.model import SirenPerPartition
 from lgsirens.optimizers import build_optimizer

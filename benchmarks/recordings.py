@@ -20,9 +20,9 @@ from fit import Baseline, Windows
 from record import Measurement
 
 import lgsirens as lg
-from lgsirens.device import resolve_device
 from lgsirens.encode import prepare
 from lgsirens.fit import psnr_of_error
+from lgsirens.hardware import resolve_device
 from lgsirens.media.examples import bikes, prelude
 from lgsirens.memory import DEFAULT_LIMIT
 from lgsirens.plan import EncodeConfig, plan

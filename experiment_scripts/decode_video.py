@@ -1,11 +1,12 @@
 """Decode a film from what was trained, with the published flags; --help lists them."""
 
+import os
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package beside this folder, installed or not
+# the package beside this folder, installed or not
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
-from lgsirens.published_runs import main
+from lgsirens_start import start
 
 if __name__ == "__main__":
-    sys.exit(main("video", decoding=True))
+    sys.exit(start("lgsirens.published_runs", "video", decoding=True))

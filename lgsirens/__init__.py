@@ -9,6 +9,13 @@ lg.write("face.png", lg.load("face.safetensors").decode(scale=2))
 values = inr(positions)  # [M, D] positions -> [M, C] values, differentiable in the positions
 """
 
+import sys
+
+if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("lgsirens", "-mlgsirens"):
+    import lgsirens_start  # `python -m lgsirens` imports this file before it runs __main__.py
+
+    lgsirens_start.end_at_once()
+
 from lgsirens.decode import decode, evaluate
 from lgsirens.edit import crop, merge
 from lgsirens.encode import encode

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lgsirens.errors import ConfigError
-from lgsirens.memory import parse_bytes
+from lgsirens.hardware import parse_bytes
 from lgsirens.plan import EncodeConfig
 from lgsirens.version import __version__
 
@@ -225,7 +225,12 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
 def _add_common(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--device", default="auto", help="auto (default), cpu or cuda")
-    add("--max_memory", type=parse_bytes, default="1GiB", help="working memory of one evaluation (default 1GiB)")
+    add(
+        "--max_memory",
+        type=parse_bytes,
+        metavar="BYTES",
+        help="working memory of one step or evaluation, such as 500MB (default 1GiB; decode: what one needs, if more)",
+    )
     add("--threads", type=_int, help="CPU threads (default: PyTorch's choice)")
     add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     add("--quiet", action="store_true", help="no progress bar")

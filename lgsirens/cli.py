@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from lgsirens.arguments import Command, parse_arguments
 from lgsirens.atomic import check_output
 from lgsirens.decode import decode
-from lgsirens.device import resolve_device
 from lgsirens.edit import crop, merge
 from lgsirens.errors import ConfigError, FileFormatError
 from lgsirens.fileformat import load, save, sizes
@@ -21,10 +20,9 @@ from lgsirens.fitting_commands import (
     encode_command,
     extend_command,
     replace_command,
-    use_threads,
 )
+from lgsirens.hardware import format_bytes, resolve_device, use_threads
 from lgsirens.media.files import check_format, check_target, read, write
-from lgsirens.memory import format_bytes
 from lgsirens.program import run
 from lgsirens.published_checkpoint import as_representation, is_pickle, is_safetensors, measured, read_checkpoint
 from lgsirens.published_inputs import as_published
@@ -52,7 +50,7 @@ def _decode(options: argparse.Namespace) -> None:
     representation = load(options.file)
     signal_info = representation.signal
     check_format(options.output, signal_info.kind, signal_info.channels, signal_info.dtype)
-    use_threads(options)
+    use_threads(options.threads)
     with Progress("decode", "sample", options.quiet) as progress:
         signal = decode(
             representation,
@@ -160,3 +158,7 @@ _COMMANDS: dict[str, Command] = {
     "import": _import,
     "info": _info,
 }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

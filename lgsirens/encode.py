@@ -15,18 +15,18 @@ import torch
 
 from lgsirens.checkpoint import Checkpoint, FitState
 from lgsirens.decode import decode
-from lgsirens.device import resolve_device
 from lgsirens.errors import ConfigError
 from lgsirens.fileformat import content_hash, sizes
 from lgsirens.fit import StopRule, accumulate_gradients, fit
-from lgsirens.memory import DEFAULT_LIMIT, as_bytes, training_bytes, training_samples
+from lgsirens.hardware import as_bytes, resolve_device
+from lgsirens.memory import DEFAULT_LIMIT, training_bytes, training_samples
 from lgsirens.metrics import psnr, recorded
 from lgsirens.model import SirenPerPartition, build_model, parameter_counts
 from lgsirens.optimizers import build_optimizer
 from lgsirens.plan import EncodeConfig, Plan, plan
 from lgsirens.representation import FitRecord, MemoryRows, Representation, SignalInfo, history_entry
 from lgsirens.runfolder import check_folder
-from lgsirens.runlog import Progress, RunLog
+from lgsirens.runlog import Progress, RunLog, note
 from lgsirens.sampling import AllSamples, Placed, RandomSamples, Samples
 from lgsirens.schema import to_plain
 from lgsirens.signal import KINDS, Signal, check_signal
@@ -79,7 +79,7 @@ def encode(
     if not isinstance(log, RunLog | None):
         raise ConfigError(f"log {log!r} is no RunLog; give RunLog(folder)")
     check_signal(signal)
-    planned = plan(signal, EncodeConfig.from_options({**to_plain(config or EncodeConfig()), **options}))
+    planned = _told_plan(signal, EncodeConfig.from_options({**to_plain(config or EncodeConfig()), **options}))
     where = resolve_device(device)
     limit = as_bytes(max_memory)
     model, samples, generator = prepare(signal, planned, where, limit)
@@ -106,6 +106,13 @@ def encode(
     return representation
 
 
+def _told_plan(signal: Signal, config: EncodeConfig) -> Plan:
+    planned = plan(signal, config)
+    for line in planned.notes:
+        note("%s", line)
+    return planned
+
+
 def _watching(log: RunLog | None, *run: Any) -> AbstractContextManager[Watcher | None]:
     return nullcontext() if log is None else Watcher(log, *run)
 
@@ -114,7 +121,7 @@ def dry_run(
     signal: Signal, config: EncodeConfig, device: str = "auto", max_memory: int = DEFAULT_LIMIT
 ) -> dict[str, Any]:
     """What an encoding would take, from a few timed steps: parameters, bytes, expected seconds and memory (bytes)."""
-    planned = plan(signal, config)
+    planned = _told_plan(signal, config)
     where = resolve_device(device)
     model, samples, _ = prepare(signal, planned, where, max_memory)
     optimizer = build_optimizer(model)

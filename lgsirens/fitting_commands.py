@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lgsirens.atomic import check_output
 from lgsirens.checkpoint import CHECKPOINT_SUFFIX, check_checkpoint, checkpoint_path
 from lgsirens.configfile import read_settings
@@ -15,7 +13,9 @@ from lgsirens.encode import dry_run, encode
 from lgsirens.errors import ConfigError
 from lgsirens.extend import extend, replace
 from lgsirens.fileformat import load, save
+from lgsirens.hardware import use_threads
 from lgsirens.interruption import interruption
+from lgsirens.memory import DEFAULT_LIMIT
 from lgsirens.plan import EncodeConfig
 from lgsirens.program import ended
 from lgsirens.reading import Reading
@@ -38,21 +38,21 @@ def encode_command(options: argparse.Namespace) -> int:
         check_checkpoint(checkpoint, options.resume)
         if run_log is not None:
             check_folder(run_log, options.resume, resuming)
-    use_threads(options)
+    use_threads(options.threads)
     settings = _settings(options)
     reading = Reading.from_options({name: settings.pop(name, None) for name in Reading.__dataclass_fields__})
     config = EncodeConfig.from_options(settings)
     with Progress("read", "frame", options.quiet) as bar:
         signal = reading.read(options.input, bar)
     if options.dry_run:
-        print(dry_run_text(dry_run(signal, config, options.device, options.max_memory)))
+        print(dry_run_text(dry_run(signal, config, options.device, _max_memory(options))))
         return 0
     with interruption():  # Ctrl-C while the result is measured and saved must not lose it
         representation = encode(
             signal,
             config,
             device=options.device,
-            max_memory=options.max_memory,
+            max_memory=_max_memory(options),
             checkpoint=checkpoint,
             resume=options.resume,
             progress=not options.quiet,
@@ -85,18 +85,19 @@ def _edit(options: argparse.Namespace, edit: Callable[..., Representation]) -> i
     resuming = options.resume and os.path.exists(checkpoint)
     check_output(options.output, options.overwrite or resuming)
     check_checkpoint(checkpoint, options.resume)
-    use_threads(options)
+    use_threads(options.threads)
     representation = load(options.file)
     frames = {name: value for name in ("frames", "max_side") if (value := getattr(options, name)) is not None}
     with Progress("read", "frame", options.quiet) as bar:
         signal = Reading.like(representation, **({"frames": None} | frames)).read(options.signal, bar)
-    given = ("steps", "target_psnr", "lr", "sample_frac", "seed", "device", "max_memory", "resume")
+    given = ("steps", "target_psnr", "lr", "sample_frac", "seed", "device", "resume")
     with interruption():
         edited = edit(
             representation,
             signal,
             options.offset,
             **{name: getattr(options, name) for name in given},
+            max_memory=_max_memory(options),
             checkpoint=checkpoint,
             progress=not options.quiet,
         )
@@ -108,6 +109,10 @@ def _edit(options: argparse.Namespace, edit: Callable[..., Representation]) -> i
     print(edit_text(edited.history[-1]))
     done = edited.history[-1]
     return ended(done["stopped"], f"{done['steps']} steps", checkpoint)
+
+
+def _max_memory(options: argparse.Namespace) -> int:
+    return DEFAULT_LIMIT if options.max_memory is None else int(options.max_memory)
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -150,11 +155,3 @@ def check_edited(output: Path, inputs: list[Path]) -> None:
     for path in inputs:
         if os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
             raise ConfigError(f"{output}: is the input, which an edit never changes; choose another OUTPUT")
-
-
-def use_threads(options: argparse.Namespace) -> None:
-    if options.threads is not None:
-        most = 4 * (os.cpu_count() or 1)
-        if not 1 <= options.threads <= most:
-            raise ConfigError(f"threads {options.threads} must be from 1 to {most} on this machine")
-        torch.set_num_threads(options.threads)

@@ -1,9 +1,7 @@
 """How many samples one evaluation of a model takes at a time, and the working memory that this needs."""
 
-import os
-import re
-
 from lgsirens.errors import ConfigError
+from lgsirens.hardware import format_bytes
 from lgsirens.model import ModelConfig
 
 MIB = 1 << 20
@@ -49,47 +47,6 @@ def training_samples(config: ModelConfig, accelerated: bool, limit: int) -> int:
     factor = _ACCELERATOR_FACTOR if accelerated else 1
     wanted = min(_LARGEST_CALL * factor, _power_of_two(_TRAINING_BYTES * factor // each))
     return max(16, min(wanted, _power_of_two(limit // each)))
-
-
-def check_fits(count: float, what: str) -> None:
-    """Raise ConfigError if so many bytes are more than this machine's memory."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if count > machine:
-        raise ConfigError(
-            f"{what} takes {format_bytes(count)}, this machine has {format_bytes(machine)} of memory; ask for less"
-        )
-
-
-def as_bytes(limit: int | str) -> int:
-    """A limit in bytes, given as a number or as text (raises ConfigError)."""
-    if isinstance(limit, str):
-        return parse_bytes(limit)
-    if not isinstance(limit, int) or limit <= 0:
-        raise ConfigError(f"max_memory {limit!r}: give a number of bytes, or text such as 1GiB")
-    return limit
-
-
-def parse_bytes(text: str) -> int:
-    """`"1GiB"`, `"500MB"`, `"65536"` as a number of bytes (raises ConfigError)."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text.lower())
-    if match is None:
-        raise ConfigError(f"{text!r} is no amount of memory; write it like 1GiB, 500MB or 65536")
-    number, prefix, binary = match.groups()
-    count = float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix or " ")
-    if count >= 1 << 62:
-        raise ConfigError(f"{text!r} is more memory than there is; write it like 1GiB, 500MB or 65536")
-    return int(count)
-
-
-def format_bytes(count: float) -> str:
-    """A number of bytes for people: `198.9 kB`, `1.1 GB`."""
-    if count < 1000:
-        return f"{count:.0f} B"
-    for prefix in "kMGT":
-        count /= 1000
-        if round(count, 1) < 1000 or prefix == "T":
-            break
-    return f"{count:.1f} {prefix}B"
 
 
 def _power_of_two(count: int) -> int:

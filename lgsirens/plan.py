@@ -1,7 +1,7 @@
 """What options mean for one signal: lattice, frame and widths, before any weight is drawn."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,12 +9,11 @@ import numpy as np
 
 from lgsirens.budget import default_widths, widths_for_budget
 from lgsirens.errors import ConfigError
+from lgsirens.hardware import check_fits
 from lgsirens.lattice import LONGEST_FRAME, Frame, Lattice
 from lgsirens.manifest import LARGEST_DEPTH, LARGEST_FACTOR
-from lgsirens.memory import check_fits
 from lgsirens.model import AGGREGATIONS, LARGEST_WIDTH, MODES, ModelConfig, parameter_counts
 from lgsirens.region import Box, box_of_shape
-from lgsirens.runlog import note
 from lgsirens.schema import from_plain
 from lgsirens.signal import KINDS, Signal
 from lgsirens.wording import commas, counted
@@ -119,13 +118,18 @@ class EncodeConfig:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What a config means for one signal."""
+    """What a config means for one signal.
+
+    Attributes:
+        notes: what a user should be told of it, a line each.
+    """
 
     model: ModelConfig
     lattice: Lattice
     frame: Frame
     extent: Box
     config: EncodeConfig
+    notes: tuple[str, ...]
 
 
 def plan(signal: Signal, config: EncodeConfig) -> Plan:
@@ -154,10 +158,10 @@ def plan(signal: Signal, config: EncodeConfig) -> Plan:
         model = default_widths(empty, len(lattice), math.prod(signal.shape), kind.parameters_per_sample)
     # weights, the best ones, gradients and two moments
     check_fits(20 * sum(parameter_counts(model, len(lattice))), f"a fit of {len(lattice)} partitions of this width")
-    config = replace(config, local_scale=_local_scale(signal, config, lattice.tile))
-    frame = Frame(signal.shape, kind.frame_scale, config.local_scale)
+    frame = Frame(signal.shape, kind.frame_scale, _local_scale(signal, config, lattice.tile))
     resolved = replace(
         config,
+        local_scale=frame.local_scale,
         partitions=None,
         partition_size=None if config.mode == "mlp" else lattice.tile,
         parameters=None,
@@ -165,7 +169,7 @@ def plan(signal: Signal, config: EncodeConfig) -> Plan:
         global_width=model.global_width or None,
         overlaps=halo,
     )
-    return Plan(model, lattice, frame, extent, resolved)
+    return Plan(model, lattice, frame, extent, resolved, tuple(_notes(signal, config, lattice.tile)))
 
 
 def along_axes(name: str, numbers: Sequence[int], kind: str) -> tuple[int, ...]:
@@ -198,28 +202,32 @@ def _tile(signal: Signal, config: EncodeConfig) -> tuple[int, ...]:
         raise ConfigError(
             f"partitions {commas(config.partitions)}: more than the signal has samples, {commas(shape)}; give fewer"
         )
-    tile = tuple(-(-size // n) for n, size in zip(config.partitions, shape, strict=True))
-    real = tuple(-(-size // t) for size, t in zip(shape, tile, strict=True))
-    if real != config.partitions:
-        note(
-            "partitions: asked for %s, got %s, because tiles of %s samples cover %s",
-            *(commas(numbers) for numbers in (config.partitions, real, tile, shape)),
-        )
-    return tile
+    return tuple(-(-size // n) for n, size in zip(config.partitions, shape, strict=True))
 
 
 def _local_scale(signal: Signal, config: EncodeConfig, tile: tuple[int, ...]) -> float | None:
     """The local scale asked for; where float32 cannot tell the samples of a long axis apart, the one that gives local
     networks coordinates of their own tile at the frame's step."""
     longest = max(signal.shape)
-    if config.local_scale is not None or longest <= LONGEST_FRAME:
+    if config.local_scale is not None or longest <= LONGEST_FRAME or config.mode == "mlp":
         return config.local_scale
-    if config.mode == "mlp":
-        note("mode mlp: float32 cannot tell all of %d samples along one axis apart; modes lg and lc can", longest)
-        return None
-    note("local networks see their own tile's coordinates, because float32 cannot tell %d samples apart", longest)
     step = 2 * KINDS[signal.kind].frame_scale / (LONGEST_FRAME - 1)
     return step * tile[signal.shape.index(longest)] / 2
+
+
+def _notes(signal: Signal, config: EncodeConfig, tile: tuple[int, ...]) -> Iterator[str]:
+    """Where a plan is not what was asked for."""
+    shape, longest = signal.shape, max(signal.shape)
+    real = tuple(-(-size // t) for size, t in zip(shape, tile, strict=True))
+    if config.partitions not in (None, real):
+        asked, got, samples, whole = (commas(numbers) for numbers in (config.partitions, real, tile, shape))
+        yield f"partitions: asked for {asked}, got {got}, because tiles of {samples} samples cover {whole}"
+    if config.local_scale is not None or longest <= LONGEST_FRAME:
+        return
+    if config.mode == "mlp":
+        yield f"mode mlp: float32 cannot tell all of {longest} samples along one axis apart; modes lg and lc can"
+    else:
+        yield f"local networks see their own tile's coordinates, because float32 cannot tell {longest} samples apart"
 
 
 def _plain(value: Any) -> Any:

@@ -64,7 +64,7 @@ def is_pickle(path: Path) -> bool:
 
 def is_safetensors(path: Path) -> bool:
     """Whether a file begins as a `.safetensors` file: a length of 8 bytes, then JSON."""
-    return _head(path)[8:9] == b"{"
+    return os.path.isfile(path) and _head(path)[8:9] == b"{"
 
 
 def read_checkpoint(path: Path) -> PublishedNetwork:

@@ -1,8 +1,10 @@
 """What the published scripts do: train one signal, or decode a film from what was trained."""
 
+import glob
 import itertools
 import math
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,11 +14,11 @@ from lgsirens.atomic import check_output
 from lgsirens.checkpoint import check_checkpoint, checkpoint_path
 from lgsirens.configfile import read_settings
 from lgsirens.decode import decode
-from lgsirens.device import resolve_device
 from lgsirens.edit import crop
 from lgsirens.encode import encode
 from lgsirens.errors import ConfigError, OutputError, SignalError
 from lgsirens.fileformat import load, save
+from lgsirens.hardware import resolve_device
 from lgsirens.interruption import interruption
 from lgsirens.media.files import check_format, write
 from lgsirens.plan import along_axes
@@ -124,18 +126,24 @@ def _folder(flags: Flags) -> Path:
 
 def _run_folders(flags: Flags) -> tuple[Path, Path]:
     """Where the last run of the name is kept, which is the one that another replaces or goes on with, and where one
-    beside it is: in the next of NAME_2, NAME_3 and so on that is free."""
-    last = first = _folder(flags)
-    for number in itertools.count(2):
-        folder = first.with_name(f"{first.name}_{number}")
-        if state_of(folder) is None:
-            break
-        if _name_of_run(folder) == flags.experiment_name:  # not one that a user has named so
-            last = folder
-    return last, folder
+    beside it is: of NAME_2, NAME_3 and so on the next one that is free. Runs may have been deleted; the last is that of
+    the highest number, so no number below it is given again."""
+    first = _folder(flags)
+
+    def folder(number: int) -> Path:
+        return first if number == 1 else first.with_name(f"{first.name}_{number}")
+
+    ends = (path.name.rpartition("_")[2] for path in first.parent.glob(f"{glob.escape(first.name)}_*"))
+    numbers = (int(end) for end in ends if re.fullmatch(r"[1-9]\d{0,8}", end))
+    last = max((number for number in numbers if _name_of_run(folder(number)) == flags.experiment_name), default=1)
+    free = next(number for number in itertools.count(last + 1) if state_of(folder(number)) is None)
+    return folder(last), folder(free)
 
 
 def _name_of_run(folder: Path) -> object:
+    """The name that the run in a folder was given, where a user may have named another one so."""
+    if state_of(folder) is None:
+        return None
     try:
         return read_settings(folder / "flags.yaml").get("experiment_name")
     except ConfigError:

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from lgsirens.checkpoint import Checkpoint, FitState
 from lgsirens.decode import decode
-from lgsirens.device import resolve_device
 from lgsirens.errors import ConfigError, SignalError
 from lgsirens.fileformat import content_hash
 from lgsirens.fit import StopRule, fit
+from lgsirens.hardware import as_bytes, check_fits, resolve_device
 from lgsirens.lattice import Lattice
-from lgsirens.memory import DEFAULT_LIMIT, as_bytes, check_fits, training_samples
+from lgsirens.memory import DEFAULT_LIMIT, training_samples
 from lgsirens.metrics import psnr, recorded
 from lgsirens.model import SirenPerPartition, build_model
 from lgsirens.plan import EncodeConfig

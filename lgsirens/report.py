@@ -11,8 +11,8 @@ import numpy as np
 from lgsirens.decode import decode
 from lgsirens.errors import MissingDependencyError, SignalError
 from lgsirens.fileformat import row_chunks, sizes
+from lgsirens.hardware import format_bytes
 from lgsirens.manifest import FORMAT_VERSION
-from lgsirens.memory import format_bytes
 from lgsirens.metrics import psnr, recorded, ssim
 from lgsirens.region import Box, box_of_shape, box_shape, box_size, contains, format_box, intersect, is_empty
 from lgsirens.representation import Representation

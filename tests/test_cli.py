@@ -1,5 +1,6 @@
 """The command line: its contract."""
 
+import importlib
 import json
 import os
 import shutil
@@ -186,6 +187,15 @@ def test_several_regions_and_partitions_can_be_kept_or_dropped(files, capsys):
     assert (np.load("d.npy")[:13, :16] == 0).all()
 
 
+def test_what_python_decodes_the_command_decodes(files, monkeypatch):
+    module = importlib.import_module("lgsirens.decode")
+    monkeypatch.setattr(module, "evaluation_bytes", lambda model: 1 << 21)  # as if one evaluation took 2 GiB
+    lg.write("a.npy", lg.load("a.safetensors").decode())
+    assert run("decode", "a.safetensors", "b.npy") == 0
+    assert Path("a.npy").read_bytes() == Path("b.npy").read_bytes()
+    assert run("decode", "a.safetensors", "c.npy", "--max_memory", "1GiB") == 2
+
+
 def test_full_decodes_the_extent_of_a_crop(files):
     run("crop", "a.safetensors", "c.safetensors", "--region", "14:20,17:20")
     assert run("decode", "c.safetensors", "full.png", "--full") == 0
@@ -263,12 +273,18 @@ def test_the_longest_names_can_be_encoded_to(files, stem):
 
 def test_a_terminal_that_cannot_spell_a_name_is_no_failure(files):
     shutil.copy("a.safetensors", "é.safetensors")
-    start = [sys.executable, "-c", "import sys; from lgsirens.cli import main; sys.exit(main())"]
     done = subprocess.run(
-        [*start, "crop", "é.safetensors", "ü.safetensors", "--region", "0:13,0:16"],
+        [sys.executable, "-m", "lgsirens", "crop", "é.safetensors", "ü.safetensors", "--region", "0:13,0:16"],
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
         capture_output=True,
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "\\xfc.safetensors" in done.stdout
+
+
+@pytest.mark.parametrize("module", ["lgsirens", "lgsirens.cli"])
+def test_python_m_is_the_command(folder, module):
+    done = subprocess.run([sys.executable, "-m", module, "info", "absent.safetensors"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("lgsirens: absent.safetensors: ")

@@ -66,6 +66,14 @@ def test_the_psnr_is_measured_on_the_signal_itself(folder, capsys):
     assert json.loads(capsys.readouterr().out.split("\n", 1)[1])["fit"]["steps"] == 0
 
 
+def test_a_folder_of_pictures_is_the_film(folder):
+    values = made(folder, "lg video")
+    film = np.rint((values.clamp(-1, 1).numpy() + 1) * 127.5).astype(np.uint8)
+    lg.write("film", lg.Signal.from_array(film, "video"))
+    assert main(["import", "model.pth", "a.safetensors", "--like", "film", "--partitions", "5,2,3"]) == 0
+    assert lg.load("a.safetensors").fit.psnr > 45  # what rounding to 8 bits leaves
+
+
 def test_a_stereo_sound_is_the_mean_of_its_channels(folder):
     made(folder, "lg audio")
     stereo = np.random.default_rng(0).uniform(-1, 1, (640, 2)).astype(np.float32)

@@ -149,6 +149,15 @@ def test_the_budget_command(scripts, monkeypatch, capsys):
     assert 0.85 * 200_000 < local <= 0.9 * 200_000
 
 
+@pytest.mark.parametrize("more", [[], ["--auto_total_number_of_parameters", "9000"]])
+def test_every_note_is_told_once(scripts, capsys, more):
+    words = ["--dataset_path", "../image.png", "--image_resolution_factor", "16", "--num_epochs", "1", "--mode", "lc"]
+    assert main("image", [*words, "--downsample", "[16,16]", "--hidden_features", "1024", *more]) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert sorted(set(told)) == sorted(told)
+    assert [line for line in told if "asked for 16,16, got 9,16" in line]
+
+
 def test_decode_as_written(scripts, monkeypatch, capsys):
     assert run(monkeypatch, DECODE) == 2
     assert "logs/test_video_lg/model_final.safetensors" in last_line(capsys)

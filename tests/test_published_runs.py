@@ -1,10 +1,13 @@
 """What the published scripts do around a run: names, folders, stopping and going on."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 import lgsirens as lg
 from lgsirens import fit, watch
@@ -46,6 +49,28 @@ def test_a_name_that_ends_in_a_number_is_a_name_of_its_own(scripts, monkeypatch)
     assert main("image", [*words, "--experiment_name", "face", "--seed", "6"]) == 0
     seeds = {path.parent.name: lg.load(path).config["seed"] for path in Path("logs").glob("*/model_final.safetensors")}
     assert seeds == {"face": 5, "face_2": 2, "face_3": 6}
+
+
+@pytest.mark.parametrize("deleted", [(1,), (2,), (1, 2)])
+def test_a_deleted_run_leaves_the_last_one_the_last(scripts, monkeypatch, deleted):
+    words = ["--num_epochs", "3", "--hidden_features", "8", "--image_resolution_factor", "16", "--experiment_name", "a"]
+    names = ["a", "a_2", "a_3"]
+    real = fit.accumulate_gradients
+    for seed in range(2):
+        assert main("image", [*words, "--seed", str(seed)]) == 0
+    with monkeypatch.context() as context:
+        context.setattr(fit, "accumulate_gradients", lambda *a: (signal.raise_signal(signal.SIGINT), real(*a))[1])
+        assert main("image", [*words, "--seed", "2"]) == INTERRUPTED
+    for number in deleted:
+        shutil.rmtree(f"logs/{names[number - 1]}")
+    left = sorted(set(names) - {names[number - 1] for number in deleted})
+    assert main("image", [*words, "--seed", "2", "--resume"]) == 0
+    assert sorted(os.listdir("logs")) == left
+    assert lg.load("logs/a_3/model_final.safetensors").fit.steps == 3
+    assert main("image", [*words, "--seed", "4", "--overwrite"]) == 0
+    assert lg.load("logs/a_3/model_final.safetensors").config["seed"] == 4
+    assert main("image", [*words, "--seed", "5"]) == 0
+    assert sorted(os.listdir("logs")) == [*left, "a_4"]
 
 
 def test_a_result_is_kept_even_if_the_log_fails_to(scripts, monkeypatch, capsys):
