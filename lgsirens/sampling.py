@@ -27,7 +27,7 @@ class Block:
         target: `[B, N, C]` in [-1, 1].
         weight: `[B, N, 1]`, 0 where there is no sample; None if all are there.
         own: `[B, N, 1]`, 1 where the partition owns the sample and 0 in its halo; None if `weight` says it all.
-        terms: what a shared network that does not move contributes at each depth, if that is known already.
+        shared_features: what a shared network that does not move contributes at each depth, if that is known already.
     """
 
     rows: slice
@@ -36,7 +36,7 @@ class Block:
     target: Tensor
     weight: Tensor | None
     own: Tensor | None
-    terms: list[Tensor | None] | None = None
+    shared_features: list[Tensor | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -239,20 +239,22 @@ class Centred:
         return replace(block, x_local=(block.x.mT - self._centres[block.rows][..., None]).mT)
 
 
-class FrozenTerms:
+class CachedSharedFeatures:
     """Samples whose blocks carry what a shared network that does not move contributes at each depth.
 
     That is L numbers a sample and depth: computed once where all of it fits into memory, else with each draw.
 
     Args:
         samples: whose blocks to complete.
-        shared_terms: from coordinates `[B, N, D]` to the terms `[B, L, N]`, as the model has it.
+        shared_features: from coordinates `[B, N, D]` to `[B, L, N]`, as the model has it.
         limit: bytes that kept blocks may take.
     """
 
-    def __init__(self, samples: Samples, shared_terms: Callable[[Tensor], Iterator[Tensor | None]], limit: int) -> None:
+    def __init__(
+        self, samples: Samples, shared_features: Callable[[Tensor], Iterator[Tensor | None]], limit: int
+    ) -> None:
         self.complete = samples.complete
-        self._samples, self._shared_terms, self._limit = samples, shared_terms, limit
+        self._samples, self._shared_features, self._limit = samples, shared_features, limit
         self._kept: tuple[Draw, list[Block]] | None = None
 
     def draw(self) -> Draw:
@@ -266,7 +268,7 @@ class FrozenTerms:
         blocks, size = [], 0
         for block in completed:
             blocks.append(block)
-            tensors = (block.x, block.x_local, block.target, block.weight, block.own, *(block.terms or ()))
+            tensors = (block.x, block.x_local, block.target, block.weight, block.own, *(block.shared_features or ()))
             size += sum(tensor.nbytes for tensor in tensors if tensor is not None)
             if size > self._limit:
                 return replace(draw, blocks=itertools.chain(blocks, completed))
@@ -275,7 +277,7 @@ class FrozenTerms:
 
     @torch.no_grad()
     def _completed(self, block: Block) -> Block:
-        return replace(block, terms=list(self._shared_terms(block.x)))
+        return replace(block, shared_features=list(self._shared_features(block.x)))
 
 
 def to_network(samples: Tensor, value_range: tuple[float, float]) -> Tensor:
