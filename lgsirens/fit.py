@@ -64,6 +64,7 @@ def fit(
         FileFormatError: the checkpoint to resume from is damaged or belongs to another run.
     """
     optimizer, state = build_optimizer(model), FitState()
+    frozen = None if frozen_rows is None else model.local.detach()[frozen_rows]
     best = BestWeights(model) if samples.complete and metric_rows is None else None
     if checkpoint is not None and checkpoint.resume:
         state = checkpoint.load(model, optimizer, generator, best)
@@ -81,12 +82,12 @@ def fit(
             if rule.target_psnr is not None and psnr >= rule.target_psnr:
                 state.stopped = "target_psnr"
                 break
-            if frozen_rows is not None and model.local.grad is not None:
-                model.local.grad[frozen_rows] = 0.0  # Adam leaves what never had a gradient exactly where it was
             state.rate = learning_rate(state.step, rule.steps, model.config.mode, lr)
             for group in optimizer.param_groups:
                 group["lr"] = state.rate
             optimizer.step()
+            if frozen is not None:
+                model.local.detach()[frozen_rows] = frozen
             state.step += 1
             state.seconds = time.monotonic() - began
             if progress is not None:

@@ -8,12 +8,20 @@ import torch
 
 import lgsirens as lg
 from lgsirens import fit
+from lgsirens.encode import prepare
+from lgsirens.memory import DEFAULT_LIMIT
 from lgsirens.optimizers import PEAK_RATES, learning_rate
+from lgsirens.plan import EncodeConfig, plan
 
 
 def picture():
     rows, columns = np.mgrid[:40, :33]
     return lg.Signal.from_array((127 + 60 * np.sin(rows / 4) + 60 * np.cos(columns / 5)).astype(np.uint8))
+
+
+def prepared(**options):
+    planned = plan(picture(), EncodeConfig(partitions=(4, 4), local_width=6, global_width=7, **options))
+    return prepare(picture(), planned, torch.device("cpu"), DEFAULT_LIMIT)
 
 
 def errors_seen(monkeypatch, climb_from, **options):
@@ -60,12 +68,32 @@ def test_adam_is_pytorchs_own_with_its_defaults():
 
 
 def test_the_error_without_gradients_is_that_with_them():
-    inr = lg.encode(picture(), partitions=(4, 4), overlaps=(2, 3), steps=1)
-    from lgsirens.encode import prepare
-    from lgsirens.memory import DEFAULT_LIMIT
-    from lgsirens.plan import EncodeConfig, plan
-
-    planned = plan(picture(), EncodeConfig(partitions=(4, 4), overlaps=(2, 3)))
-    model, samples, _ = prepare(picture(), planned, torch.device("cpu"), DEFAULT_LIMIT)
+    model, samples, _ = prepared(overlaps=(2, 3))
     assert fit.mean_error(model, samples) == pytest.approx(fit.accumulate_gradients(model, samples), rel=1e-6)
-    assert inr.fit.stopped == "steps"
+
+
+class Noise(torch.optim.Optimizer):
+    """Moves every weight, whatever its gradient."""
+
+    @torch.no_grad()
+    def step(self):
+        for parameter in self.param_groups[0]["params"]:
+            parameter += torch.full_like(parameter, self.param_groups[0]["lr"])
+
+
+OPTIMIZERS = {
+    "weight decay": lambda parameters: torch.optim.SGD(parameters, momentum=0.9, weight_decay=0.1),
+    "noise": lambda parameters: Noise(parameters, {"lr": 0.0}),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_frozen_rows_stay_whatever_the_optimiser_does(monkeypatch, name):
+    monkeypatch.setattr(fit, "build_optimizer", lambda model: OPTIMIZERS[name](list(model.parameters())))
+    model, samples, generator = prepared()
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    frozen = torch.arange(len(model.local)) % 3 > 0
+    fit.fit(model, samples, fit.StopRule(3), 1e-2, 1.0, generator, frozen_rows=frozen, metric_rows=~frozen)
+    assert torch.equal(model.local[frozen], before["local"][frozen])
+    assert (model.local[~frozen] != before["local"][~frozen]).any(dim=1).all()
+    assert not any(torch.equal(value, before[f"shared.{name}"]) for name, value in model.shared.items())
