@@ -2,26 +2,13 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
 import lgsirens as lg
 from lgsirens import fit
-from lgsirens.encode import prepare
-from lgsirens.memory import DEFAULT_LIMIT
 from lgsirens.optimizers import PEAK_RATES, learning_rate
-from lgsirens.plan import EncodeConfig, plan
-
-
-def picture():
-    rows, columns = np.mgrid[:40, :33]
-    return lg.Signal.from_array((127 + 60 * np.sin(rows / 4) + 60 * np.cos(columns / 5)).astype(np.uint8))
-
-
-def prepared(**options):
-    planned = plan(picture(), EncodeConfig(partitions=(4, 4), local_width=6, global_width=7, **options))
-    return prepare(picture(), planned, torch.device("cpu"), DEFAULT_LIMIT)
+from tests.small import picture, prepared
 
 
 def errors_seen(monkeypatch, climb_from, **options):
@@ -61,7 +48,7 @@ def test_a_rate_of_ones_own_is_constant_and_the_default_warms_up_and_decays():
 
 
 def test_adam_is_pytorchs_own_with_its_defaults():
-    optimizer = fit.build_optimizer(torch.nn.Linear(2, 2))
+    optimizer = fit.build_optimizer(prepared()[0])
     assert type(optimizer) is torch.optim.Adam
     group = optimizer.param_groups[0]
     assert (group["betas"], group["eps"], group["weight_decay"], group["amsgrad"]) == ((0.9, 0.999), 1e-8, 0, False)
