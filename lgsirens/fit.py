@@ -30,6 +30,13 @@ class StopRule:
 # Sees the state after a step. Must not touch what the fit uses.
 Watch = Callable[[FitState], None]
 
+# Adds up, in place, what the ranks of a fit have: gradients in the order of the parameters, then sums of errors.
+Reduce = Callable[[list[torch.Tensor]], None]
+
+
+def no_reduction(tensors: list[torch.Tensor]) -> None:
+    """One rank alone has all there is."""
+
 
 def fit(
     model: SirenPerPartition,
@@ -43,6 +50,7 @@ def fit(
     frozen_rows: torch.Tensor | None = None,
     metric_rows: torch.Tensor | None = None,
     watch: Watch | None = None,
+    reduce: Reduce = no_reduction,
 ) -> FitState:
     """Minimise the mean squared error; the weights change in place, but for those that take no gradient.
 
@@ -58,6 +66,7 @@ def fit(
         frozen_rows: `[P]` bool, rows that stay as they are although the rest learns with them; None: no row.
         metric_rows: `[P]` bool, partitions whose PSNR is shown and stops; the last weights are then kept. None: all.
         watch: called after every step; its seconds are none of the fit's.
+        reduce: called once a step. A rank has some of the blocks of each draw, whose counts are those of all ranks.
 
     Raises:
         RunError: the loss is no longer finite.
@@ -73,7 +82,7 @@ def fit(
     began, saved = time.monotonic() - state.seconds, time.monotonic()
     with interruption() as interrupted:
         while state.step < rule.steps and not state.stopped:
-            state.error = accumulate_gradients(model, samples, metric_rows)
+            state.error = accumulate_gradients(model, samples, metric_rows, reduce)
             if not math.isfinite(state.error):
                 raise RunError(f"the fit diverged at step {state.step}: its loss is {state.error}; lower --lr")
             psnr = psnr_of_error(state.error, psnr_peak)
@@ -106,12 +115,17 @@ def fit(
         # The result may yet fail to be written; what was computed is then not lost.
         checkpoint.save(model, optimizer, generator, state, best)
     if best is not None:
-        best.keep(mean_error(model, samples))
+        best.keep(mean_error(model, samples, reduce))
     state.stopped = state.stopped or "steps"
     return state
 
 
-def accumulate_gradients(model: SirenPerPartition, samples: Samples, metric_rows: torch.Tensor | None = None) -> float:
+def accumulate_gradients(
+    model: SirenPerPartition,
+    samples: Samples,
+    metric_rows: torch.Tensor | None = None,
+    reduce: Reduce = no_reduction,
+) -> float:
     """Set the gradient of every parameter that takes one to that of the loss, the mean squared error over the samples
     of one draw.
 
@@ -143,17 +157,19 @@ def accumulate_gradients(model: SirenPerPartition, samples: Samples, metric_rows
                 share = share if weight is None else share * weight
             total += (owned * metric_rows[block.rows, None, None]).sum()
             number += share.expand_as(owned[..., :1]).sum() * owned.shape[-1]
+    reduce([*(p.grad for p in model.parameters() if p.grad is not None), total, number])
     return float(total if metric_rows is None else total / number.clamp(min=1))
 
 
 @torch.no_grad()
-def mean_error(model: SirenPerPartition, samples: Samples) -> float:
+def mean_error(model: SirenPerPartition, samples: Samples, reduce: Reduce = no_reduction) -> float:
     """The mean squared error of the samples that partitions own, as `accumulate_gradients` returns it."""
     draw = samples.draw()
     total = torch.zeros((), dtype=torch.float64, device=model.local.device)
     for block in draw.blocks:
         squares = _squares(model, block, model.local[block.rows])
         total += (squares if block.own is None else squares * block.own).sum() / draw.own
+    reduce([total])
     return float(total)
 
 

@@ -1,6 +1,10 @@
 """The loop itself: what it keeps, how it ends, its rates."""
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +12,7 @@ import torch
 import lgsirens as lg
 from lgsirens import fit
 from lgsirens.optimizers import PEAK_RATES, learning_rate
-from tests.small import picture, prepared
+from tests.small import in_double, picture, prepared
 
 
 def errors_seen(monkeypatch, climb_from, **options):
@@ -84,3 +88,50 @@ def test_frozen_rows_stay_whatever_the_optimiser_does(monkeypatch, name):
     assert torch.equal(model.local[frozen], before["local"][frozen])
     assert (model.local[~frozen] != before["local"][~frozen]).any(dim=1).all()
     assert not any(torch.equal(value, before[f"shared.{name}"]) for name, value in model.shared.items())
+
+
+class Ranks:
+    """Two ranks, each a thread with every second block of the draws, that sum what they have."""
+
+    def __init__(self):
+        self._barrier, self._held = threading.Barrier(2, timeout=60), [[], []]
+
+    def reduce(self, rank, tensors):
+        self._held[rank] = [tensor.clone() for tensor in tensors]
+        self._barrier.wait()
+        for tensor, *parts in zip(tensors, *self._held, strict=True):
+            tensor.copy_(sum(parts))
+        self._barrier.wait()
+
+    def fit(self, **options):
+        with ThreadPoolExecutor(2) as pool:
+            jobs = [
+                pool.submit(fitted, slice(rank, None, 2), partial(self.reduce, rank), **options) for rank in range(2)
+            ]
+            return [job.result() for job in jobs]
+
+
+def fitted(share, reduce, metric, **options):
+    """A fit in float64 to some of the blocks of each draw: its error, and its weights."""
+    model, samples, generator = prepared(max_memory=100_000, **options)
+    draw_all = samples.draw
+
+    def draw():
+        drawn = draw_all()
+        return replace(drawn, blocks=map(in_double, list(drawn.blocks)[share]))
+
+    samples.draw = draw
+    rows = torch.arange(16) % 3 == 0 if metric else None
+    state = fit.fit(model.double(), samples, fit.StopRule(5), 1e-3, 1.0, generator, metric_rows=rows, reduce=reduce)
+    return torch.tensor(state.error, dtype=torch.float64), *(value.detach() for value in model.parameters())
+
+
+@pytest.mark.parametrize("climbing", [False, True])  # then the first weights are the best
+@pytest.mark.parametrize("metric", [False, True])
+@pytest.mark.parametrize("options", [{}, {"overlaps": (2, 3)}, {"sample_frac": 0.5}], ids=str)
+def test_ranks_with_half_of_the_blocks_each_fit_what_one_rank_fits(monkeypatch, options, metric, climbing):
+    if climbing:
+        monkeypatch.setattr(fit, "build_optimizer", lambda model: torch.optim.SGD(model.parameters(), maximize=True))
+    expected = fitted(slice(None), fit.no_reduction, metric, **options)
+    for results in Ranks().fit(metric=metric, **options):
+        torch.testing.assert_close(results, expected, rtol=1e-6, atol=1e-12)
