@@ -88,14 +88,14 @@ class Checkpoint:
     ) -> None:
         """Keep where a fit stands; where that cannot be written, say so and let the fit go on."""
         tensors = {f"model.{name}": value.detach() for name, value in model.named_parameters()}
-        for index, values in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
+        stepped = _flat(optimizer.state_dict(), "optimizer", tensors)
         tensors["generator"] = generator.get_state()
         if best is not None:
             tensors |= {f"best.{index}": weight for index, weight in enumerate(best.weights)}
             tensors["best.error"] = torch.tensor(best.error, dtype=torch.float64)
         tensors = {name: tensors[name].detach().cpu() for name in sorted(tensors)}
-        record: dict[str, Any] = {"key": self.key, **{name: getattr(state, name) for name in _FIGURES}}
+        figures = {name: getattr(state, name) for name in _FIGURES}
+        record: dict[str, Any] = {"key": self.key, "optimizer": stepped, **figures}
         record["crc32"] = _checksum(record, tensors)
         try:
             with replacing(self.path, overwrite=True) as temporary:
@@ -119,15 +119,10 @@ class Checkpoint:
         if not os.path.exists(self.path):
             note("%s: no checkpoint; starting at the first step", self.path)
             return FitState()
-        state, tensors = self.read()
-        saved: dict[int, dict[str, torch.Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, field = name.split(".", 2)
-                saved.setdefault(int(index), {})[field] = value.to(model.local.device)
+        state, stepped, tensors = self.read()
         weights = {name.removeprefix("model."): v for name, v in tensors.items() if name.startswith("model.")}
         model.load_state_dict(weights)
-        optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
+        optimizer.load_state_dict(stepped)
         generator.set_state(tensors["generator"])
         if best is not None:
             best.error = float(tensors["best.error"])
@@ -135,8 +130,8 @@ class Checkpoint:
                 weight.copy_(tensors[f"best.{number}"])
         return state
 
-    def read(self) -> tuple[FitState, dict[str, torch.Tensor]]:
-        """What the file holds.
+    def read(self) -> tuple[FitState, dict[str, Any], dict[str, torch.Tensor]]:
+        """What the file holds: the state of the fit, that of its optimiser, and all tensors.
 
         Raises:
             FileFormatError: the file is damaged or belongs to another run.
@@ -147,6 +142,7 @@ class Checkpoint:
                 tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
             if record.pop("crc32") != _checksum(record, tensors):
                 raise ValueError("its CRC-32 differs")
+            stepped = _nested(record["optimizer"], tensors)
             key, figures = record["key"], {name: kind(record[name]) for name, kind in _FIGURES.items()}
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{self.path}: damaged checkpoint ({error}); delete it and start again") from error
@@ -155,7 +151,7 @@ class Checkpoint:
                 f"{self.path}: the checkpoint belongs to another input or other options; "
                 "give those it was made with, or run without --resume"
             )
-        return FitState(**figures), tensors
+        return FitState(**figures), stepped, tensors
 
 
 def checkpoint_path(output: Path) -> Path:
@@ -187,6 +183,33 @@ def _is_checkpoint(path: Path) -> bool:
             return _RECORD in (file.metadata() or {})
     except (SafetensorError, OSError):
         return False
+
+
+def _flat(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """A nested value as JSON holds it; its tensors go to `tensors`, named by their path."""
+    if isinstance(value, torch.Tensor):
+        tensors[path] = value.detach().clone(memory_format=torch.contiguous_format)  # may be a view of another
+        return {"tensor": path}
+    if isinstance(value, dict):
+        return {"dict": [[key, _flat(each, f"{path}[{key!r}]", tensors)] for key, each in value.items()]}
+    if isinstance(value, list | tuple):
+        items = [_flat(each, f"{path}[{place}]", tensors) for place, each in enumerate(value)]
+        return {"list" if isinstance(value, list) else "tuple": items}
+    return value
+
+
+def _nested(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """The inverse of `_flat`."""
+    match value:
+        case {"tensor": path}:
+            return tensors[path]
+        case {"dict": items}:
+            return {key: _nested(each, tensors) for key, each in items}
+        case {"list": items}:
+            return [_nested(each, tensors) for each in items]
+        case {"tuple": items}:
+            return tuple(_nested(each, tensors) for each in items)
+    return value
 
 
 def _checksum(record: dict[str, Any], tensors: dict[str, torch.Tensor]) -> int:

@@ -55,8 +55,8 @@ def encode(
         config: the options; keyword arguments named as the fields of `EncodeConfig` override them.
         device: "auto" (CUDA if there is one), "cpu" or "cuda".
         max_memory: bytes that the activations of one block of a step may take.
-        checkpoint: file that keeps the state of the run, written at least every 60 seconds; delete it once the result
-            is saved.
+        checkpoint: file that keeps the state of the run, written about every 30 seconds; delete it once the result is
+            saved.
         resume: go on from the checkpoint if it is there.
         progress: show a progress bar (off a terminal: a line every ten seconds) on standard error.
         log: keep a log of the run; it changes nothing of the result.

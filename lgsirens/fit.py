@@ -14,7 +14,7 @@ from lgsirens.interruption import interruption
 from lgsirens.model import SirenPerPartition
 from lgsirens.optimizers import build_optimizer, learning_rate
 from lgsirens.runlog import Progress
-from lgsirens.sampling import Samples
+from lgsirens.sampling import Block, Samples
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
@@ -30,6 +30,13 @@ class StopRule:
 # Sees the state after a step. Must not touch what the fit uses.
 Watch = Callable[[FitState], None]
 
+# Adds up, in place, what the ranks of a fit have: gradients in the order of the parameters, then sums of errors.
+Reduce = Callable[[list[torch.Tensor]], None]
+
+
+def no_reduction(tensors: list[torch.Tensor]) -> None:
+    """One rank alone has all there is."""
+
 
 def fit(
     model: SirenPerPartition,
@@ -40,9 +47,10 @@ def fit(
     generator: torch.Generator,
     checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
-    still: torch.Tensor | None = None,
-    counted: torch.Tensor | None = None,
+    frozen_rows: torch.Tensor | None = None,
+    metric_rows: torch.Tensor | None = None,
     watch: Watch | None = None,
+    reduce: Reduce = no_reduction,
 ) -> FitState:
     """Minimise the mean squared error; the weights change in place, but for those that take no gradient.
 
@@ -55,16 +63,18 @@ def fit(
         lr: constant learning rate, or None for the default schedule (`optimizers`).
         psnr_peak: peak as a fraction of the value range, for the PSNR that is shown and that stops.
         generator: the run's random state.
-        still: `[P]` bool, rows that stay as they are although the rest learns with them; None: no row.
-        counted: `[P]` bool, partitions whose PSNR is shown and stops; the last weights are then kept. None: all.
+        frozen_rows: `[P]` bool, rows that stay as they are although the rest learns with them; None: no row.
+        metric_rows: `[P]` bool, partitions whose PSNR is shown and stops; the last weights are then kept. None: all.
         watch: called after every step; its seconds are none of the fit's.
+        reduce: called once a step. A rank has some of the blocks of each draw, whose counts are those of all ranks.
 
     Raises:
         RunError: the loss is no longer finite.
         FileFormatError: the checkpoint to resume from is damaged or belongs to another run.
     """
     optimizer, state = build_optimizer(model), FitState()
-    best = BestWeights(model) if samples.complete and counted is None else None
+    frozen = None if frozen_rows is None else model.local.detach()[frozen_rows]
+    best = BestWeights(model) if samples.complete and metric_rows is None else None
     if checkpoint is not None and checkpoint.resume:
         state = checkpoint.load(model, optimizer, generator, best)
     if progress is not None:
@@ -72,7 +82,7 @@ def fit(
     began, saved = time.monotonic() - state.seconds, time.monotonic()
     with interruption() as interrupted:
         while state.step < rule.steps and not state.stopped:
-            state.error = accumulate_gradients(model, samples, counted)
+            state.error = accumulate_gradients(model, samples, metric_rows, reduce)
             if not math.isfinite(state.error):
                 raise RunError(f"the fit diverged at step {state.step}: its loss is {state.error}; lower --lr")
             psnr = psnr_of_error(state.error, psnr_peak)
@@ -81,12 +91,12 @@ def fit(
             if rule.target_psnr is not None and psnr >= rule.target_psnr:
                 state.stopped = "target_psnr"
                 break
-            if still is not None and model.local.grad is not None:
-                model.local.grad[still] = 0.0  # Adam leaves what never had a gradient exactly where it was
             state.rate = learning_rate(state.step, rule.steps, model.config.mode, lr)
             for group in optimizer.param_groups:
                 group["lr"] = state.rate
             optimizer.step()
+            if frozen is not None:
+                model.local.detach()[frozen_rows] = frozen
             state.step += 1
             state.seconds = time.monotonic() - began
             if progress is not None:
@@ -105,17 +115,22 @@ def fit(
         # The result may yet fail to be written; what was computed is then not lost.
         checkpoint.save(model, optimizer, generator, state, best)
     if best is not None:
-        best.keep(mean_error(model, samples))
+        best.keep(mean_error(model, samples, reduce))
     state.stopped = state.stopped or "steps"
     return state
 
 
-def accumulate_gradients(model: SirenPerPartition, samples: Samples, counted: torch.Tensor | None = None) -> float:
+def accumulate_gradients(
+    model: SirenPerPartition,
+    samples: Samples,
+    metric_rows: torch.Tensor | None = None,
+    reduce: Reduce = no_reduction,
+) -> float:
     """Set the gradient of every parameter that takes one to that of the loss, the mean squared error over the samples
     of one draw.
 
-    Returns the mean squared error of the samples that partitions own, those of `counted` `[P]` alone if it is given;
-    without either and without halos that is the loss.
+    Returns the mean squared error of the samples that partitions own, those of `metric_rows` `[P]` alone if it is
+    given; without either and without halos that is the loss.
 
     Blocks are differentiated one after the other, so that the working memory is that of one block; a block's rows
     are the only rows that it touches.
@@ -129,36 +144,39 @@ def accumulate_gradients(model: SirenPerPartition, samples: Samples, counted: to
     draw = samples.draw()
     for block in draw.blocks:
         rows = model.local.detach()[block.rows].requires_grad_()
-        error = model(block.x, rows, block.x_local, block.terms) - block.target
-        if block.weight is not None:
-            error = error * block.weight
-        squares = error.square()
-        (squares.sum() / draw.count).backward()
+        squares = _squares(model, block, rows)
+        torch.autograd.backward(squares.sum() / draw.count)
         assert rows.grad is not None
         rows_gradient[block.rows] += rows.grad
         owned = squares.detach() if block.own is None else squares.detach() * block.own
-        if counted is None:
+        if metric_rows is None:
             total += owned.sum() / draw.own
         else:
-            share = counted[block.rows, None, None].float()
+            share = metric_rows[block.rows, None, None].float()
             for weight in (block.weight, block.own):
                 share = share if weight is None else share * weight
-            total += (owned * counted[block.rows, None, None]).sum()
+            total += (owned * metric_rows[block.rows, None, None]).sum()
             number += share.expand_as(owned[..., :1]).sum() * owned.shape[-1]
-    return float(total if counted is None else total / number.clamp(min=1))
+    reduce([*(p.grad for p in model.parameters() if p.grad is not None), total, number])
+    return float(total if metric_rows is None else total / number.clamp(min=1))
 
 
 @torch.no_grad()
-def mean_error(model: SirenPerPartition, samples: Samples) -> float:
+def mean_error(model: SirenPerPartition, samples: Samples, reduce: Reduce = no_reduction) -> float:
     """The mean squared error of the samples that partitions own, as `accumulate_gradients` returns it."""
     draw = samples.draw()
     total = torch.zeros((), dtype=torch.float64, device=model.local.device)
     for block in draw.blocks:
-        squares = (model(block.x, model.local[block.rows], block.x_local, block.terms) - block.target).square()
-        for weight in (block.weight, block.own):
-            squares = squares if weight is None else squares * weight
-        total += squares.sum() / draw.own
+        squares = _squares(model, block, model.local[block.rows])
+        total += (squares if block.own is None else squares * block.own).sum() / draw.own
+    reduce([total])
     return float(total)
+
+
+def _squares(model: SirenPerPartition, block: Block, rows: torch.Tensor) -> torch.Tensor:
+    """Squared errors `[B, N, C]` of a block, 0 where it has no sample."""
+    error: torch.Tensor = model(block.x, rows, block.x_local, block.shared_features) - block.target
+    return (error if block.weight is None else error * block.weight).square()
 
 
 def psnr_of_error(error: float, psnr_peak: float) -> float:

@@ -97,7 +97,7 @@ class SirenPerPartition(nn.Module):
         x: Tensor,
         rows: Tensor | None = None,
         x_local: Tensor | None = None,
-        terms: Iterable[Tensor | None] | None = None,
+        shared_features: Iterable[Tensor | None] | None = None,
     ) -> Tensor:
         """Evaluate B local networks on N coordinates each.
 
@@ -105,18 +105,18 @@ class SirenPerPartition(nn.Module):
             x: `[B, N, D]` network coordinates of the signal.
             rows: `[B, K]`, the rows to use; all P rows when None.
             x_local: `[B, N, D]`, what the local networks see instead of `x`, if their coordinates are their own.
-            terms: `shared_terms(x)`, where they are known already.
+            shared_features: what the method of that name gives for `x`, where they are known already.
 
         Returns:
             `[B, N, C]`, nominally in [-1, 1].
         """
         weights = self._local_layers(rows)
         h = self._first_input(x, x_local)
-        for k, term in enumerate(self.shared_terms(x) if terms is None else terms):
-            h = self._aggregate(self._sine(weights[2 * k], weights[2 * k + 1], h), term)
+        for k, shared in enumerate(self.shared_features(x) if shared_features is None else shared_features):
+            h = self._aggregate(self._sine(weights[2 * k], weights[2 * k + 1], h), shared)
         return _linear(weights[-2], weights[-1], h).mT
 
-    def shared_terms(self, x: Tensor) -> Iterator[Tensor | None]:
+    def shared_features(self, x: Tensor) -> Iterator[Tensor | None]:
         """What the shared network, if there is one, contributes at each depth to coordinates `[B, N, D]`: `[B, L, N]`;
         constants as long as it does not move."""
         return repeat(None, self.config.hidden_layers + 1)
@@ -141,8 +141,8 @@ class SirenPerPartition(nn.Module):
         """sin(W h + b) for features `[B, in, N]`, weights `[B, out, in]` and biases `[B, out, 1]` times w0."""
         return torch.baddbmm(bias, weight, h).sin()
 
-    def _aggregate(self, local: Tensor, term: Tensor | None) -> Tensor:
-        """Local features `[B, L, N]` of one depth and the shared network's term to `[B, L, N]`."""
+    def _aggregate(self, local: Tensor, shared: Tensor | None) -> Tensor:
+        """Local and shared features of one depth, `[B, L, N]` each, to `[B, L, N]`."""
         return local
 
     @torch.no_grad()
@@ -179,7 +179,7 @@ class LocalGlobalSiren(SirenPerPartition):
     ("fc_and_add"); y = Wl_out h_H + bl_out. The g_k never depend on the l_k.
     """
 
-    def shared_terms(self, x: Tensor) -> Iterator[Tensor | None]:
+    def shared_features(self, x: Tensor) -> Iterator[Tensor | None]:
         """Per depth w0 (Wa_g g_k + ba) ("fc") or sin(w0 (Wf_k g_k + bf_k)) ("fc_and_add"), `[B, L, N]`."""
         g, width = x.mT, self.config.local_width
         for k in range(self.config.hidden_layers + 1):
@@ -190,13 +190,13 @@ class LocalGlobalSiren(SirenPerPartition):
                 weight, bias = self._shared_layer("aggregation_0", len(g))
                 yield torch.baddbmm(bias, weight[..., width:], g)
 
-    def _aggregate(self, local: Tensor, term: Tensor | None) -> Tensor:
-        assert term is not None
+    def _aggregate(self, local: Tensor, shared: Tensor | None) -> Tensor:
+        assert shared is not None
         if self.config.agg_type == "fc_and_add":
-            return local + term
+            return local + shared
         # Wa [l, g] = Wa_l l + Wa_g g: two products instead of a concatenated copy of both.
         weight, _ = self._shared_layer("aggregation_0", len(local))
-        return torch.baddbmm(term, weight[..., : self.config.local_width], local).sin()
+        return torch.baddbmm(shared, weight[..., : self.config.local_width], local).sin()
 
     def _shared_layer(self, name: str, blocks: int) -> tuple[Tensor, Tensor]:
         """One layer's weights and biases times w0, the same for every block."""

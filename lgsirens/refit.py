@@ -31,7 +31,7 @@ from lgsirens.plan import EncodeConfig
 from lgsirens.region import Box, box_shape, box_size, format_box, intersect, is_empty, slices
 from lgsirens.representation import GatheredRows, MemoryRows, Representation, history_entry
 from lgsirens.runlog import Progress
-from lgsirens.sampling import AllSamples, Centred, FrozenTerms, Placed, RandomSamples, Samples
+from lgsirens.sampling import AllSamples, CachedSharedFeatures, Centred, Placed, RandomSamples, Samples
 from lgsirens.schema import to_plain
 from lgsirens.signal import KINDS, Signal
 
@@ -143,12 +143,12 @@ def fit_edit(edit: Edit, options: FitOptions) -> Representation:
     if centres is not None:
         samples = Centred(samples, centres)
         _shift(model, centres)
-    still = counted = None
+    frozen_rows = metric_rows = None
     if edit.finetune == "none":
-        samples = FrozenTerms(samples, model.shared_terms, limit)
+        samples = CachedSharedFeatures(samples, model.shared_features, limit)
     else:
-        counted = torch.from_numpy(np.isin(edit.trained, edit.fitted)).to(where)
-        still = ~counted if edit.finetune == "shared" else None
+        metric_rows = torch.from_numpy(np.isin(edit.trained, edit.fitted)).to(where)
+        frozen_rows = ~metric_rows if edit.finetune == "shared" else None
     keeper = None
     if options.checkpoint is not None:
         if not isinstance(options.checkpoint, str | os.PathLike):
@@ -157,7 +157,7 @@ def fit_edit(edit: Edit, options: FitOptions) -> Representation:
         keeper = Checkpoint(Path(options.checkpoint), _run_key(edit, described), options.resume)
     rule, peak = StopRule(config.steps, config.target_psnr), KINDS[edit.signal.kind].psnr_peak
     with Progress(edit.action, "step", quiet=not options.progress) as bar:
-        state = fit(model, samples, rule, config.lr, peak, generator, keeper, bar, still=still, counted=counted)
+        state = fit(model, samples, rule, config.lr, peak, generator, keeper, bar, frozen_rows, metric_rows)
     if centres is not None:
         _shift(model, -centres)
     return _assembled(edit, model, state, blank, where)

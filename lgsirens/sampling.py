@@ -27,7 +27,7 @@ class Block:
         target: `[B, N, C]` in [-1, 1].
         weight: `[B, N, 1]`, 0 where there is no sample; None if all are there.
         own: `[B, N, 1]`, 1 where the partition owns the sample and 0 in its halo; None if `weight` says it all.
-        terms: what a shared network that does not move contributes at each depth, if that is known already.
+        shared_features: what a shared network that does not move contributes at each depth, if that is known already.
     """
 
     rows: slice
@@ -36,7 +36,7 @@ class Block:
     target: Tensor
     weight: Tensor | None
     own: Tensor | None
-    terms: list[Tensor | None] | None = None
+    shared_features: list[Tensor | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -174,30 +174,34 @@ class RandomSamples:
         self._own = _Owned(lattice, windows, device) if any(lattice.halo) else None
 
     def draw(self) -> Draw:
-        size, device = (len(self._windows[0]), self._each), self._values.device
-        picks = torch.randint(math.prod(self._sizes), size, generator=self._generator, device=device)
-        places = self._unravel(picks)
-        flat, inside = self._find(slice(None), places)
-        if self._known is not None:
-            inside &= self._known[flat]
-        channels, count = self._values.shape[1], max(1, int(inside.sum()))
-        own = count
-        if self._own is not None:
-            own = max(1, int((self._own.of_places(slice(None), places)[..., 0] * inside).sum()))
-        return Draw(count * channels, own * channels, self._blocks(places, inside))
+        # How many lie inside is known only once all are drawn. To keep them would take memory that grows with the
+        # signal, so each block draws its own again.
+        again = self._generator.clone_state()
+        sums = torch.zeros(2, dtype=torch.int64, device=self._values.device)
+        for rows, places in self._places(self._generator):
+            _, inside = self._find(rows, places)
+            owned = inside if self._own is None else inside & (self._own.of_places(rows, places)[..., 0] > 0)
+            sums += torch.stack([inside.sum(), owned.sum()])
+        count, own = sums.tolist()
+        whole, channels = count == len(self._windows[0]) * self._each, self._values.shape[1]
+        blocks = (self._block(rows, places, whole) for rows, places in self._places(again))
+        return Draw(max(1, count) * channels, max(1, own) * channels, blocks)
 
-    def _blocks(self, places: list[Tensor], inside: Tensor) -> Iterator[Block]:
-        whole = bool(inside.all())
-        for start in range(0, len(inside), self._rows):
-            rows = slice(start, min(start + self._rows, len(inside)))
+    def _places(self, generator: torch.Generator) -> Iterator[tuple[slice, list[Tensor]]]:
+        """Per block its rows, and where in their windows the samples drawn are, `[B, N]` along each axis. A CPU draws
+        number after number, so that they do not depend on how they are cut into blocks."""
+        partitions, device = len(self._windows[0]), self._values.device
+        for start in range(0, partitions, self._rows):
+            rows = slice(start, min(start + self._rows, partitions))
             for column in range(0, self._each, self._columns):
-                part = (rows, slice(column, column + self._columns))
-                weight = None if whole else inside[part][..., None].float()
-                yield self._block(rows, [place[part] for place in places], weight)
+                size = (rows.stop - start, min(self._columns, self._each - column))
+                picks = torch.randint(math.prod(self._sizes), size, generator=generator, device=device)
+                yield rows, self._unravel(picks)
 
-    def _block(self, rows: slice, places: list[Tensor], weight: Tensor | None) -> Block:
-        flat, _ = self._find(rows, places)
+    def _block(self, rows: slice, places: list[Tensor], whole: bool) -> Block:
+        flat, inside = self._find(rows, places)
         x, x_local = self._coordinates.of_places(rows, places)
+        weight = None if whole else inside[..., None].float()
         own = None if self._own is None else self._own.of_places(rows, places)
         return Block(rows, x, x_local, to_network(self._values[flat], self._range), weight, own)
 
@@ -209,7 +213,7 @@ class RandomSamples:
             position = window[rows].gather(1, place)
             inside &= (position >= low) & (position < high)
             flat = flat * (high - low) + (position - low).clamp(0, high - low - 1)
-        return flat, inside
+        return flat, inside if self._known is None else inside & self._known[flat]
 
     def _unravel(self, picks: Tensor) -> list[Tensor]:
         """Numbers of samples in a window to their places along each axis."""
@@ -239,21 +243,24 @@ class Centred:
         return replace(block, x_local=(block.x.mT - self._centres[block.rows][..., None]).mT)
 
 
-class FrozenTerms:
+class CachedSharedFeatures:
     """Samples whose blocks carry what a shared network that does not move contributes at each depth.
 
     That is L numbers a sample and depth: computed once where all of it fits into memory, else with each draw.
 
     Args:
         samples: whose blocks to complete.
-        shared_terms: from coordinates `[B, N, D]` to the terms `[B, L, N]`, as the model has it.
+        shared_features: from coordinates `[B, N, D]` to `[B, L, N]`, as the model has it.
         limit: bytes that kept blocks may take.
     """
 
-    def __init__(self, samples: Samples, shared_terms: Callable[[Tensor], Iterator[Tensor | None]], limit: int) -> None:
+    def __init__(
+        self, samples: Samples, shared_features: Callable[[Tensor], Iterator[Tensor | None]], limit: int
+    ) -> None:
         self.complete = samples.complete
-        self._samples, self._shared_terms, self._limit = samples, shared_terms, limit
+        self._samples, self._shared_features, self._limit = samples, shared_features, limit
         self._kept: tuple[Draw, list[Block]] | None = None
+        self._may_keep = samples.complete
 
     def draw(self) -> Draw:
         if self._kept is not None:
@@ -261,21 +268,22 @@ class FrozenTerms:
             return replace(draw, blocks=iter(blocks))
         draw = self._samples.draw()
         completed = map(self._completed, draw.blocks)
-        if not self.complete:
+        if not self._may_keep:
             return replace(draw, blocks=completed)
         blocks, size = [], 0
         for block in completed:
             blocks.append(block)
-            tensors = (block.x, block.x_local, block.target, block.weight, block.own, *(block.terms or ()))
+            tensors = (block.x, block.x_local, block.target, block.weight, block.own, *(block.shared_features or ()))
             size += sum(tensor.nbytes for tensor in tensors if tensor is not None)
             if size > self._limit:
+                self._may_keep = False
                 return replace(draw, blocks=itertools.chain(blocks, completed))
         self._kept = draw, blocks
         return replace(draw, blocks=iter(blocks))
 
     @torch.no_grad()
     def _completed(self, block: Block) -> Block:
-        return replace(block, terms=list(self._shared_terms(block.x)))
+        return replace(block, shared_features=list(self._shared_features(block.x)))
 
 
 def to_network(samples: Tensor, value_range: tuple[float, float]) -> Tensor:

@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from lgsirens.encode import prepare
 from lgsirens.fileformat import content_hash
 from lgsirens.lattice import Frame, Lattice
-from lgsirens.model import ModelConfig, build_model
+from lgsirens.memory import DEFAULT_LIMIT
+from lgsirens.model import ModelConfig, SirenPerPartition, build_model
+from lgsirens.plan import EncodeConfig, plan
 from lgsirens.region import Box
 from lgsirens.representation import FitRecord, MemoryRows, Representation, SignalInfo
+from lgsirens.sampling import Block, Samples
 from lgsirens.schema import to_plain
-from lgsirens.signal import KINDS
+from lgsirens.signal import KINDS, Signal
 
 KIND_OF_RANK = {1: "audio", 2: "image", 3: "volume"}
 
@@ -72,6 +76,24 @@ def representation(
         config={"mode": mode, "seed": seed} if config is None else config,
     )
     return replace(fresh, origin=content_hash(fresh))
+
+
+def picture() -> Signal:
+    """A small smooth picture."""
+    rows, columns = np.mgrid[:40, :33]
+    return Signal.from_array((127 + 60 * np.sin(rows / 4) + 60 * np.cos(columns / 5)).astype(np.uint8))
+
+
+def prepared(*, max_memory: int = DEFAULT_LIMIT, **options: Any) -> tuple[SirenPerPartition, Samples, torch.Generator]:
+    """What a fit of a small model to `picture` starts from."""
+    planned = plan(picture(), EncodeConfig(partitions=(4, 4), local_width=6, global_width=7, **options))
+    return prepare(picture(), planned, torch.device("cpu"), max_memory)
+
+
+def in_double(block: Block) -> Block:
+    """A block in float64."""
+    doubled = {name: getattr(block, name) for name in ("x", "x_local", "target")}
+    return replace(block, **{name: None if value is None else value.double() for name, value in doubled.items()})
 
 
 def contents(inr: Representation) -> dict[str, Any]:

@@ -1,19 +1,18 @@
 """The loop itself: what it keeps, how it ends, its rates."""
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 
-import numpy as np
 import pytest
 import torch
 
 import lgsirens as lg
 from lgsirens import fit
 from lgsirens.optimizers import PEAK_RATES, learning_rate
-
-
-def picture():
-    rows, columns = np.mgrid[:40, :33]
-    return lg.Signal.from_array((127 + 60 * np.sin(rows / 4) + 60 * np.cos(columns / 5)).astype(np.uint8))
+from tests.small import in_double, picture, prepared
 
 
 def errors_seen(monkeypatch, climb_from, **options):
@@ -53,19 +52,86 @@ def test_a_rate_of_ones_own_is_constant_and_the_default_warms_up_and_decays():
 
 
 def test_adam_is_pytorchs_own_with_its_defaults():
-    optimizer = fit.build_optimizer(torch.nn.Linear(2, 2))
+    optimizer = fit.build_optimizer(prepared()[0])
     assert type(optimizer) is torch.optim.Adam
     group = optimizer.param_groups[0]
     assert (group["betas"], group["eps"], group["weight_decay"], group["amsgrad"]) == ((0.9, 0.999), 1e-8, 0, False)
 
 
 def test_the_error_without_gradients_is_that_with_them():
-    inr = lg.encode(picture(), partitions=(4, 4), overlaps=(2, 3), steps=1)
-    from lgsirens.encode import prepare
-    from lgsirens.memory import DEFAULT_LIMIT
-    from lgsirens.plan import EncodeConfig, plan
-
-    planned = plan(picture(), EncodeConfig(partitions=(4, 4), overlaps=(2, 3)))
-    model, samples, _ = prepare(picture(), planned, torch.device("cpu"), DEFAULT_LIMIT)
+    model, samples, _ = prepared(overlaps=(2, 3))
     assert fit.mean_error(model, samples) == pytest.approx(fit.accumulate_gradients(model, samples), rel=1e-6)
-    assert inr.fit.stopped == "steps"
+
+
+class Noise(torch.optim.Optimizer):
+    """Moves every weight, whatever its gradient."""
+
+    @torch.no_grad()
+    def step(self):
+        for parameter in self.param_groups[0]["params"]:
+            parameter += torch.full_like(parameter, self.param_groups[0]["lr"])
+
+
+OPTIMIZERS = {
+    "weight decay": lambda parameters: torch.optim.SGD(parameters, momentum=0.9, weight_decay=0.1),
+    "noise": lambda parameters: Noise(parameters, {"lr": 0.0}),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_frozen_rows_stay_whatever_the_optimiser_does(monkeypatch, name):
+    monkeypatch.setattr(fit, "build_optimizer", lambda model: OPTIMIZERS[name](list(model.parameters())))
+    model, samples, generator = prepared()
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    frozen = torch.arange(len(model.local)) % 3 > 0
+    fit.fit(model, samples, fit.StopRule(3), 1e-2, 1.0, generator, frozen_rows=frozen, metric_rows=~frozen)
+    assert torch.equal(model.local[frozen], before["local"][frozen])
+    assert (model.local[~frozen] != before["local"][~frozen]).any(dim=1).all()
+    assert not any(torch.equal(value, before[f"shared.{name}"]) for name, value in model.shared.items())
+
+
+class Ranks:
+    """Two ranks, each a thread with every second block of the draws, that sum what they have."""
+
+    def __init__(self):
+        self._barrier, self._held = threading.Barrier(2, timeout=60), [[], []]
+
+    def reduce(self, rank, tensors):
+        self._held[rank] = [tensor.clone() for tensor in tensors]
+        self._barrier.wait()
+        for tensor, *parts in zip(tensors, *self._held, strict=True):
+            tensor.copy_(sum(parts))
+        self._barrier.wait()
+
+    def fit(self, **options):
+        with ThreadPoolExecutor(2) as pool:
+            jobs = [
+                pool.submit(fitted, slice(rank, None, 2), partial(self.reduce, rank), **options) for rank in range(2)
+            ]
+            return [job.result() for job in jobs]
+
+
+def fitted(share, reduce, metric, **options):
+    """A fit in float64 to some of the blocks of each draw: its error, and its weights."""
+    model, samples, generator = prepared(max_memory=100_000, **options)
+    draw_all = samples.draw
+
+    def draw():
+        drawn = draw_all()
+        return replace(drawn, blocks=map(in_double, list(drawn.blocks)[share]))
+
+    samples.draw = draw
+    rows = torch.arange(16) % 3 == 0 if metric else None
+    state = fit.fit(model.double(), samples, fit.StopRule(5), 1e-3, 1.0, generator, metric_rows=rows, reduce=reduce)
+    return torch.tensor(state.error, dtype=torch.float64), *(value.detach() for value in model.parameters())
+
+
+@pytest.mark.parametrize("climbing", [False, True])  # then the first weights are the best
+@pytest.mark.parametrize("metric", [False, True])
+@pytest.mark.parametrize("options", [{}, {"overlaps": (2, 3)}, {"sample_frac": 0.5}], ids=str)
+def test_ranks_with_half_of_the_blocks_each_fit_what_one_rank_fits(monkeypatch, options, metric, climbing):
+    if climbing:
+        monkeypatch.setattr(fit, "build_optimizer", lambda model: torch.optim.SGD(model.parameters(), maximize=True))
+    expected = fitted(slice(None), fit.no_reduction, metric, **options)
+    for results in Ranks().fit(metric=metric, **options):
+        torch.testing.assert_close(results, expected, rtol=1e-6, atol=1e-12)

@@ -18,7 +18,7 @@ from lgsirens.lattice import Lattice, join, split
 from lgsirens.model import ModelConfig, build_model
 from lgsirens.region import box_of_shape
 from lgsirens.sampling import AllSamples, Placed
-from tests.small import representation, without_times
+from tests.small import in_double, representation, without_times
 
 MODES = ("lg", "lc", "mlp")
 seeds = st.integers(0, 2**32 - 1)
@@ -302,10 +302,6 @@ def test_a_run_that_was_killed_and_resumed_ends_in_the_same_file(tmp_path, monke
     resumed.save(tmp_path / "resumed.safetensors")
     assert without_times(tmp_path / "resumed.safetensors") == without_times(tmp_path / "whole.safetensors")
     assert sorted(os.listdir(tmp_path)) == ["resumed.safetensors", "state.safetensors", "whole.safetensors"]
-
-
-def in_double(block):
-    return replace(block, **{name: getattr(block, name).double() for name in ("x", "x_local", "target")})
 
 
 # Law 10: a step cut into blocks is the step on everything at once

@@ -1,17 +1,19 @@
 """What a step sees: the right samples at the right coordinates, with the right weights."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import lgsirens as lg
 from lgsirens.lattice import Frame, Lattice
 from lgsirens.region import box_of_shape
-from lgsirens.sampling import AllSamples, Placed, RandomSamples
+from lgsirens.sampling import AllSamples, CachedSharedFeatures, Placed, RandomSamples
 
 CPU = torch.device("cpu")
 KINDS = {1: "audio", 2: "image", 3: "video"}
@@ -119,3 +121,67 @@ def test_a_fraction_of_the_samples_fits_too(shape):
     options = {"sample_frac": 0.5, "partition_size": size, "local_width": 10, "global_width": 10, "lr": 1e-3}
     start, end = (lg.encode(signal, steps=n, overlaps=(1,) * len(shape), **options) for n in (1, 120))
     assert end.fit.psnr > start.fit.psnr + 4
+
+
+class LargestTensor(TorchDispatchMode):
+    """Sees the size of every tensor that is made."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor):
+            self.numel = max(self.numel, made.numel())
+        return made
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("halo", [0, 2])
+@pytest.mark.parametrize("samples_per_block", [4, 64])
+def test_a_draw_takes_the_memory_of_a_block(known, halo, samples_per_block):
+    signal = lg.Signal.from_array(np.zeros((8000, 1), dtype=np.float32), "audio", (-1.0, 1.0))
+    mask = None if known else np.arange(8000) % 3 > 0
+    placed = Placed(replace(signal, mask=mask), ((0, 8000),), ((0, 8000),))
+    lattice, generator = Lattice.covering(((0, 8000),), (8,), (halo,)), torch.Generator().manual_seed(0)
+    samples = RandomSamples(placed, lattice, Frame((8000,), 100.0), samples_per_block, CPU, 1.0, generator)
+    with LargestTensor() as largest:
+        drawn = sum(block.target.numel() for block in samples.draw().blocks)
+    assert drawn == 8000
+    assert largest.numel <= 4 * samples_per_block  # the window of a row may be larger than what is drawn of it
+
+
+@given(problems(), st.sampled_from([4, 16, 40]), st.integers(0, 100))
+def test_what_is_drawn_does_not_depend_on_the_blocks(problem, samples_per_block, seed):
+    signal, lattice, frame = problem
+    draws = []
+    for limit in (samples_per_block, 1 << 20):
+        generator = torch.Generator().manual_seed(seed)
+        samples = RandomSamples(Placed.first(signal), lattice, frame, limit, CPU, 0.8, generator)
+        first, second = samples.draw(), samples.draw()
+        # whoever looks at the first draw only now sees the same
+        targets = [torch.cat([block.target.flatten() for block in draw.blocks]) for draw in (first, second)]
+        draws.append(([first.count, first.own, second.count, second.own], targets, generator.get_state()))
+    (counts, targets, state), (whole_counts, whole_targets, whole_state) = draws
+    assert counts == whole_counts
+    assert all(torch.equal(*pair) for pair in zip(targets, whole_targets, strict=True))
+    assert torch.equal(state, whole_state)
+
+
+@pytest.mark.parametrize(("limit", "computed_so_far"), [(1535, [1, 2, 3, 4]), (1536, [0, 0, 0, 0])])
+def test_shared_features_are_kept_where_all_fit_and_else_computed_block_by_block(limit, computed_so_far):
+    signal = lg.Signal.from_array(np.zeros((64, 1), dtype=np.float32), "audio", (-1.0, 1.0))
+    lattice, frame = Lattice.covering(((0, 64),), (8,)), Frame((64,), 100.0)
+    computed = []
+
+    def features(x):
+        computed.append(x)
+        return iter([x.mT * depth for depth in range(4)])
+
+    samples = CachedSharedFeatures(AllSamples(Placed.first(signal), lattice, frame, 16, CPU), features, limit)
+    first = [torch.stack(block.shared_features) for block in samples.draw().blocks]
+    assert len(computed) == len(first) == 4
+    for _ in range(2):
+        computed.clear()
+        for block, features_before, number in zip(samples.draw().blocks, first, computed_so_far, strict=True):
+            assert torch.equal(torch.stack(block.shared_features), features_before)
+            assert len(computed) == number
