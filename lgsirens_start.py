@@ -1,6 +1,6 @@
 """How every program of ours starts: outside the package, whose own import takes the seconds that PyTorch takes.
 
-Ctrl-C among the imports ends the process in one line with exit code 130; then `lgsirens/program.py` sees to it.
+Ctrl-C among the imports ends the process in one line with exit code 130; then `lgsirens/system/program.py` sees to it.
 """
 
 import importlib

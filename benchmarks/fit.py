@@ -31,13 +31,13 @@ from torch.nn.functional import linear
 
 from lgsirens.encode import prepare as prepare  # what encode runs, not a copy of it
 from lgsirens.fit import accumulate_gradients
-from lgsirens.hardware import resolve_device
 from lgsirens.memory import DEFAULT_LIMIT
 from lgsirens.model import SirenPerPartition
 from lgsirens.optimizers import build_optimizer
 from lgsirens.plan import EncodeConfig, Plan, plan
 from lgsirens.sampling import AllSamples, Placed, Samples
 from lgsirens.signal import Signal
+from lgsirens.system.hardware import resolve_device
 
 LARGEST_DIFFERENCE = 1e-3
 MEMORY_STEPS = 3

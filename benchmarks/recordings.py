@@ -22,12 +22,12 @@ from record import Measurement
 import lgsirens as lg
 from lgsirens.encode import prepare
 from lgsirens.fit import psnr_of_error
-from lgsirens.hardware import resolve_device
 from lgsirens.media.examples import bikes, prelude
 from lgsirens.memory import DEFAULT_LIMIT
 from lgsirens.plan import EncodeConfig, plan
-from lgsirens.runlog import Progress
 from lgsirens.signal import KINDS
+from lgsirens.system.console import Progress
+from lgsirens.system.hardware import resolve_device
 
 BACH = Path(__file__).resolve().parent.parent / "data" / "gt_bach.wav"
 SOUND = {"partitions": (32,), "lr": 1e-4, "steps": 300}

@@ -37,8 +37,8 @@ from lgsirens.model import LocalGlobalSiren, ModelConfig, Siren, SirenPerPartiti
 from lgsirens.plan import EncodeConfig
 from lgsirens.refit import FitOptions
 from lgsirens.representation import Representation
-from lgsirens.runlog import RunLog
 from lgsirens.signal import Signal
+from lgsirens.system.console import RunLog
 from lgsirens.version import __version__
 
 Representation.crop = crop

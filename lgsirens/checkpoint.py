@@ -13,10 +13,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from lgsirens.atomic import replacing
 from lgsirens.errors import FileFormatError, OutputError, RunError
 from lgsirens.model import SirenPerPartition
-from lgsirens.runlog import note
+from lgsirens.system.console import note
+from lgsirens.system.output import replacing
 
 CHECKPOINT_SUFFIX = ".checkpoint.safetensors"
 

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 
 from lgsirens.arguments import Command, parse_arguments
-from lgsirens.atomic import check_output
 from lgsirens.decode import decode
 from lgsirens.edit import crop, merge
 from lgsirens.errors import ConfigError, FileFormatError
@@ -21,16 +20,17 @@ from lgsirens.fitting_commands import (
     extend_command,
     replace_command,
 )
-from lgsirens.hardware import format_bytes, resolve_device, use_threads
 from lgsirens.media.files import check_format, check_target, read, write
-from lgsirens.program import run
 from lgsirens.published_checkpoint import as_representation, is_pickle, is_safetensors, measured, read_checkpoint
 from lgsirens.published_inputs import as_published
 from lgsirens.reading import Reading
 from lgsirens.region import format_box
 from lgsirens.report import compare, compare_text, config_yaml, describe, describe_text, summary
 from lgsirens.representation import SignalInfo
-from lgsirens.runlog import Progress
+from lgsirens.system.console import Progress
+from lgsirens.system.hardware import format_bytes, resolve_device, use_threads
+from lgsirens.system.output import check_output
+from lgsirens.system.program import run
 from lgsirens.wording import counted, times
 
 

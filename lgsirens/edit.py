@@ -15,7 +15,7 @@ from lgsirens.fileformat import FileRows
 from lgsirens.lattice import Lattice, bounding_extent
 from lgsirens.region import Box, Region, as_region, bounding_box, intersect, is_empty
 from lgsirens.representation import GatheredRows, Representation, check_representation, history_entry
-from lgsirens.runlog import note
+from lgsirens.system.console import note
 from lgsirens.wording import counted
 
 _LARGEST_ID = 1 << 31

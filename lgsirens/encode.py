@@ -18,7 +18,6 @@ from lgsirens.decode import decode
 from lgsirens.errors import ConfigError
 from lgsirens.fileformat import content_hash, sizes
 from lgsirens.fit import StopRule, accumulate_gradients, fit
-from lgsirens.hardware import as_bytes, resolve_device
 from lgsirens.memory import DEFAULT_LIMIT, training_bytes, training_samples
 from lgsirens.metrics import psnr, recorded
 from lgsirens.model import SirenPerPartition, build_model, parameter_counts
@@ -26,10 +25,11 @@ from lgsirens.optimizers import build_optimizer
 from lgsirens.plan import EncodeConfig, Plan, plan
 from lgsirens.representation import FitRecord, MemoryRows, Representation, SignalInfo, history_entry
 from lgsirens.runfolder import check_folder
-from lgsirens.runlog import Progress, RunLog, note
 from lgsirens.sampling import AllSamples, Placed, RandomSamples, Samples
-from lgsirens.schema import to_plain
 from lgsirens.signal import KINDS, Signal, check_signal
+from lgsirens.system.console import Progress, RunLog, note
+from lgsirens.system.hardware import as_bytes, resolve_device
+from lgsirens.system.schema import to_plain
 from lgsirens.watch import Watcher
 
 _TIMED_STEPS = 3

@@ -21,14 +21,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lgsirens.atomic import replacing
 from lgsirens.errors import ConfigError, FileFormatError, OutputError
 from lgsirens.lattice import Lattice
 from lgsirens.manifest import FORMAT_VERSION, Manifest, check_manifest
 from lgsirens.model import count, row_layout, shared_layout
 from lgsirens.representation import Representation, Rows
-from lgsirens.schema import from_plain, to_plain
 from lgsirens.sources import FileSource, PathLike, Source
+from lgsirens.system.output import replacing
+from lgsirens.system.schema import from_plain, to_plain
 
 _MANIFEST, _MANIFEST_CRC = "lgsirens", "lgsirens_crc32"
 _LARGEST_HEADER = 100_000_000  # the limit of safetensors

@@ -10,11 +10,11 @@ import torch
 
 from lgsirens.checkpoint import BestWeights, Checkpoint, FitState
 from lgsirens.errors import RunError
-from lgsirens.interruption import interruption
 from lgsirens.model import SirenPerPartition
 from lgsirens.optimizers import build_optimizer, learning_rate
-from lgsirens.runlog import Progress
 from lgsirens.sampling import Block, Samples
+from lgsirens.system.console import Progress
+from lgsirens.system.interruption import interruption
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 

@@ -6,23 +6,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lgsirens.atomic import check_output
 from lgsirens.checkpoint import CHECKPOINT_SUFFIX, check_checkpoint, checkpoint_path
-from lgsirens.configfile import read_settings
 from lgsirens.encode import dry_run, encode
 from lgsirens.errors import ConfigError
 from lgsirens.extend import extend, replace
 from lgsirens.fileformat import load, save
-from lgsirens.hardware import use_threads
-from lgsirens.interruption import interruption
 from lgsirens.memory import DEFAULT_LIMIT
 from lgsirens.plan import EncodeConfig
-from lgsirens.program import ended
 from lgsirens.reading import Reading
 from lgsirens.report import dry_run_text, edit_text, summary
 from lgsirens.representation import Representation
 from lgsirens.runfolder import check_folder
-from lgsirens.runlog import Progress, RunLog, note
+from lgsirens.system.config_file import read_settings
+from lgsirens.system.console import Progress, RunLog, note
+from lgsirens.system.hardware import use_threads
+from lgsirens.system.interruption import interruption
+from lgsirens.system.output import check_output
+from lgsirens.system.program import ended
 
 # Options of which one replaces the others of its line, wherever they were given.
 _ALTERNATIVES = (("partitions", "partition_size"), ("parameters", "local_width", "global_width"))

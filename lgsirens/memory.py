@@ -1,8 +1,8 @@
 """How many samples one evaluation of a model takes at a time, and the working memory that this needs."""
 
 from lgsirens.errors import ConfigError
-from lgsirens.hardware import format_bytes
 from lgsirens.model import ModelConfig
+from lgsirens.system.hardware import format_bytes
 
 MIB = 1 << 20
 DEFAULT_LIMIT = 1 << 30

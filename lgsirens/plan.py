@@ -9,13 +9,13 @@ import numpy as np
 
 from lgsirens.budget import default_widths, widths_for_budget
 from lgsirens.errors import ConfigError
-from lgsirens.hardware import check_fits
 from lgsirens.lattice import LONGEST_FRAME, Frame, Lattice
 from lgsirens.manifest import LARGEST_DEPTH, LARGEST_FACTOR
 from lgsirens.model import AGGREGATIONS, LARGEST_WIDTH, MODES, ModelConfig, parameter_counts
 from lgsirens.region import Box, box_of_shape
-from lgsirens.schema import from_plain
 from lgsirens.signal import KINDS, Signal
+from lgsirens.system.hardware import check_fits
+from lgsirens.system.schema import from_plain
 from lgsirens.wording import commas, counted
 
 

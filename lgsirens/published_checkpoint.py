@@ -25,9 +25,9 @@ from lgsirens.metrics import psnr, recorded
 from lgsirens.model import ModelConfig, row_layout, shared_layout
 from lgsirens.region import box_of_shape
 from lgsirens.representation import FitRecord, MemoryRows, Representation, SignalInfo, history_entry
-from lgsirens.runlog import note
-from lgsirens.schema import to_plain
 from lgsirens.signal import KINDS, Signal
+from lgsirens.system.console import note
+from lgsirens.system.schema import to_plain
 from lgsirens.wording import commas, counted
 
 # A zip archive, as torch.save writes; before version 1.6 it wrote a pickle, whose protocol is the second byte.

@@ -18,8 +18,8 @@ from lgsirens.lattice import Lattice
 from lgsirens.model import LARGEST_WIDTH, ModelConfig, parameter_counts
 from lgsirens.plan import EncodeConfig, along_axes, plan
 from lgsirens.representation import Representation
-from lgsirens.runlog import note
 from lgsirens.signal import KINDS, Signal
+from lgsirens.system.console import note
 from lgsirens.wording import commas, counted
 
 AGGREGATIONS = {"concat_and_fc": "fc", "fc_and_add": "fc_and_add"}

@@ -16,8 +16,8 @@ from lgsirens.media.files import read
 from lgsirens.media.frames import Frames
 from lgsirens.media.video import looks_like_film
 from lgsirens.published_flags import AudioFlags, Flags, ImageFlags, VideoFlags
-from lgsirens.runlog import note
 from lgsirens.signal import Array, Signal, to_sample_type
+from lgsirens.system.console import note
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow converts RGB to gray
 

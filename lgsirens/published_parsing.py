@@ -12,10 +12,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, List, TypeVar, get_args
 
-from lgsirens.configfile import read_settings
 from lgsirens.errors import ConfigError, MissingDependencyError
 from lgsirens.published_flags import AudioFlags, Flags, ImageFlags, VideoFlags, check_values
-from lgsirens.schema import convert
+from lgsirens.system.config_file import read_settings
+from lgsirens.system.schema import convert
 
 F = TypeVar("F", bound=Flags)
 

@@ -10,19 +10,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lgsirens.atomic import check_output
 from lgsirens.checkpoint import check_checkpoint, checkpoint_path
-from lgsirens.configfile import read_settings
 from lgsirens.decode import decode
 from lgsirens.edit import crop
 from lgsirens.encode import encode
 from lgsirens.errors import ConfigError, OutputError, SignalError
 from lgsirens.fileformat import load, save
-from lgsirens.hardware import resolve_device
-from lgsirens.interruption import interruption
 from lgsirens.media.files import check_format, write
 from lgsirens.plan import along_axes
-from lgsirens.program import ended, run
 from lgsirens.published_checkpoint import as_representation, is_pickle, read_checkpoint
 from lgsirens.published_flags import (
     OF_MODEL,
@@ -41,7 +36,12 @@ from lgsirens.published_parsing import build, given_values, print_help
 from lgsirens.report import config_yaml, summary
 from lgsirens.representation import Representation, SignalInfo
 from lgsirens.runfolder import FINISHED, check_folder, state_of
-from lgsirens.runlog import Progress, RunLog, note
+from lgsirens.system.config_file import read_settings
+from lgsirens.system.console import Progress, RunLog, note
+from lgsirens.system.hardware import resolve_device
+from lgsirens.system.interruption import interruption
+from lgsirens.system.output import check_output
+from lgsirens.system.program import ended, run
 from lgsirens.wording import commas, counted, times
 
 _SCRIPTS: dict[str, type[Flags]] = {cls.kind: cls for cls in (ImageFlags, AudioFlags, VideoFlags)}

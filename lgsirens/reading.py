@@ -7,9 +7,9 @@ from typing import Any
 from lgsirens.errors import ConfigError
 from lgsirens.media.files import read
 from lgsirens.representation import Representation
-from lgsirens.runlog import Progress
-from lgsirens.schema import from_plain, to_plain
 from lgsirens.signal import KINDS, Signal
+from lgsirens.system.console import Progress
+from lgsirens.system.schema import from_plain, to_plain
 
 
 @dataclass(frozen=True)

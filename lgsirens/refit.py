@@ -22,7 +22,6 @@ from lgsirens.decode import decode
 from lgsirens.errors import ConfigError, SignalError
 from lgsirens.fileformat import content_hash
 from lgsirens.fit import StopRule, fit
-from lgsirens.hardware import as_bytes, check_fits, resolve_device
 from lgsirens.lattice import Lattice
 from lgsirens.memory import DEFAULT_LIMIT, training_samples
 from lgsirens.metrics import psnr, recorded
@@ -30,10 +29,11 @@ from lgsirens.model import SirenPerPartition, build_model
 from lgsirens.plan import EncodeConfig
 from lgsirens.region import Box, box_shape, box_size, format_box, intersect, is_empty, slices
 from lgsirens.representation import GatheredRows, MemoryRows, Representation, history_entry
-from lgsirens.runlog import Progress
 from lgsirens.sampling import AllSamples, CachedSharedFeatures, Centred, Placed, RandomSamples, Samples
-from lgsirens.schema import to_plain
 from lgsirens.signal import KINDS, Signal
+from lgsirens.system.console import Progress
+from lgsirens.system.hardware import as_bytes, check_fits, resolve_device
+from lgsirens.system.schema import to_plain
 
 _INHERITED = ("steps", "sample_frac", "seed")
 

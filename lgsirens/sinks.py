@@ -19,7 +19,7 @@ from PIL import Image
 
 from lgsirens.drawing import png
 from lgsirens.errors import MissingDependencyError
-from lgsirens.runlog import note
+from lgsirens.system.console import note
 
 Pixels = NDArray[np.uint8]
 

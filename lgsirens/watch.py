@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from lgsirens.atomic import replacing
 from lgsirens.checkpoint import FitState
 from lgsirens.drawing import png
 from lgsirens.excerpts import cut, derivatives, excerpts, read
@@ -19,10 +18,11 @@ from lgsirens.fit import psnr_of_error
 from lgsirens.report import config_yaml
 from lgsirens.representation import Representation
 from lgsirens.runfolder import FINISHED, STOPPED, keep_state, prepare_folder
-from lgsirens.runlog import RunLog, note
 from lgsirens.signal import KINDS, Signal
 from lgsirens.sinks import Sink, TensorBoard, WeightsAndBiases, require_tensorboard, require_wandb
 from lgsirens.summaries import Summary, of_planes, of_sound
+from lgsirens.system.console import RunLog, note
+from lgsirens.system.output import replacing
 
 
 class Snapshot(Protocol):

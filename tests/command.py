@@ -4,8 +4,8 @@ import errno
 import os
 from typing import Any
 
-from lgsirens import atomic
 from lgsirens.cli import main
+from lgsirens.system import output
 
 
 def run(*words: Any) -> int:
@@ -38,4 +38,4 @@ def full_disk(monkeypatch: Any) -> None:
     def replace(source: str, target: str) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(atomic.os, "replace", replace)
+    monkeypatch.setattr(output.os, "replace", replace)

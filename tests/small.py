@@ -19,8 +19,8 @@ from lgsirens.plan import EncodeConfig, plan
 from lgsirens.region import Box
 from lgsirens.representation import FitRecord, MemoryRows, Representation, SignalInfo
 from lgsirens.sampling import Block, Samples
-from lgsirens.schema import to_plain
 from lgsirens.signal import KINDS, Signal
+from lgsirens.system.schema import to_plain
 
 KIND_OF_RANK = {1: "audio", 2: "image", 3: "volume"}
 

@@ -13,7 +13,7 @@ import pytest
 
 import lgsirens as lg
 from lgsirens import fit, fitting_commands
-from lgsirens.program import INTERRUPTED
+from lgsirens.system.program import INTERRUPTED
 from tests.command import assert_one_line, full_disk, run
 
 encode_module = importlib.import_module("lgsirens.encode")  # `lg.encode` is the function

@@ -10,7 +10,7 @@ from lgsirens.errors import FileFormatError
 from lgsirens.fileformat import load
 from lgsirens.manifest import Manifest
 from lgsirens.model import ModelConfig
-from lgsirens.schema import to_plain
+from lgsirens.system.schema import to_plain
 from tests.small import representation
 from tests.stored_files import Parts, at, drop, refused, store, tiny
 

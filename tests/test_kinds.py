@@ -17,7 +17,7 @@ import soundfile
 
 import lgsirens as lg
 from lgsirens import fit
-from lgsirens.program import INTERRUPTED
+from lgsirens.system.program import INTERRUPTED
 from tests.command import run
 from tests.small import without_times
 

@@ -12,10 +12,10 @@ import pytest
 import lgsirens as lg
 from lgsirens import fit, watch
 from lgsirens.cli import main as lgsirens
-from lgsirens.program import INTERRUPTED
 from lgsirens.published_parsing import given_values
 from lgsirens.published_runs import main
 from lgsirens.runfolder import RUNNING, keep_state
+from lgsirens.system.program import INTERRUPTED
 from tests.command import last_line
 
 ROOT = Path(__file__).resolve().parents[1]

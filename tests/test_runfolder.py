@@ -10,9 +10,9 @@ from PIL import Image
 
 import lgsirens as lg
 from lgsirens import fit, watch
-from lgsirens.atomic import abandoned, replacing
 from lgsirens.report import config_yaml
 from lgsirens.runfolder import FINISHED, RUNNING, STOPPED, keep_state, state_of
+from lgsirens.system.output import abandoned, replacing
 from tests.small import contents
 from tests.watched import PICTURE, encode, series, steps_of, stopped_after, until_the_next_second
 

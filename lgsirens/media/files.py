@@ -18,13 +18,13 @@ from typing import BinaryIO
 
 import numpy as np
 
-from lgsirens.atomic import check_output, replacing
 from lgsirens.errors import ConfigError, LgsirensError, SignalError
 from lgsirens.media import audio, folder, image, video, volume
 from lgsirens.media.formats import FOLDER, FORMATS, MP4, SOUND
 from lgsirens.media.frames import Frames, Progress, bounds
 from lgsirens.media.stored import Stored
 from lgsirens.signal import Array, Signal, check_signal
+from lgsirens.system.output import check_output, replacing
 from lgsirens.wording import times
 
 _NPY_MAGIC = b"\x93NUMPY"

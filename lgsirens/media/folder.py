@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lgsirens.atomic import settle, temporary_beside
 from lgsirens.errors import LgsirensError, OutputError, RunError, SignalError
 from lgsirens.media import image
 from lgsirens.media.frames import PACKED, Frames, Progress, bounds, check_options, gathered, packed, reduced, unpacked
 from lgsirens.media.stored import Stored
 from lgsirens.signal import Array
+from lgsirens.system.output import settle, temporary_beside
 
 log = logging.getLogger("lgsirens")
 

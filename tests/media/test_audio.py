@@ -15,10 +15,10 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lgsirens.atomic import replacing
 from lgsirens.media import audio
 from lgsirens.media.audio import FORMATS, looks_like_sound, read_sound, save_sound
 from lgsirens.signal import Signal
+from lgsirens.system.output import replacing
 from tests.sounds import sound_of
 
 RATES = st.integers(8000, 96000)

@@ -10,11 +10,11 @@ import pytest
 import soundfile
 from PIL import Image
 
-from lgsirens.atomic import replacing
 from lgsirens.errors import MissingDependencyError, RunError, SignalError
 from lgsirens.media import audio
 from lgsirens.media.audio import FORMATS, check_sound, package_for_sound, read_sound, save_sound
 from lgsirens.signal import Signal
+from lgsirens.system.output import replacing
 from tests.sounds import noise, sound_of
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lgsirens.runlog import note
+from lgsirens.system.console import note
 
 
 @contextmanager

@@ -4,8 +4,8 @@ import stat
 
 import pytest
 
-from lgsirens.atomic import check_output, replacing
 from lgsirens.errors import LgsirensError, OutputError, RunError
+from lgsirens.system.output import check_output, replacing
 
 
 def names(folder):

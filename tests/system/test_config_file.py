@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, strategies
 
 import lgsirens as lg
-from lgsirens.configfile import read_settings
 from lgsirens.report import config_yaml
+from lgsirens.system.config_file import read_settings
 
 VALUES = strategies.one_of(
     strategies.none(),

@@ -11,9 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import lgsirens as lg
-from lgsirens import hardware
 from lgsirens.errors import ConfigError
-from lgsirens.hardware import format_bytes, parse_bytes
+from lgsirens.system import hardware
+from lgsirens.system.hardware import format_bytes, parse_bytes
 from tests.command import run
 
 

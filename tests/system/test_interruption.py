@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from lgsirens.interruption import interruption
+from lgsirens.system.interruption import interruption
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lgsirens.schema import from_plain, to_plain
+from lgsirens.system.schema import from_plain, to_plain
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 

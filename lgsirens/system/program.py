@@ -14,7 +14,7 @@ from typing import TextIO
 import torch
 
 from lgsirens.errors import LgsirensError
-from lgsirens.runlog import log, note
+from lgsirens.system.console import log, note
 
 INTERRUPTED = 130
 
