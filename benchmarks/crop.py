@@ -19,7 +19,7 @@ from record import Measurement
 
 import lgsirens as lg
 from lgsirens.lattice import Frame, Lattice
-from lgsirens.model import build_model
+from lgsirens.nn.siren import build_model
 from lgsirens.region import Box, box_of_shape
 from lgsirens.representation import FitRecord, MemoryRows, Representation, SignalInfo
 

@@ -20,7 +20,7 @@ from record import Measurement
 
 import lgsirens as lg
 from lgsirens.media.examples import camera
-from lgsirens.memory import MIB
+from lgsirens.nn.memory import MIB
 
 MAX_MEMORY = 64 * MIB
 ALLOWANCE = 400e6

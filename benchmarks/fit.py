@@ -31,8 +31,8 @@ from torch.nn.functional import linear
 
 from lgsirens.encode import prepare as prepare  # what encode runs, not a copy of it
 from lgsirens.fit import accumulate_gradients
-from lgsirens.memory import DEFAULT_LIMIT
-from lgsirens.model import SirenPerPartition
+from lgsirens.nn.memory import DEFAULT_LIMIT
+from lgsirens.nn.siren import SirenPerPartition
 from lgsirens.optimizers import build_optimizer
 from lgsirens.plan import EncodeConfig, Plan, plan
 from lgsirens.sampling import AllSamples, Placed, Samples

@@ -23,7 +23,7 @@ import lgsirens as lg
 from lgsirens.encode import prepare
 from lgsirens.fit import psnr_of_error
 from lgsirens.media.examples import bikes, prelude
-from lgsirens.memory import DEFAULT_LIMIT
+from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.plan import EncodeConfig, plan
 from lgsirens.signal import KINDS
 from lgsirens.system.console import Progress

@@ -33,7 +33,7 @@ from lgsirens.extend import extend, replace
 from lgsirens.fileformat import load, save
 from lgsirens.media.files import read, write
 from lgsirens.metrics import psnr, seam_ratio, ssim
-from lgsirens.model import LocalGlobalSiren, ModelConfig, Siren, SirenPerPartition
+from lgsirens.nn.siren import LocalGlobalSiren, ModelConfig, Siren, SirenPerPartition
 from lgsirens.plan import EncodeConfig
 from lgsirens.refit import FitOptions
 from lgsirens.representation import Representation

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lgsirens.errors import FileFormatError, OutputError, RunError
-from lgsirens.model import SirenPerPartition
+from lgsirens.nn.siren import SirenPerPartition
 from lgsirens.system.console import note
 from lgsirens.system.output import replacing
 

@@ -18,9 +18,9 @@ from lgsirens.decode import decode
 from lgsirens.errors import ConfigError
 from lgsirens.fileformat import content_hash, sizes
 from lgsirens.fit import StopRule, accumulate_gradients, fit
-from lgsirens.memory import DEFAULT_LIMIT, training_bytes, training_samples
 from lgsirens.metrics import psnr, recorded
-from lgsirens.model import SirenPerPartition, build_model, parameter_counts
+from lgsirens.nn.memory import DEFAULT_LIMIT, training_bytes, training_samples
+from lgsirens.nn.siren import SirenPerPartition, build_model, parameter_counts
 from lgsirens.optimizers import build_optimizer
 from lgsirens.plan import EncodeConfig, Plan, plan
 from lgsirens.representation import FitRecord, MemoryRows, Representation, SignalInfo, history_entry

@@ -24,7 +24,7 @@ from torch import Tensor
 from lgsirens.errors import ConfigError, FileFormatError, OutputError
 from lgsirens.lattice import Lattice
 from lgsirens.manifest import FORMAT_VERSION, Manifest, check_manifest
-from lgsirens.model import count, row_layout, shared_layout
+from lgsirens.nn.siren import count, row_layout, shared_layout
 from lgsirens.representation import Representation, Rows
 from lgsirens.sources import FileSource, PathLike, Source
 from lgsirens.system.output import replacing

@@ -10,7 +10,7 @@ import torch
 
 from lgsirens.checkpoint import BestWeights, Checkpoint, FitState
 from lgsirens.errors import RunError
-from lgsirens.model import SirenPerPartition
+from lgsirens.nn.siren import SirenPerPartition
 from lgsirens.optimizers import build_optimizer, learning_rate
 from lgsirens.sampling import Block, Samples
 from lgsirens.system.console import Progress

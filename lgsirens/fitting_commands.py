@@ -11,7 +11,7 @@ from lgsirens.encode import dry_run, encode
 from lgsirens.errors import ConfigError
 from lgsirens.extend import extend, replace
 from lgsirens.fileformat import load, save
-from lgsirens.memory import DEFAULT_LIMIT
+from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.plan import EncodeConfig
 from lgsirens.reading import Reading
 from lgsirens.report import dry_run_text, edit_text, summary

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lgsirens.lattice import Frame
-from lgsirens.model import AGGREGATIONS, LARGEST_WIDTH, MODES, ModelConfig, row_layout
+from lgsirens.nn.siren import AGGREGATIONS, LARGEST_WIDTH, MODES, ModelConfig, row_layout
 from lgsirens.region import LARGEST_POSITION, Box, contains
 from lgsirens.representation import FitRecord, SignalInfo
 from lgsirens.signal import KINDS, LARGEST_VALUE, SAMPLE_TYPES

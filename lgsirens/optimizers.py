@@ -11,7 +11,7 @@ import math
 
 import torch
 
-from lgsirens.model import SirenPerPartition
+from lgsirens.nn.siren import SirenPerPartition
 
 # Wide networks diverge at the rate that narrow ones like best.
 PEAK_RATES = {"lg": 2e-3, "lc": 2e-3, "mlp": 5e-4}

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from lgsirens.budget import default_widths, widths_for_budget
 from lgsirens.errors import ConfigError
 from lgsirens.lattice import LONGEST_FRAME, Frame, Lattice
 from lgsirens.manifest import LARGEST_DEPTH, LARGEST_FACTOR
-from lgsirens.model import AGGREGATIONS, LARGEST_WIDTH, MODES, ModelConfig, parameter_counts
+from lgsirens.nn.siren import AGGREGATIONS, LARGEST_WIDTH, MODES, ModelConfig, parameter_counts
+from lgsirens.nn.widths import default_widths, widths_for_budget
 from lgsirens.region import Box, box_of_shape
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.hardware import check_fits

@@ -22,7 +22,7 @@ from lgsirens.errors import ConfigError, FileFormatError, SignalError
 from lgsirens.fileformat import content_hash
 from lgsirens.lattice import LONGEST_FRAME, Frame, Lattice
 from lgsirens.metrics import psnr, recorded
-from lgsirens.model import ModelConfig, row_layout, shared_layout
+from lgsirens.nn.siren import ModelConfig, row_layout, shared_layout
 from lgsirens.region import box_of_shape
 from lgsirens.representation import FitRecord, MemoryRows, Representation, SignalInfo, history_entry
 from lgsirens.signal import KINDS, Signal

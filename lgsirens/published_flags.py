@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar, List, Optional
 
-from lgsirens.budget import widths_for_budget
 from lgsirens.errors import ConfigError
 from lgsirens.lattice import Lattice
-from lgsirens.model import LARGEST_WIDTH, ModelConfig, parameter_counts
+from lgsirens.nn.siren import LARGEST_WIDTH, ModelConfig, parameter_counts
+from lgsirens.nn.widths import widths_for_budget
 from lgsirens.plan import EncodeConfig, along_axes, plan
 from lgsirens.representation import Representation
 from lgsirens.signal import KINDS, Signal

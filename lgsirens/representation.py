@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lgsirens.errors import ConfigError
 from lgsirens.lattice import Frame, Lattice
-from lgsirens.model import ModelConfig, count, parameter_counts, row_layout
+from lgsirens.nn.siren import ModelConfig, count, parameter_counts, row_layout
 from lgsirens.region import Box, box_shape
 from lgsirens.signal import KINDS
 from lgsirens.version import __version__

@@ -13,8 +13,8 @@ import torch
 from lgsirens.encode import prepare
 from lgsirens.fileformat import content_hash
 from lgsirens.lattice import Frame, Lattice
-from lgsirens.memory import DEFAULT_LIMIT
-from lgsirens.model import ModelConfig, SirenPerPartition, build_model
+from lgsirens.nn.memory import DEFAULT_LIMIT
+from lgsirens.nn.siren import ModelConfig, SirenPerPartition, build_model
 from lgsirens.plan import EncodeConfig, plan
 from lgsirens.region import Box
 from lgsirens.representation import FitRecord, MemoryRows, Representation, SignalInfo

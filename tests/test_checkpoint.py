@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lgsirens import fit
 from lgsirens.checkpoint import Checkpoint, FitState
-from lgsirens.model import ModelConfig, build_model
+from lgsirens.nn.siren import ModelConfig, build_model
 from tests.small import prepared
 
 

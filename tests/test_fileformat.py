@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from lgsirens.decode import network_of
 from lgsirens.errors import FileFormatError, OutputError, RunError
 from lgsirens.fileformat import load, row_chunks, save, sizes
-from lgsirens.model import count, row_layout, shared_layout
+from lgsirens.nn.siren import count, row_layout, shared_layout
 from lgsirens.representation import FitRecord, MemoryRows
 from lgsirens.signal import KINDS
 from tests.small import contents, representation

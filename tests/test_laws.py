@@ -15,7 +15,7 @@ import lgsirens as lg
 from lgsirens import fileformat, fit
 from lgsirens.decode import Call, network_of
 from lgsirens.lattice import Lattice, join, split
-from lgsirens.model import ModelConfig, build_model
+from lgsirens.nn.siren import ModelConfig, build_model
 from lgsirens.region import box_of_shape
 from lgsirens.sampling import AllSamples, Placed
 from tests.small import in_double, representation, without_times

@@ -14,7 +14,7 @@ from PIL import Image
 import lgsirens as lg
 from lgsirens import published_flags
 from lgsirens.errors import ConfigError
-from lgsirens.model import parameter_counts
+from lgsirens.nn.siren import parameter_counts
 from lgsirens.plan import plan
 from lgsirens.published_flags import AudioFlags, ImageFlags, VideoFlags
 from lgsirens.published_inputs import read_signal

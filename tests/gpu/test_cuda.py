@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 import lgsirens as lg
-from lgsirens.model import build_model
+from lgsirens.nn.siren import build_model
 from tests.small import representation
 
 

@@ -1,7 +1,7 @@
 """How many samples one evaluation of a model takes at a time, and the working memory that this needs."""
 
 from lgsirens.errors import ConfigError
-from lgsirens.model import ModelConfig
+from lgsirens.nn.siren import ModelConfig
 from lgsirens.system.hardware import format_bytes
 
 MIB = 1 << 20

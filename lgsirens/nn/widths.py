@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from lgsirens.errors import ConfigError
-from lgsirens.model import LARGEST_WIDTH, ModelConfig, parameter_counts
+from lgsirens.nn.siren import LARGEST_WIDTH, ModelConfig, parameter_counts
 from lgsirens.wording import counted
 
 LOCAL_SHARE = 0.9

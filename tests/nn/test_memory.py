@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lgsirens.errors import ConfigError
-from lgsirens.memory import evaluation_bytes, evaluation_samples, training_bytes, training_samples
-from lgsirens.model import ModelConfig
+from lgsirens.nn.memory import evaluation_bytes, evaluation_samples, training_bytes, training_samples
+from lgsirens.nn.siren import ModelConfig
 
 
 @st.composite

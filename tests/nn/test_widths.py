@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lgsirens.budget import default_widths, widths_for_budget
 from lgsirens.errors import ConfigError
-from lgsirens.model import ModelConfig, parameter_counts
+from lgsirens.nn.siren import ModelConfig, parameter_counts
+from lgsirens.nn.widths import default_widths, widths_for_budget
 from lgsirens.signal import KINDS
 
 

@@ -1,0 +1,1 @@
+"""The mathematics: networks, widths, working memory. PyTorch alone."""
