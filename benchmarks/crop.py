@@ -18,9 +18,9 @@ import torch
 from record import Measurement
 
 import lgsirens as lg
-from lgsirens.lattice import Frame, Lattice
+from lgsirens.grid.box import Box, box_of_shape
+from lgsirens.grid.lattice import Frame, Lattice
 from lgsirens.nn.siren import build_model
-from lgsirens.region import Box, box_of_shape
 from lgsirens.representation import FitRecord, MemoryRows, Representation, SignalInfo
 
 TILE = 16

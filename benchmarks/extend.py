@@ -24,8 +24,8 @@ import record
 from record import Measurement
 
 import lgsirens as lg
+from lgsirens.grid.box import Box, box_of_shape, slices
 from lgsirens.media.examples import astronaut, bikes, camera, prelude
-from lgsirens.region import Box, box_of_shape, slices
 
 TIME_FACTOR = 1.2
 LARGEST_DROP = 1.0

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lgsirens.errors import ConfigError
-from lgsirens.region import Box
+from lgsirens.grid.box import Box
+from lgsirens.grid.coordinates import fine_positions
 from lgsirens.representation import Representation
-from lgsirens.scale import fine_positions
 
 
 def check_blend(representation: Representation, width: int) -> tuple[int, ...]:

@@ -20,11 +20,11 @@ from lgsirens.fitting_commands import (
     extend_command,
     replace_command,
 )
+from lgsirens.grid.box import format_box
 from lgsirens.media.files import check_format, check_target, read, write
 from lgsirens.published_checkpoint import as_representation, is_pickle, is_safetensors, measured, read_checkpoint
 from lgsirens.published_inputs import as_published
 from lgsirens.reading import Reading
-from lgsirens.region import format_box
 from lgsirens.report import compare, compare_text, config_yaml, describe, describe_text, summary
 from lgsirens.representation import SignalInfo
 from lgsirens.system.console import Progress

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from lgsirens.errors import ConfigError, RegionError
 from lgsirens.fileformat import FileRows
-from lgsirens.lattice import Lattice, bounding_extent
-from lgsirens.region import Box, Region, as_region, bounding_box, intersect, is_empty
+from lgsirens.grid.box import Box, Region, as_region, bounding_box, intersect, is_empty
+from lgsirens.grid.lattice import Lattice, bounding_extent
 from lgsirens.representation import GatheredRows, Representation, check_representation, history_entry
 from lgsirens.system.console import note
 from lgsirens.wording import counted

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lgsirens.decode import evaluate
-from lgsirens.region import Box, box_shape
+from lgsirens.grid.box import Box, box_shape
 from lgsirens.representation import Representation
 from lgsirens.signal import KINDS, Array, Signal
 

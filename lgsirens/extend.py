@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lgsirens.errors import ConfigError, SignalError
-from lgsirens.lattice import LONGEST_FRAME, Lattice, tiles_meeting
+from lgsirens.grid.box import LARGEST_POSITION, Box, bounding_box, box_size, contains, format_box, intersect, is_empty
+from lgsirens.grid.lattice import LONGEST_FRAME, Lattice, tiles_meeting
 from lgsirens.refit import Edit, FitOptions, fit_edit
-from lgsirens.region import LARGEST_POSITION, Box, bounding_box, box_size, contains, format_box, intersect, is_empty
 from lgsirens.representation import Representation, check_representation
 from lgsirens.signal import KINDS, Signal, check_signal
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lgsirens.errors import ConfigError, FileFormatError, OutputError
-from lgsirens.lattice import Lattice
+from lgsirens.grid.lattice import Lattice
 from lgsirens.manifest import FORMAT_VERSION, Manifest, check_manifest
 from lgsirens.nn.siren import count, row_layout, shared_layout
 from lgsirens.representation import Representation, Rows

@@ -20,10 +20,10 @@ from torch import Tensor
 from lgsirens.decode import decode
 from lgsirens.errors import ConfigError, FileFormatError, SignalError
 from lgsirens.fileformat import content_hash
-from lgsirens.lattice import LONGEST_FRAME, Frame, Lattice
+from lgsirens.grid.box import box_of_shape
+from lgsirens.grid.lattice import LONGEST_FRAME, Frame, Lattice
 from lgsirens.metrics import psnr, recorded
 from lgsirens.nn.siren import ModelConfig, row_layout, shared_layout
-from lgsirens.region import box_of_shape
 from lgsirens.representation import FitRecord, MemoryRows, Representation, SignalInfo, history_entry
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.console import note

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar, List, Optional
 
 from lgsirens.errors import ConfigError
-from lgsirens.lattice import Lattice
+from lgsirens.grid.lattice import Lattice
 from lgsirens.nn.siren import LARGEST_WIDTH, ModelConfig, parameter_counts
 from lgsirens.nn.widths import widths_for_budget
 from lgsirens.plan import EncodeConfig, along_axes, plan

@@ -22,12 +22,12 @@ from lgsirens.decode import decode
 from lgsirens.errors import ConfigError, SignalError
 from lgsirens.fileformat import content_hash
 from lgsirens.fit import StopRule, fit
-from lgsirens.lattice import Lattice
+from lgsirens.grid.box import Box, box_shape, box_size, format_box, intersect, is_empty, slices
+from lgsirens.grid.lattice import Lattice
 from lgsirens.metrics import psnr, recorded
 from lgsirens.nn.memory import DEFAULT_LIMIT, training_samples
 from lgsirens.nn.siren import SirenPerPartition, build_model
 from lgsirens.plan import EncodeConfig
-from lgsirens.region import Box, box_shape, box_size, format_box, intersect, is_empty, slices
 from lgsirens.representation import GatheredRows, MemoryRows, Representation, history_entry
 from lgsirens.sampling import AllSamples, CachedSharedFeatures, Centred, Placed, RandomSamples, Samples
 from lgsirens.signal import KINDS, Signal

@@ -11,9 +11,9 @@ import numpy as np
 from lgsirens.decode import decode
 from lgsirens.errors import MissingDependencyError, SignalError
 from lgsirens.fileformat import row_chunks, sizes
+from lgsirens.grid.box import Box, box_of_shape, box_shape, box_size, contains, format_box, intersect, is_empty
 from lgsirens.manifest import FORMAT_VERSION
 from lgsirens.metrics import psnr, recorded, ssim
-from lgsirens.region import Box, box_of_shape, box_shape, box_size, contains, format_box, intersect, is_empty
 from lgsirens.representation import Representation
 from lgsirens.signal import Signal
 from lgsirens.system.hardware import format_bytes

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lgsirens.errors import ConfigError
-from lgsirens.lattice import Frame, Lattice
+from lgsirens.grid.box import Box, box_shape
+from lgsirens.grid.lattice import Frame, Lattice
 from lgsirens.nn.siren import ModelConfig, count, parameter_counts, row_layout
-from lgsirens.region import Box, box_shape
 from lgsirens.signal import KINDS
 from lgsirens.version import __version__
 from lgsirens.wording import times

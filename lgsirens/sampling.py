@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lgsirens.lattice import Frame, Lattice, axis_coordinates, block_shape, mesh, split
-from lgsirens.region import Box, box_of_shape
+from lgsirens.grid.box import Box, box_of_shape
+from lgsirens.grid.lattice import Frame, Lattice, axis_coordinates, block_shape, mesh, split
 from lgsirens.signal import Signal
 
 

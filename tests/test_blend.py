@@ -14,8 +14,8 @@ import lgsirens as lg
 from lgsirens.blend import grown
 from lgsirens.decode import network_of
 from lgsirens.errors import ConfigError
-from lgsirens.lattice import axis_coordinates, mesh
-from lgsirens.region import intersect, is_empty, slices
+from lgsirens.grid.box import intersect, is_empty, slices
+from lgsirens.grid.lattice import axis_coordinates, mesh
 from tests.small import representation
 
 SCALES = st.sampled_from([Fraction(1), Fraction(2), Fraction(3, 2), Fraction(2, 3)])

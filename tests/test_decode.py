@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import lgsirens as lg
 from lgsirens import report
 from lgsirens.decode import Call
-from lgsirens.lattice import axis_coordinates
+from lgsirens.grid.lattice import axis_coordinates
 from lgsirens.plan import EncodeConfig, plan
 from tests.small import representation
 

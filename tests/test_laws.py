@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 import lgsirens as lg
 from lgsirens import fileformat, fit
 from lgsirens.decode import Call, network_of
-from lgsirens.lattice import Lattice, join, split
+from lgsirens.grid.box import box_of_shape
+from lgsirens.grid.lattice import Lattice, join, split
 from lgsirens.nn.siren import ModelConfig, build_model
-from lgsirens.region import box_of_shape
 from lgsirens.sampling import AllSamples, Placed
 from tests.small import in_double, representation, without_times
 

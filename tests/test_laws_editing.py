@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import lgsirens as lg
 from lgsirens.errors import ConfigError
-from lgsirens.region import bounding_box, box_shape, intersect, slices
+from lgsirens.grid.box import bounding_box, box_shape, intersect, slices
 from tests.small import contents, representation
 
 seeds = st.integers(0, 2**32 - 1)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lgsirens as lg
-from lgsirens.lattice import Frame, Lattice
-from lgsirens.region import box_of_shape
+from lgsirens.grid.box import box_of_shape
+from lgsirens.grid.lattice import Frame, Lattice
 from lgsirens.sampling import AllSamples, CachedSharedFeatures, Placed, RandomSamples
 
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lgsirens.region import Box, box_shape, intersect, is_empty
+from lgsirens.grid.box import Box, box_shape, intersect, is_empty
 
 Ids = NDArray[np.int32]
 Positions = TypeVar("Positions", NDArray[np.float64], Tensor)

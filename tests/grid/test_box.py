@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lgsirens.errors import RegionError
-from lgsirens.region import (
+from lgsirens.grid.box import (
     as_region,
     bounding_box,
     box_of_shape,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lgsirens.errors import ConfigError, RegionError
-from lgsirens.region import Box, box_shape
+from lgsirens.grid.box import Box, box_shape
 
 Scale = int | float | str | Fraction | Sequence[int | float | str | Fraction]
 

@@ -1,0 +1,1 @@
+"""Where things are: boxes, the lattice of partitions, coordinates."""
