@@ -21,7 +21,7 @@ import lgsirens as lg
 from lgsirens.grid.box import Box, box_of_shape
 from lgsirens.grid.lattice import Frame, Lattice
 from lgsirens.nn.siren import build_model
-from lgsirens.representation import FitRecord, MemoryRows, Representation, SignalInfo
+from lgsirens.representation.representation import FitRecord, MemoryRows, Representation, SignalInfo
 
 TILE = 16
 KEPT = 8

@@ -16,7 +16,7 @@ from record import Measurement
 from skimage import data, transform
 
 import lgsirens as lg
-from lgsirens.metrics import border_jump
+from lgsirens.representation.metrics import border_jump
 
 SIDE, TILE = 128, 16
 RECIPE = {"partitions": (SIDE // TILE,) * 2, "local_width": 12, "global_width": 64, "steps": 400}

@@ -16,8 +16,6 @@ if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("lgsirens", "-ml
 
     lgsirens_start.end_at_once()
 
-from lgsirens.decode import decode, evaluate
-from lgsirens.edit import crop, merge
 from lgsirens.encode import encode
 from lgsirens.errors import (
     ConfigError,
@@ -30,13 +28,15 @@ from lgsirens.errors import (
     SignalError,
 )
 from lgsirens.extend import extend, replace
-from lgsirens.fileformat import load, save
 from lgsirens.media.files import read, write
-from lgsirens.metrics import psnr, seam_ratio, ssim
 from lgsirens.nn.siren import LocalGlobalSiren, ModelConfig, Siren, SirenPerPartition
 from lgsirens.plan import EncodeConfig
 from lgsirens.refit import FitOptions
-from lgsirens.representation import Representation
+from lgsirens.representation.decode import decode, evaluate
+from lgsirens.representation.edit import crop, merge
+from lgsirens.representation.file import load, save
+from lgsirens.representation.metrics import psnr, seam_ratio, ssim
+from lgsirens.representation.representation import Representation
 from lgsirens.signal import Signal
 from lgsirens.system.console import RunLog
 from lgsirens.version import __version__

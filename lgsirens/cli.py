@@ -9,10 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from lgsirens.arguments import Command, parse_arguments
-from lgsirens.decode import decode
-from lgsirens.edit import crop, merge
 from lgsirens.errors import ConfigError, FileFormatError
-from lgsirens.fileformat import load, save, sizes
 from lgsirens.fitting_commands import (
     check_edited,
     check_representation_name,
@@ -25,8 +22,11 @@ from lgsirens.media.files import check_format, check_target, read, write
 from lgsirens.published_checkpoint import as_representation, is_pickle, is_safetensors, measured, read_checkpoint
 from lgsirens.published_inputs import as_published
 from lgsirens.reading import Reading
-from lgsirens.report import compare, compare_text, config_yaml, describe, describe_text, summary
-from lgsirens.representation import SignalInfo
+from lgsirens.representation.decode import decode
+from lgsirens.representation.edit import crop, merge
+from lgsirens.representation.file import load, save, sizes
+from lgsirens.representation.report import compare, compare_text, config_yaml, describe, describe_text, summary
+from lgsirens.representation.representation import SignalInfo
 from lgsirens.system.console import Progress
 from lgsirens.system.hardware import format_bytes, resolve_device, use_threads
 from lgsirens.system.output import check_output

@@ -14,16 +14,16 @@ from typing import Any
 import torch
 
 from lgsirens.checkpoint import Checkpoint, FitState
-from lgsirens.decode import decode
 from lgsirens.errors import ConfigError
-from lgsirens.fileformat import content_hash, sizes
 from lgsirens.fit import StopRule, accumulate_gradients, fit
-from lgsirens.metrics import psnr, recorded
 from lgsirens.nn.memory import DEFAULT_LIMIT, training_bytes, training_samples
 from lgsirens.nn.siren import SirenPerPartition, build_model, parameter_counts
 from lgsirens.optimizers import build_optimizer
 from lgsirens.plan import EncodeConfig, Plan, plan
-from lgsirens.representation import FitRecord, MemoryRows, Representation, SignalInfo, history_entry
+from lgsirens.representation.decode import decode
+from lgsirens.representation.file import content_hash, sizes
+from lgsirens.representation.metrics import psnr, recorded
+from lgsirens.representation.representation import FitRecord, MemoryRows, Representation, SignalInfo, history_entry
 from lgsirens.runfolder import check_folder
 from lgsirens.sampling import AllSamples, Placed, RandomSamples, Samples
 from lgsirens.signal import KINDS, Signal, check_signal

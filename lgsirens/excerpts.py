@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lgsirens.decode import evaluate
 from lgsirens.grid.box import Box, box_shape
-from lgsirens.representation import Representation
+from lgsirens.representation.decode import evaluate
+from lgsirens.representation.representation import Representation
 from lgsirens.signal import KINDS, Array, Signal
 
 LONGEST_SOUND = 1 << 20  # samples; 24 s at 44,100 a second

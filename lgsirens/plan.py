@@ -10,9 +10,9 @@ import numpy as np
 from lgsirens.errors import ConfigError
 from lgsirens.grid.box import Box, box_of_shape
 from lgsirens.grid.lattice import LONGEST_FRAME, Frame, Lattice
-from lgsirens.manifest import LARGEST_DEPTH, LARGEST_FACTOR
 from lgsirens.nn.siren import AGGREGATIONS, LARGEST_WIDTH, MODES, ModelConfig, parameter_counts
 from lgsirens.nn.widths import default_widths, widths_for_budget
+from lgsirens.representation.manifest import LARGEST_DEPTH, LARGEST_FACTOR
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.hardware import check_fits
 from lgsirens.system.schema import from_plain

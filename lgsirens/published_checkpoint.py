@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lgsirens.decode import decode
 from lgsirens.errors import ConfigError, FileFormatError, SignalError
-from lgsirens.fileformat import content_hash
 from lgsirens.grid.box import box_of_shape
 from lgsirens.grid.lattice import LONGEST_FRAME, Frame, Lattice
-from lgsirens.metrics import psnr, recorded
 from lgsirens.nn.siren import ModelConfig, row_layout, shared_layout
-from lgsirens.representation import FitRecord, MemoryRows, Representation, SignalInfo, history_entry
+from lgsirens.representation.decode import decode
+from lgsirens.representation.file import content_hash
+from lgsirens.representation.metrics import psnr, recorded
+from lgsirens.representation.representation import FitRecord, MemoryRows, Representation, SignalInfo, history_entry
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.console import note
 from lgsirens.system.schema import to_plain

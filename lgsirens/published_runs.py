@@ -11,11 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from lgsirens.checkpoint import check_checkpoint, checkpoint_path
-from lgsirens.decode import decode
-from lgsirens.edit import crop
 from lgsirens.encode import encode
 from lgsirens.errors import ConfigError, OutputError, SignalError
-from lgsirens.fileformat import load, save
 from lgsirens.media.files import check_format, write
 from lgsirens.plan import along_axes
 from lgsirens.published_checkpoint import as_representation, is_pickle, read_checkpoint
@@ -33,8 +30,11 @@ from lgsirens.published_flags import (
 )
 from lgsirens.published_inputs import describes_sound, read_signal, reading
 from lgsirens.published_parsing import build, given_values, print_help
-from lgsirens.report import config_yaml, summary
-from lgsirens.representation import Representation, SignalInfo
+from lgsirens.representation.decode import decode
+from lgsirens.representation.edit import crop
+from lgsirens.representation.file import load, save
+from lgsirens.representation.report import config_yaml, summary
+from lgsirens.representation.representation import Representation, SignalInfo
 from lgsirens.runfolder import FINISHED, check_folder, state_of
 from lgsirens.system.config_file import read_settings
 from lgsirens.system.console import Progress, RunLog, note

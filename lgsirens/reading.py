@@ -6,7 +6,7 @@ from typing import Any
 
 from lgsirens.errors import ConfigError
 from lgsirens.media.files import read
-from lgsirens.representation import Representation
+from lgsirens.representation.representation import Representation
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.console import Progress
 from lgsirens.system.schema import from_plain, to_plain

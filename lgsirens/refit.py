@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lgsirens.checkpoint import Checkpoint, FitState
-from lgsirens.decode import decode
 from lgsirens.errors import ConfigError, SignalError
-from lgsirens.fileformat import content_hash
 from lgsirens.fit import StopRule, fit
 from lgsirens.grid.box import Box, box_shape, box_size, format_box, intersect, is_empty, slices
 from lgsirens.grid.lattice import Lattice
-from lgsirens.metrics import psnr, recorded
 from lgsirens.nn.memory import DEFAULT_LIMIT, training_samples
 from lgsirens.nn.siren import SirenPerPartition, build_model
 from lgsirens.plan import EncodeConfig
-from lgsirens.representation import GatheredRows, MemoryRows, Representation, history_entry
+from lgsirens.representation.decode import decode
+from lgsirens.representation.file import content_hash
+from lgsirens.representation.metrics import psnr, recorded
+from lgsirens.representation.representation import GatheredRows, MemoryRows, Representation, history_entry
 from lgsirens.sampling import AllSamples, CachedSharedFeatures, Centred, Placed, RandomSamples, Samples
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.console import Progress

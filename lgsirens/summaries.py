@@ -9,7 +9,7 @@ import numpy as np
 
 from lgsirens.drawing import Pixels, cold_to_warm, column, heat, picture, reduced, row, spectrogram, titled, waveform
 from lgsirens.errors import MissingDependencyError
-from lgsirens.metrics import psnr, ssim
+from lgsirens.representation.metrics import psnr, ssim
 from lgsirens.signal import Array, Signal
 from lgsirens.sinks import Clip
 

@@ -13,10 +13,10 @@ import torch
 from lgsirens.checkpoint import FitState
 from lgsirens.drawing import png
 from lgsirens.excerpts import cut, derivatives, excerpts, read
-from lgsirens.fileformat import save
 from lgsirens.fit import psnr_of_error
-from lgsirens.report import config_yaml
-from lgsirens.representation import Representation
+from lgsirens.representation.file import save
+from lgsirens.representation.report import config_yaml
+from lgsirens.representation.representation import Representation
 from lgsirens.runfolder import FINISHED, STOPPED, keep_state, prepare_folder
 from lgsirens.signal import KINDS, Signal
 from lgsirens.sinks import Sink, TensorBoard, WeightsAndBiases, require_tensorboard, require_wandb

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from lgsirens.encode import prepare
-from lgsirens.fileformat import content_hash
 from lgsirens.grid.box import Box
 from lgsirens.grid.lattice import Frame, Lattice
 from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.nn.siren import ModelConfig, SirenPerPartition, build_model
 from lgsirens.plan import EncodeConfig, plan
-from lgsirens.representation import FitRecord, MemoryRows, Representation, SignalInfo
+from lgsirens.representation.file import content_hash
+from lgsirens.representation.representation import FitRecord, MemoryRows, Representation, SignalInfo
 from lgsirens.sampling import Block, Samples
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.schema import to_plain

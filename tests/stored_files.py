@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lgsirens.errors import FileFormatError
-from lgsirens.fileformat import load, save
+from lgsirens.representation.file import load, save
 from tests.small import contents, representation
 
 

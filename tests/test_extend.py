@@ -7,8 +7,8 @@ import pytest
 
 import lgsirens as lg
 from lgsirens.errors import ConfigError, SignalError
-from lgsirens.metrics import recorded
-from lgsirens.report import compare
+from lgsirens.representation.metrics import recorded
+from lgsirens.representation.report import compare
 from tests.small import representation
 
 CONFIG = {"steps": 2, "seed": 0}

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lgsirens as lg
-from lgsirens import fileformat, fit
-from lgsirens.decode import Call, network_of
+from lgsirens import fit
 from lgsirens.grid.box import box_of_shape
 from lgsirens.grid.lattice import Lattice, join, split
 from lgsirens.nn.siren import ModelConfig, build_model
+from lgsirens.representation import file
+from lgsirens.representation.decode import Call, network_of
 from lgsirens.sampling import AllSamples, Placed
 from tests.small import in_double, representation, without_times
 
@@ -241,7 +242,7 @@ def test_a_region_is_cut_from_the_full_decode_and_reads_only_its_rows(tmp_path_f
 def test_opening_a_file_reads_no_row(tmp_path):
     inr = representation((40, 40), 1, "lg", (4, 4), 0)
     inr.save(tmp_path / "a.safetensors")
-    figures = fileformat.sizes(inr)
+    figures = file.sizes(inr)
     assert lg.load(tmp_path / "a.safetensors").rows.source.bytes_read == figures["file"] - figures["local"]
 
 

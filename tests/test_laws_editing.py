@@ -143,7 +143,7 @@ def test_what_grew_crops_to_the_same_bits_and_through_a_file(tmp_path_factory, i
     cut.save(path)
     whole = larger.decode(full=True).values[slices(region, larger.extent)]
     assert np.array_equal(lg.load(path).decode().values, whole)
-    assert lg.load(path).rows.source.size == lg.fileformat.sizes(cut)["file"]
+    assert lg.load(path).rows.source.size == lg.representation.file.sizes(cut)["file"]
 
 
 @settings(max_examples=20)

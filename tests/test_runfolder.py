@@ -10,7 +10,7 @@ from PIL import Image
 
 import lgsirens as lg
 from lgsirens import fit, watch
-from lgsirens.report import config_yaml
+from lgsirens.representation.report import config_yaml
 from lgsirens.runfolder import FINISHED, RUNNING, STOPPED, keep_state, state_of
 from lgsirens.system.output import abandoned, replacing
 from tests.small import contents

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lgsirens.errors import ConfigError
-from lgsirens.report import YAML_FLOAT, yaml_module
+from lgsirens.representation.report import YAML_FLOAT, yaml_module
 
 
 def read_settings(path: Path, example: str = "`info --config` prints an example") -> dict[str, Any]:

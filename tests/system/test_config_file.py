@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, strategies
 
 import lgsirens as lg
-from lgsirens.report import config_yaml
+from lgsirens.representation.report import config_yaml
 from lgsirens.system.config_file import read_settings
 
 VALUES = strategies.one_of(

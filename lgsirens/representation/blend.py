@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lgsirens.errors import ConfigError
 from lgsirens.grid.box import Box
 from lgsirens.grid.coordinates import fine_positions
-from lgsirens.representation import Representation
+from lgsirens.representation.representation import Representation
 
 
 def check_blend(representation: Representation, width: int) -> tuple[int, ...]:

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from lgsirens.errors import ConfigError, RegionError
-from lgsirens.fileformat import FileRows
 from lgsirens.grid.box import Box, Region, as_region, bounding_box, intersect, is_empty
 from lgsirens.grid.lattice import Lattice, bounding_extent
-from lgsirens.representation import GatheredRows, Representation, check_representation, history_entry
+from lgsirens.representation.file import FileRows
+from lgsirens.representation.representation import GatheredRows, Representation, check_representation, history_entry
 from lgsirens.system.console import note
 from lgsirens.wording import counted
 

@@ -17,14 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lgsirens.blend import check_blend, grown, weights
 from lgsirens.errors import ConfigError, RegionError
 from lgsirens.grid.box import Box, Region, as_region, box_shape, box_size, intersect, is_empty, slices
 from lgsirens.grid.coordinates import Scale, as_scales, fine_box, fine_positions
 from lgsirens.grid.lattice import Lattice, axis_coordinates, block_shape, mesh
 from lgsirens.nn.memory import DEFAULT_LIMIT, MIB, evaluation_bytes, evaluation_samples
 from lgsirens.nn.siren import ModelConfig, SirenPerPartition, build_model, count, row_layout
-from lgsirens.representation import Representation
+from lgsirens.representation.blend import check_blend, grown, weights
+from lgsirens.representation.representation import Representation
 from lgsirens.signal import Array, Signal
 from lgsirens.system.console import Progress
 from lgsirens.system.hardware import as_bytes, check_fits, format_bytes, resolve_device

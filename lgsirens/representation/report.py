@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from lgsirens.decode import decode
 from lgsirens.errors import MissingDependencyError, SignalError
-from lgsirens.fileformat import row_chunks, sizes
 from lgsirens.grid.box import Box, box_of_shape, box_shape, box_size, contains, format_box, intersect, is_empty
-from lgsirens.manifest import FORMAT_VERSION
-from lgsirens.metrics import psnr, recorded, ssim
-from lgsirens.representation import Representation
+from lgsirens.representation.decode import decode
+from lgsirens.representation.file import row_chunks, sizes
+from lgsirens.representation.manifest import FORMAT_VERSION
+from lgsirens.representation.metrics import psnr, recorded, ssim
+from lgsirens.representation.representation import Representation
 from lgsirens.signal import Signal
 from lgsirens.system.hardware import format_bytes
 from lgsirens.system.schema import to_plain

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from lgsirens import metrics
 from lgsirens.errors import MissingDependencyError, SignalError
-from lgsirens.metrics import peak, psnr, seam_ratio, ssim
+from lgsirens.representation import metrics
+from lgsirens.representation.metrics import peak, psnr, seam_ratio, ssim
 from lgsirens.signal import Signal
 
 seeds = st.integers(0, 2**32 - 1)

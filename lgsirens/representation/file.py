@@ -23,10 +23,10 @@ from torch import Tensor
 
 from lgsirens.errors import ConfigError, FileFormatError, OutputError
 from lgsirens.grid.lattice import Lattice
-from lgsirens.manifest import FORMAT_VERSION, Manifest, check_manifest
 from lgsirens.nn.siren import count, row_layout, shared_layout
-from lgsirens.representation import Representation, Rows
-from lgsirens.sources import FileSource, PathLike, Source
+from lgsirens.representation.manifest import FORMAT_VERSION, Manifest, check_manifest
+from lgsirens.representation.representation import Representation, Rows
+from lgsirens.representation.sources import FileSource, PathLike, Source
 from lgsirens.system.output import replacing
 from lgsirens.system.schema import from_plain, to_plain
 

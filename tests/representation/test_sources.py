@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lgsirens.errors import FileFormatError, SignalError
-from lgsirens.fileformat import load, save
-from lgsirens.sources import FileSource
+from lgsirens.representation.file import load, save
+from lgsirens.representation.sources import FileSource
 from tests.small import contents, representation
 from tests.stored_files import store
 

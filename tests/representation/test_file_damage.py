@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lgsirens.errors import FileFormatError, LgsirensError, SignalError
-from lgsirens.fileformat import load
+from lgsirens.representation.file import load
 from tests.small import contents, representation
 from tests.stored_files import refused, refused_or_the_same, store, tiny
 

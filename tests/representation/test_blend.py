@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lgsirens as lg
-from lgsirens.blend import grown
-from lgsirens.decode import network_of
 from lgsirens.errors import ConfigError
 from lgsirens.grid.box import intersect, is_empty, slices
 from lgsirens.grid.lattice import axis_coordinates, mesh
+from lgsirens.representation.blend import grown
+from lgsirens.representation.decode import network_of
 from tests.small import representation
 
 SCALES = st.sampled_from([Fraction(1), Fraction(2), Fraction(3, 2), Fraction(2, 3)])
@@ -145,5 +145,5 @@ def test_widths_that_cannot_be_are_refused(width, reason):
 
 def test_blending_lowers_the_jump_across_borders():
     inr = representation((32, 32), 1, "lg", (8, 8), 1)
-    jumps = [lg.metrics.border_jump(inr.decode(blend=width), (8, 8)) for width in (0, 1, 2, 4)]
+    jumps = [lg.representation.metrics.border_jump(inr.decode(blend=width), (8, 8)) for width in (0, 1, 2, 4)]
     assert all(more < less for less, more in itertools.pairwise(jumps))

@@ -14,13 +14,13 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lgsirens as lg
-from lgsirens import report
-from lgsirens.decode import Call
 from lgsirens.grid.lattice import axis_coordinates
 from lgsirens.plan import EncodeConfig, plan
+from lgsirens.representation import report
+from lgsirens.representation.decode import Call
 from tests.small import representation
 
-decode_module = importlib.import_module("lgsirens.decode")  # `lg.decode` is the function
+decode_module = importlib.import_module("lgsirens.representation.decode")  # `lg.decode` is the function
 
 
 def grid(shape):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from lgsirens.errors import FileFormatError
-from lgsirens.fileformat import load
-from lgsirens.manifest import Manifest
 from lgsirens.nn.siren import ModelConfig
+from lgsirens.representation.file import load
+from lgsirens.representation.manifest import Manifest
 from lgsirens.system.schema import to_plain
 from tests.small import representation
 from tests.stored_files import Parts, at, drop, refused, store, tiny

@@ -17,11 +17,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lgsirens.decode import network_of
 from lgsirens.errors import FileFormatError, OutputError, RunError
-from lgsirens.fileformat import load, row_chunks, save, sizes
 from lgsirens.nn.siren import count, row_layout, shared_layout
-from lgsirens.representation import FitRecord, MemoryRows
+from lgsirens.representation.decode import network_of
+from lgsirens.representation.file import load, row_chunks, save, sizes
+from lgsirens.representation.representation import FitRecord, MemoryRows
 from lgsirens.signal import KINDS
 from tests.small import contents, representation
 from tests.stored_files import Parts, store, tiny
@@ -202,7 +202,7 @@ def test_selected_rows_are_those_of_the_file_without_a_read(folder, inr, data):
 
 def test_rows_come_in_chunks_of_bounded_size(monkeypatch):
     inr = representation((20, 20), 1, "lc", (4, 4))
-    monkeypatch.setattr("lgsirens.fileformat._WRITE_BYTES", 4 * 3 * inr.parameters["per_partition"] + 1)
+    monkeypatch.setattr("lgsirens.representation.file._WRITE_BYTES", 4 * 3 * inr.parameters["per_partition"] + 1)
     chunks = list(row_chunks(inr.rows))
     assert [len(chunk) for chunk in chunks] == [3] * 8 + [1]
     assert torch.equal(torch.cat(chunks), inr.rows.values)
