@@ -25,7 +25,7 @@ from record import Measurement
 
 import lgsirens as lg
 from lgsirens.media import examples
-from lgsirens.watch import Watcher
+from lgsirens.monitoring.watcher import Watcher
 
 LIMIT = 0.03
 CALLS = ("__init__", "__call__", "finish", "__exit__")

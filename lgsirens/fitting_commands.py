@@ -10,13 +10,13 @@ from lgsirens.checkpoint import CHECKPOINT_SUFFIX, check_checkpoint, checkpoint_
 from lgsirens.encode import dry_run, encode
 from lgsirens.errors import ConfigError
 from lgsirens.extend import extend, replace
+from lgsirens.monitoring.run_folder import check_folder
 from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.plan import EncodeConfig
 from lgsirens.reading import Reading
 from lgsirens.representation.file import load, save
 from lgsirens.representation.report import dry_run_text, edit_text, summary
 from lgsirens.representation.representation import Representation
-from lgsirens.runfolder import check_folder
 from lgsirens.system.config_file import read_settings
 from lgsirens.system.console import Progress, RunLog, note
 from lgsirens.system.hardware import use_threads

@@ -14,6 +14,7 @@ from lgsirens.checkpoint import check_checkpoint, checkpoint_path
 from lgsirens.encode import encode
 from lgsirens.errors import ConfigError, OutputError, SignalError
 from lgsirens.media.files import check_format, write
+from lgsirens.monitoring.run_folder import FINISHED, check_folder, state_of
 from lgsirens.plan import along_axes
 from lgsirens.published_checkpoint import as_representation, is_pickle, read_checkpoint
 from lgsirens.published_flags import (
@@ -35,7 +36,6 @@ from lgsirens.representation.edit import crop
 from lgsirens.representation.file import load, save
 from lgsirens.representation.report import config_yaml, summary
 from lgsirens.representation.representation import Representation, SignalInfo
-from lgsirens.runfolder import FINISHED, check_folder, state_of
 from lgsirens.system.config_file import read_settings
 from lgsirens.system.console import Progress, RunLog, note
 from lgsirens.system.hardware import resolve_device

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 import lgsirens as lg
-from lgsirens import fit, watch
+from lgsirens import fit
 from lgsirens.cli import main as lgsirens
+from lgsirens.monitoring import watcher
+from lgsirens.monitoring.run_folder import RUNNING, keep_state
 from lgsirens.published_parsing import given_values
 from lgsirens.published_runs import main
-from lgsirens.runfolder import RUNNING, keep_state
 from lgsirens.system.program import INTERRUPTED
 from tests.command import last_line
 
@@ -77,7 +78,7 @@ def test_a_result_is_kept_even_if_the_log_fails_to(scripts, monkeypatch, capsys)
     def fail(*arguments, **options):
         raise lg.RunError("disk full")
 
-    monkeypatch.setattr(watch, "save", fail)
+    monkeypatch.setattr(watcher, "save", fail)
     assert main("image", ["--num_epochs", "2", "--hidden_features", "8", "--image_resolution_factor", "16"]) == 0
     assert lg.load("logs/default_image_experiment/model_final.safetensors").fit.steps == 2
     assert "disk full" in capsys.readouterr().err

@@ -7,8 +7,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import lgsirens as lg
-from lgsirens import fit, watch
+from lgsirens import fit
 from lgsirens.checkpoint import Checkpoint
+from lgsirens.monitoring import watcher
 
 PICTURE = lg.Signal.from_array(np.random.default_rng(0).integers(0, 256, (40, 33, 3), dtype=np.uint8))
 OPTIONS = {"partitions": (3, 2), "local_width": 6, "global_width": 8, "steps": 7}
@@ -40,7 +41,7 @@ def stopped_after(monkeypatch, step, **options):
     class Killed(BaseException):
         pass
 
-    real, keep = watch.Watcher.__call__, Checkpoint.save
+    real, keep = watcher.Watcher.__call__, Checkpoint.save
 
     def die(self, state):
         real(self, state)
@@ -52,7 +53,7 @@ def stopped_after(monkeypatch, step, **options):
             keep(checkpoint, model, optimizer, generator, state, best)
 
     with monkeypatch.context() as context:
-        context.setattr(watch.Watcher, "__call__", die)
+        context.setattr(watcher.Watcher, "__call__", die)
         context.setattr(Checkpoint, "save", early)
         context.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
         with pytest.raises(Killed):

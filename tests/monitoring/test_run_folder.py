@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 import lgsirens as lg
-from lgsirens import fit, watch
+from lgsirens import fit
+from lgsirens.monitoring import watcher
+from lgsirens.monitoring.run_folder import FINISHED, RUNNING, STOPPED, keep_state, state_of
 from lgsirens.representation.report import config_yaml
-from lgsirens.runfolder import FINISHED, RUNNING, STOPPED, keep_state, state_of
 from lgsirens.system.output import abandoned, replacing
 from tests.small import contents
 from tests.watched import PICTURE, encode, series, steps_of, stopped_after, until_the_next_second
@@ -165,7 +166,7 @@ def test_a_run_killed_before_its_result_was_kept_ends_with_the_whole_log(tmp_pat
     log, checkpoint = lg.RunLog(tmp_path / "log", every=3), tmp_path / "state.safetensors"
     monkeypatch.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     with monkeypatch.context() as context:
-        context.setattr(watch.Watcher, "finish", lambda *arguments: 1 / 0)
+        context.setattr(watcher.Watcher, "finish", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             encode(log=log, checkpoint=checkpoint)
     until_the_next_second()
@@ -307,6 +308,6 @@ def test_a_run_whose_result_is_not_kept_is_not_finished(tmp_path, monkeypatch):
     def fail(*arguments, **options):
         raise lg.RunError("disk full")
 
-    monkeypatch.setattr(watch, "save", fail)
+    monkeypatch.setattr(watcher, "save", fail)
     encode(log=lg.RunLog(tmp_path))
     assert state_of(tmp_path) == RUNNING

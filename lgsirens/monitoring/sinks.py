@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lgsirens.drawing import png
 from lgsirens.errors import MissingDependencyError
+from lgsirens.monitoring.drawing import png
 from lgsirens.system.console import note
 
 Pixels = NDArray[np.uint8]

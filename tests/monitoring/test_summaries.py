@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import lgsirens as lg
-from lgsirens import drawing, excerpts, summaries
-from lgsirens.excerpts import cut, derivatives, read
-from lgsirens.sinks import Clip
+from lgsirens.monitoring import drawing, excerpts, summaries
+from lgsirens.monitoring.excerpts import cut, derivatives, read
+from lgsirens.monitoring.sinks import Clip
 from tests.small import representation
 
 CPU = torch.device("cpu")

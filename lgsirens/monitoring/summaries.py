@@ -7,11 +7,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lgsirens.drawing import Pixels, cold_to_warm, column, heat, picture, reduced, row, spectrogram, titled, waveform
 from lgsirens.errors import MissingDependencyError
+from lgsirens.monitoring.drawing import (
+    Pixels,
+    cold_to_warm,
+    column,
+    heat,
+    picture,
+    reduced,
+    row,
+    spectrogram,
+    titled,
+    waveform,
+)
+from lgsirens.monitoring.sinks import Clip
 from lgsirens.representation.metrics import psnr, ssim
 from lgsirens.signal import Array, Signal
-from lgsirens.sinks import Clip
 
 # An error of this fraction of the value range is drawn at full brightness.
 FULL_ERROR = 0.1

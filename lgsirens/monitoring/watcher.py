@@ -11,16 +11,16 @@ import numpy as np
 import torch
 
 from lgsirens.checkpoint import FitState
-from lgsirens.drawing import png
-from lgsirens.excerpts import cut, derivatives, excerpts, read
 from lgsirens.fit import psnr_of_error
+from lgsirens.monitoring.drawing import png
+from lgsirens.monitoring.excerpts import cut, derivatives, excerpts, read
+from lgsirens.monitoring.run_folder import FINISHED, STOPPED, keep_state, prepare_folder
+from lgsirens.monitoring.sinks import Sink, TensorBoard, WeightsAndBiases, require_tensorboard, require_wandb
+from lgsirens.monitoring.summaries import Summary, of_planes, of_sound
 from lgsirens.representation.file import save
 from lgsirens.representation.report import config_yaml
 from lgsirens.representation.representation import Representation
-from lgsirens.runfolder import FINISHED, STOPPED, keep_state, prepare_folder
 from lgsirens.signal import KINDS, Signal
-from lgsirens.sinks import Sink, TensorBoard, WeightsAndBiases, require_tensorboard, require_wandb
-from lgsirens.summaries import Summary, of_planes, of_sound
 from lgsirens.system.console import RunLog, note
 from lgsirens.system.output import replacing
 

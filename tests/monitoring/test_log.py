@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 
 import lgsirens as lg
-from lgsirens import fit, sinks, watch
+from lgsirens import fit
 from lgsirens.cli import main
 from lgsirens.fit import StopRule
-from lgsirens.runfolder import RUNNING, keep_state
+from lgsirens.monitoring import sinks, watcher
+from lgsirens.monitoring.run_folder import RUNNING, keep_state
 from tests.small import contents
 from tests.watched import OPTIONS, PICTURE, encode, events, series, steps_of
 
@@ -175,7 +176,7 @@ def test_a_summary_that_fails_does_not_end_the_run(tmp_path, monkeypatch, caplog
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr(watch, "of_planes", fail)
+    monkeypatch.setattr(watcher, "of_planes", fail)
     final = encode(log=lg.RunLog(tmp_path, every=4))
     assert contents(lg.load(tmp_path / "model_final.safetensors")) == contents(final)
     assert [record.getMessage()[:52] for record in caplog.records] == [
@@ -203,13 +204,13 @@ def test_a_picture_or_checkpoint_that_cannot_be_written_is_done_without(tmp_path
 def test_a_result_that_the_log_cannot_keep_is_not_lost(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(PICTURE.values).save("a.png")
-    real = watch.Watcher.finish
+    real = watcher.Watcher.finish
 
     def finish(self, *arguments):
         os.mkdir("log/model_final.safetensors")
         real(self, *arguments)
 
-    monkeypatch.setattr(watch.Watcher, "finish", finish)
+    monkeypatch.setattr(watcher.Watcher, "finish", finish)
     assert main(["encode", "a.png", "a.safetensors", "--steps", "2", "--quiet", "--log_dir", "log"]) == 0
     assert lg.load("a.safetensors").fit.steps == 2
     assert "is a folder" in capsys.readouterr().err

@@ -12,8 +12,8 @@ from PIL import Image
 from wandb.proto.wandb_internal_pb2 import Record
 
 import lgsirens as lg
-from lgsirens import sinks
-from lgsirens.sinks import WeightsAndBiases
+from lgsirens.monitoring import sinks
+from lgsirens.monitoring.sinks import WeightsAndBiases
 from tests.watched import PICTURE, encode, events, steps_of, stopped_after
 
 
