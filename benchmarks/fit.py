@@ -29,15 +29,15 @@ from record import Measurement
 from torch import Tensor
 from torch.nn.functional import linear
 
-from lgsirens.encode import prepare as prepare  # what encode runs, not a copy of it
-from lgsirens.fit import accumulate_gradients
 from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.nn.siren import SirenPerPartition
-from lgsirens.optimizers import build_optimizer
-from lgsirens.plan import EncodeConfig, Plan, plan
-from lgsirens.sampling import AllSamples, Placed, Samples
 from lgsirens.signal import Signal
 from lgsirens.system.hardware import resolve_device
+from lgsirens.training.config import EncodeConfig, Plan, plan
+from lgsirens.training.encode import prepare as prepare
+from lgsirens.training.loop import accumulate_gradients
+from lgsirens.training.optimizers import build_optimizer
+from lgsirens.training.samples import AllSamples, Placed, Samples
 
 LARGEST_DIFFERENCE = 1e-3
 MEMORY_STEPS = 3

@@ -16,7 +16,6 @@ if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("lgsirens", "-ml
 
     lgsirens_start.end_at_once()
 
-from lgsirens.encode import encode
 from lgsirens.errors import (
     ConfigError,
     FileFormatError,
@@ -27,11 +26,8 @@ from lgsirens.errors import (
     RunError,
     SignalError,
 )
-from lgsirens.extend import extend, replace
 from lgsirens.media.files import read, write
 from lgsirens.nn.siren import LocalGlobalSiren, ModelConfig, Siren, SirenPerPartition
-from lgsirens.plan import EncodeConfig
-from lgsirens.refit import FitOptions
 from lgsirens.representation.decode import decode, evaluate
 from lgsirens.representation.edit import crop, merge
 from lgsirens.representation.file import load, save
@@ -39,6 +35,10 @@ from lgsirens.representation.metrics import psnr, seam_ratio, ssim
 from lgsirens.representation.representation import Representation
 from lgsirens.signal import Signal
 from lgsirens.system.console import RunLog
+from lgsirens.training.config import EncodeConfig
+from lgsirens.training.encode import encode
+from lgsirens.training.extend import extend, replace
+from lgsirens.training.refit import FitOptions
 from lgsirens.version import __version__
 
 Representation.crop = crop

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lgsirens.errors import ConfigError
-from lgsirens.plan import EncodeConfig
 from lgsirens.system.hardware import parse_bytes
+from lgsirens.training.config import EncodeConfig
 from lgsirens.version import __version__
 
 Command = Callable[[argparse.Namespace], int | None]

@@ -6,13 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lgsirens.checkpoint import CHECKPOINT_SUFFIX, check_checkpoint, checkpoint_path
-from lgsirens.encode import dry_run, encode
 from lgsirens.errors import ConfigError
-from lgsirens.extend import extend, replace
 from lgsirens.monitoring.run_folder import check_folder
 from lgsirens.nn.memory import DEFAULT_LIMIT
-from lgsirens.plan import EncodeConfig
 from lgsirens.reading import Reading
 from lgsirens.representation.file import load, save
 from lgsirens.representation.report import dry_run_text, edit_text, summary
@@ -23,6 +19,10 @@ from lgsirens.system.hardware import use_threads
 from lgsirens.system.interruption import interruption
 from lgsirens.system.output import check_output
 from lgsirens.system.program import ended
+from lgsirens.training.checkpoint import CHECKPOINT_SUFFIX, check_checkpoint, checkpoint_path
+from lgsirens.training.config import EncodeConfig
+from lgsirens.training.encode import dry_run, encode
+from lgsirens.training.extend import extend, replace
 
 # Options of which one replaces the others of its line, wherever they were given.
 _ALTERNATIVES = (("partitions", "partition_size"), ("parameters", "local_width", "global_width"))

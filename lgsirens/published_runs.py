@@ -10,12 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lgsirens.checkpoint import check_checkpoint, checkpoint_path
-from lgsirens.encode import encode
 from lgsirens.errors import ConfigError, OutputError, SignalError
 from lgsirens.media.files import check_format, write
 from lgsirens.monitoring.run_folder import FINISHED, check_folder, state_of
-from lgsirens.plan import along_axes
 from lgsirens.published_checkpoint import as_representation, is_pickle, read_checkpoint
 from lgsirens.published_flags import (
     OF_MODEL,
@@ -42,6 +39,9 @@ from lgsirens.system.hardware import resolve_device
 from lgsirens.system.interruption import interruption
 from lgsirens.system.output import check_output
 from lgsirens.system.program import ended, run
+from lgsirens.training.checkpoint import check_checkpoint, checkpoint_path
+from lgsirens.training.config import along_axes
+from lgsirens.training.encode import encode
 from lgsirens.wording import commas, counted, times
 
 _SCRIPTS: dict[str, type[Flags]] = {cls.kind: cls for cls in (ImageFlags, AudioFlags, VideoFlags)}

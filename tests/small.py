@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from lgsirens.encode import prepare
 from lgsirens.grid.box import Box
 from lgsirens.grid.lattice import Frame, Lattice
 from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.nn.siren import ModelConfig, SirenPerPartition, build_model
-from lgsirens.plan import EncodeConfig, plan
 from lgsirens.representation.file import content_hash
 from lgsirens.representation.representation import FitRecord, MemoryRows, Representation, SignalInfo
-from lgsirens.sampling import Block, Samples
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.schema import to_plain
+from lgsirens.training.config import EncodeConfig, plan
+from lgsirens.training.encode import prepare
+from lgsirens.training.samples import Block, Samples
 
 KIND_OF_RANK = {1: "audio", 2: "image", 3: "volume"}
 

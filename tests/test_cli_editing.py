@@ -10,7 +10,7 @@ import soundfile
 from PIL import Image
 
 import lgsirens as lg
-from lgsirens import fit
+from lgsirens.training import loop
 from tests.command import assert_one_line, full_disk, run
 from tests.small import representation, without_times
 
@@ -106,7 +106,7 @@ def test_nothing_to_add_is_a_copy_and_said(folder, capsys):
 def test_nothing_to_add_leaves_a_stopped_extension_and_its_result_alone(folder, monkeypatch, capsys):
     words = ("extend", "left.safetensors", "a.safetensors", "--signal")
     with monkeypatch.context() as context:
-        context.setattr(fit, "accumulate_gradients", lambda *arguments: os.kill(os.getpid(), signal.SIGINT) or 1.0)
+        context.setattr(loop, "accumulate_gradients", lambda *arguments: os.kill(os.getpid(), signal.SIGINT) or 1.0)
         assert run(*words, "whole.png", *STEPS) == 130
     files = {name: (folder / name).read_bytes() for name in ("a.safetensors", "a.checkpoint.safetensors")}
     capsys.readouterr()
@@ -220,7 +220,7 @@ def test_an_interrupted_extension_resumes_to_the_same_file(folder, monkeypatch, 
         return run(*(str(word).format(name) for word in words), *fraction, *more)
 
     assert extend("whole") == 0
-    real_step, steps = fit.accumulate_gradients, iter(range(100))
+    real_step, steps = loop.accumulate_gradients, iter(range(100))
 
     def step(*arguments):
         if next(steps) == 5:
@@ -228,8 +228,8 @@ def test_an_interrupted_extension_resumes_to_the_same_file(folder, monkeypatch, 
         return real_step(*arguments)
 
     with monkeypatch.context() as context:
-        context.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
-        context.setattr(fit, "accumulate_gradients", step)
+        context.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+        context.setattr(loop, "accumulate_gradients", step)
         assert extend("resumed") == 130
     assert (folder / "resumed.checkpoint.safetensors").exists()
     assert extend("resumed", "--resume") == 0

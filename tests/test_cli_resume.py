@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 import lgsirens as lg
-from lgsirens import fit, fitting_commands
+from lgsirens import fitting_commands
 from lgsirens.system.program import INTERRUPTED
+from lgsirens.training import loop
 from tests.command import assert_one_line, full_disk, run
 
-encode_module = importlib.import_module("lgsirens.encode")  # `lg.encode` is the function
+encode_module = importlib.import_module("lgsirens.training.encode")  # `lg.encode` is the function
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -62,7 +63,7 @@ def _left_checkpoint(monkeypatch, *command):
         raise lg.RunError("full")
 
     with monkeypatch.context() as failing:
-        failing.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+        failing.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
         failing.setattr(fitting_commands, "save", full)
         assert run(*command) == 1
 
@@ -113,7 +114,7 @@ def test_resume_with_another_block_size_is_refused(files, monkeypatch, capsys):
 
 
 def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(files, capsys, monkeypatch):
-    monkeypatch.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     with monkeypatch.context() as full:
         full_disk(full)
         assert run("encode", "photo.png", "b.safetensors", "--steps", 2, "--quiet") == 1
@@ -121,7 +122,7 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(files, capsys,
 
 
 def test_a_result_that_cannot_be_written_is_not_lost(files, capsys, monkeypatch):
-    monkeypatch.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     real = fitting_commands.save
 
     def failing_save(*arguments):
@@ -134,7 +135,7 @@ def test_a_result_that_cannot_be_written_is_not_lost(files, capsys, monkeypatch)
     monkeypatch.undo()
     os.chdir(files)
     steps = []
-    monkeypatch.setattr(fit, "accumulate_gradients", lambda *arguments: steps.append(1))
+    monkeypatch.setattr(loop, "accumulate_gradients", lambda *arguments: steps.append(1))
     assert run("encode", "photo.png", "b.safetensors", "--steps", 3, "--quiet", "--resume") == 0
     assert not steps
     assert lg.load("b.safetensors").fit.steps == 3
@@ -145,16 +146,16 @@ def test_an_interrupted_step_can_be_resumed_from_its_checkpoint(files, monkeypat
     """`encode --resume` through the command line ends as a run that was never stopped."""
     options = ["--partitions", "5,4", "--steps", "8", "--quiet"]
     assert run("encode", "photo.png", "whole.safetensors", *options) == 0
-    real, calls = fit.accumulate_gradients, iter(range(99))
+    real, calls = loop.accumulate_gradients, iter(range(99))
 
     def step(*arguments):
         if next(calls) == 4:
             os.kill(os.getpid(), signal.SIGINT)
         return real(*arguments)
 
-    monkeypatch.setattr(fit, "accumulate_gradients", step)
+    monkeypatch.setattr(loop, "accumulate_gradients", step)
     assert run("encode", "photo.png", "b.safetensors", *options) == INTERRUPTED
-    monkeypatch.setattr(fit, "accumulate_gradients", real)
+    monkeypatch.setattr(loop, "accumulate_gradients", real)
     assert lg.load("b.safetensors").fit.steps == 5
     assert run("encode", "photo.png", "b.safetensors", *options, "--resume") == 0
     whole, resumed = lg.load("whole.safetensors"), lg.load("b.safetensors")

@@ -16,8 +16,8 @@ import pytest
 import soundfile
 
 import lgsirens as lg
-from lgsirens import fit
 from lgsirens.system.program import INTERRUPTED
+from lgsirens.training import loop
 from tests.command import run
 from tests.small import without_times
 
@@ -133,7 +133,7 @@ def test_an_interrupted_and_resumed_run_ends_in_the_same_file(encoded, name, sam
     command = ["encode", encoded / name, "a.safetensors", *CASES[name].options, *WIDTHS, *sampling, "--steps", 8]
     assert run(*command) == 0
     os.rename("a.safetensors", "whole.safetensors")
-    real, steps = fit.accumulate_gradients, iter(range(99))
+    real, steps = loop.accumulate_gradients, iter(range(99))
 
     def step(*arguments):
         if next(steps) == 4:
@@ -141,7 +141,7 @@ def test_an_interrupted_and_resumed_run_ends_in_the_same_file(encoded, name, sam
         return real(*arguments)
 
     with monkeypatch.context() as stopping:
-        stopping.setattr(fit, "accumulate_gradients", step)
+        stopping.setattr(loop, "accumulate_gradients", step)
         assert run(*command) == INTERRUPTED
     assert lg.load("a.safetensors").fit.steps == 5
     assert run(*command, "--resume") == 0

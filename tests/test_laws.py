@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lgsirens as lg
-from lgsirens import fit
 from lgsirens.grid.box import box_of_shape
 from lgsirens.grid.lattice import Lattice, join, split
 from lgsirens.nn.siren import ModelConfig, build_model
 from lgsirens.representation import file
 from lgsirens.representation.decode import Call, network_of
-from lgsirens.sampling import AllSamples, Placed
+from lgsirens.training import loop
+from lgsirens.training.samples import AllSamples, Placed
 from tests.small import in_double, representation, without_times
 
 MODES = ("lg", "lc", "mlp")
@@ -284,7 +284,7 @@ def test_a_run_that_was_killed_and_resumed_ends_in_the_same_file(tmp_path, monke
     class Killed(Exception):
         pass
 
-    real_step = fit.accumulate_gradients
+    real_step = loop.accumulate_gradients
     steps = iter(range(100))
 
     def step(*arguments):
@@ -293,12 +293,12 @@ def test_a_run_that_was_killed_and_resumed_ends_in_the_same_file(tmp_path, monke
         return real_step(*arguments)
 
     checkpoint = tmp_path / "state.safetensors"
-    monkeypatch.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
-    monkeypatch.setattr(fit, "accumulate_gradients", step)
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    monkeypatch.setattr(loop, "accumulate_gradients", step)
     with pytest.raises(Killed):
         lg.encode(picture(), checkpoint=checkpoint, **options)
     assert checkpoint.exists()
-    monkeypatch.setattr(fit, "accumulate_gradients", real_step)
+    monkeypatch.setattr(loop, "accumulate_gradients", real_step)
     resumed = lg.encode(picture(), checkpoint=checkpoint, resume=True, **options)
     resumed.save(tmp_path / "resumed.safetensors")
     assert without_times(tmp_path / "resumed.safetensors") == without_times(tmp_path / "whole.safetensors")
@@ -319,7 +319,7 @@ def test_a_step_in_blocks_is_the_step_on_everything(shape_and_tile, mode, sample
         model = build_model(inr.model, len(inr.lattice), torch.Generator().manual_seed(0)).double()
         samples = AllSamples(Placed.first(signal), inr.lattice, inr.frame, limit, torch.device("cpu"))
         samples.draw = lambda draw=samples.draw: replace(draw(), blocks=map(in_double, draw().blocks))
-        loss = fit.accumulate_gradients(model, samples)
+        loss = loop.accumulate_gradients(model, samples)
         gradients.append([torch.tensor(loss), *(p.grad.clone() for p in model.parameters())])
     for blocked, whole in zip(*gradients, strict=True):
         torch.testing.assert_close(blocked.double(), whole.double(), rtol=1e-6, atol=1e-9)

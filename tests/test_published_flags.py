@@ -15,11 +15,11 @@ import lgsirens as lg
 from lgsirens import published_flags
 from lgsirens.errors import ConfigError
 from lgsirens.nn.siren import parameter_counts
-from lgsirens.plan import plan
 from lgsirens.published_flags import AudioFlags, ImageFlags, VideoFlags
 from lgsirens.published_inputs import read_signal
 from lgsirens.published_parsing import build, given_values
 from lgsirens.published_runs import main
+from lgsirens.training.config import plan
 from tests.command import last_line
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 import lgsirens as lg
-from lgsirens import fit
 from lgsirens.cli import main as lgsirens
 from lgsirens.monitoring import watcher
 from lgsirens.monitoring.run_folder import RUNNING, keep_state
 from lgsirens.published_parsing import given_values
 from lgsirens.published_runs import main
 from lgsirens.system.program import INTERRUPTED
+from lgsirens.training import loop
 from tests.command import last_line
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,9 +41,9 @@ def test_a_run_is_never_mixed_with_an_earlier_one(scripts, capsys):
 def test_a_name_that_ends_in_a_number_is_a_name_of_its_own(scripts, monkeypatch):
     words = ["--num_epochs", "3", "--hidden_features", "8", "--image_resolution_factor", "16"]
     assert main("image", [*words, "--experiment_name", "face_2", "--seed", "2"]) == 0
-    real = fit.accumulate_gradients
+    real = loop.accumulate_gradients
     with monkeypatch.context() as context:
-        context.setattr(fit, "accumulate_gradients", lambda *a: (signal.raise_signal(signal.SIGINT), real(*a))[1])
+        context.setattr(loop, "accumulate_gradients", lambda *a: (signal.raise_signal(signal.SIGINT), real(*a))[1])
         assert main("image", [*words, "--experiment_name", "face"]) == INTERRUPTED
     assert main("image", [*words, "--experiment_name", "face", "--resume"]) == 0
     assert main("image", [*words, "--experiment_name", "face", "--seed", "5", "--overwrite"]) == 0
@@ -56,11 +56,11 @@ def test_a_name_that_ends_in_a_number_is_a_name_of_its_own(scripts, monkeypatch)
 def test_a_deleted_run_leaves_the_last_one_the_last(scripts, monkeypatch, deleted):
     words = ["--num_epochs", "3", "--hidden_features", "8", "--image_resolution_factor", "16", "--experiment_name", "a"]
     names = ["a", "a_2", "a_3"]
-    real = fit.accumulate_gradients
+    real = loop.accumulate_gradients
     for seed in range(2):
         assert main("image", [*words, "--seed", str(seed)]) == 0
     with monkeypatch.context() as context:
-        context.setattr(fit, "accumulate_gradients", lambda *a: (signal.raise_signal(signal.SIGINT), real(*a))[1])
+        context.setattr(loop, "accumulate_gradients", lambda *a: (signal.raise_signal(signal.SIGINT), real(*a))[1])
         assert main("image", [*words, "--seed", "2"]) == INTERRUPTED
     for number in deleted:
         shutil.rmtree(f"logs/{names[number - 1]}")
@@ -87,14 +87,14 @@ def test_a_result_is_kept_even_if_the_log_fails_to(scripts, monkeypatch, capsys)
 def test_a_run_that_was_stopped_goes_on(scripts, monkeypatch, capsys):
     words = ["--num_epochs", "6", "--hidden_features", "8", "--image_resolution_factor", "16"]
     assert main("image", [*words, "--experiment_name", "whole"]) == 0
-    real, calls = fit.accumulate_gradients, iter(range(99))
+    real, calls = loop.accumulate_gradients, iter(range(99))
 
     def step(*arguments):
         if next(calls) == 2:
             os.kill(os.getpid(), signal.SIGINT)
         return real(*arguments)
 
-    monkeypatch.setattr(fit, "accumulate_gradients", step)
+    monkeypatch.setattr(loop, "accumulate_gradients", step)
     words += ["--experiment_name", "stopped"]
     assert main("image", words) == INTERRUPTED
     assert "--resume" in last_line(capsys)

@@ -7,9 +7,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import lgsirens as lg
-from lgsirens import fit
-from lgsirens.checkpoint import Checkpoint
 from lgsirens.monitoring import watcher
+from lgsirens.training import loop
+from lgsirens.training.checkpoint import Checkpoint
 
 PICTURE = lg.Signal.from_array(np.random.default_rng(0).integers(0, 256, (40, 33, 3), dtype=np.uint8))
 OPTIONS = {"partitions": (3, 2), "local_width": 6, "global_width": 8, "steps": 7}
@@ -55,7 +55,7 @@ def stopped_after(monkeypatch, step, **options):
     with monkeypatch.context() as context:
         context.setattr(watcher.Watcher, "__call__", die)
         context.setattr(Checkpoint, "save", early)
-        context.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+        context.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
         with pytest.raises(Killed):
             encode(**options)
     until_the_next_second()

@@ -5,10 +5,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from lgsirens.checkpoint import CHECKPOINT_SUFFIX
 from lgsirens.errors import OutputError
 from lgsirens.system.console import RunLog
 from lgsirens.system.output import abandoned, replacing
+from lgsirens.training.checkpoint import CHECKPOINT_SUFFIX
 
 # How far a run is. One that was killed, or ended in an error, stays at RUNNING.
 RUNNING, STOPPED, FINISHED = "running", "stopped", "finished"

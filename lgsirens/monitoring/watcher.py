@@ -10,8 +10,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from lgsirens.checkpoint import FitState
-from lgsirens.fit import psnr_of_error
 from lgsirens.monitoring.drawing import png
 from lgsirens.monitoring.excerpts import cut, derivatives, excerpts, read
 from lgsirens.monitoring.run_folder import FINISHED, STOPPED, keep_state, prepare_folder
@@ -23,6 +21,8 @@ from lgsirens.representation.representation import Representation
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.console import RunLog, note
 from lgsirens.system.output import replacing
+from lgsirens.training.checkpoint import FitState
+from lgsirens.training.loop import psnr_of_error
 
 
 class Snapshot(Protocol):

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 import lgsirens as lg
-from lgsirens import fit
 from lgsirens.monitoring import watcher
 from lgsirens.monitoring.run_folder import FINISHED, RUNNING, STOPPED, keep_state, state_of
 from lgsirens.representation.report import config_yaml
 from lgsirens.system.output import abandoned, replacing
+from lgsirens.training import loop
 from tests.small import contents
 from tests.watched import PICTURE, encode, series, steps_of, stopped_after, until_the_next_second
 
@@ -144,14 +144,14 @@ def test_resuming_without_a_checkpoint_does_not_mix_runs(tmp_path):
 
 def test_an_interrupted_and_resumed_run_has_the_log_of_one_that_never_stopped(tmp_path, monkeypatch):
     log, checkpoint = lg.RunLog(tmp_path / "log", every=2), tmp_path / "state.safetensors"
-    real, calls = fit.accumulate_gradients, iter(range(99))
+    real, calls = loop.accumulate_gradients, iter(range(99))
 
     def step(*arguments):
         if next(calls) == 3:
             os.kill(os.getpid(), signal.SIGINT)
         return real(*arguments)
 
-    monkeypatch.setattr(fit, "accumulate_gradients", step)
+    monkeypatch.setattr(loop, "accumulate_gradients", step)
     assert encode(log=log, checkpoint=checkpoint).fit.stopped == "interrupted"
     assert lg.load(log.final).fit.steps == 4
     until_the_next_second()
@@ -164,7 +164,7 @@ def test_an_interrupted_and_resumed_run_has_the_log_of_one_that_never_stopped(tm
 
 def test_a_run_killed_before_its_result_was_kept_ends_with_the_whole_log(tmp_path, monkeypatch):
     log, checkpoint = lg.RunLog(tmp_path / "log", every=3), tmp_path / "state.safetensors"
-    monkeypatch.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     with monkeypatch.context() as context:
         context.setattr(watcher.Watcher, "finish", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -212,7 +212,7 @@ def test_the_result_of_an_earlier_run_is_none_of_the_one_that_was_to_replace_it(
     log, checkpoint = lg.RunLog(tmp_path / "log"), tmp_path / "state.safetensors"
     encode(log=log)
     with monkeypatch.context() as context:
-        context.setattr(fit, "accumulate_gradients", lambda *arguments: 1 / 0)
+        context.setattr(loop, "accumulate_gradients", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             encode(log=lg.RunLog(log.folder, overwrite=True))
     assert state_of(log.folder) == RUNNING
@@ -223,9 +223,9 @@ def test_the_result_of_an_earlier_run_is_none_of_the_one_that_was_to_replace_it(
 
 def test_a_stopped_run_without_its_checkpoint_is_not_replaced(tmp_path, monkeypatch):
     log, checkpoint = lg.RunLog(tmp_path / "log"), tmp_path / "state.safetensors"
-    real = fit.accumulate_gradients
+    real = loop.accumulate_gradients
     with monkeypatch.context() as context:
-        context.setattr(fit, "accumulate_gradients", lambda *a: (signal.raise_signal(signal.SIGINT), real(*a))[1])
+        context.setattr(loop, "accumulate_gradients", lambda *a: (signal.raise_signal(signal.SIGINT), real(*a))[1])
         assert encode(log=log, checkpoint=checkpoint).fit.stopped == "interrupted"
     checkpoint.unlink()
     assert state_of(log.folder) == STOPPED
@@ -246,7 +246,7 @@ def test_a_run_does_not_go_on_in_the_folder_of_another_input(tmp_path, monkeypat
 
 def test_a_finished_run_whose_output_could_not_be_written_goes_on(tmp_path, monkeypatch):
     """The log is finished before that, but the checkpoint is still there."""
-    monkeypatch.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     log, checkpoint = lg.RunLog(tmp_path / "log", every=3), tmp_path / "state.safetensors"
     first = encode(log=log, checkpoint=checkpoint)
     assert state_of(log.folder) == FINISHED

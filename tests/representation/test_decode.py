@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import lgsirens as lg
 from lgsirens.grid.lattice import axis_coordinates
-from lgsirens.plan import EncodeConfig, plan
 from lgsirens.representation import report
 from lgsirens.representation.decode import Call
+from lgsirens.training.config import EncodeConfig, plan
 from tests.small import representation
 
 decode_module = importlib.import_module("lgsirens.representation.decode")  # `lg.decode` is the function

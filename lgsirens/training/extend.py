@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from lgsirens.errors import ConfigError, SignalError
 from lgsirens.grid.box import LARGEST_POSITION, Box, bounding_box, box_size, contains, format_box, intersect, is_empty
 from lgsirens.grid.lattice import LONGEST_FRAME, Lattice, tiles_meeting
-from lgsirens.refit import Edit, FitOptions, fit_edit
 from lgsirens.representation.representation import Representation, check_representation
 from lgsirens.signal import KINDS, Signal, check_signal
+from lgsirens.training.refit import Edit, FitOptions, fit_edit
 
 FINETUNE = ("none", "shared", "all")
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import torch
 
-from lgsirens.checkpoint import BestWeights, Checkpoint, FitState
 from lgsirens.errors import RunError
 from lgsirens.nn.siren import SirenPerPartition
-from lgsirens.optimizers import build_optimizer, learning_rate
-from lgsirens.sampling import Block, Samples
 from lgsirens.system.console import Progress
 from lgsirens.system.interruption import interruption
+from lgsirens.training.checkpoint import BestWeights, Checkpoint, FitState
+from lgsirens.training.optimizers import build_optimizer, learning_rate
+from lgsirens.training.samples import Block, Samples
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 

@@ -17,23 +17,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lgsirens.checkpoint import Checkpoint, FitState
 from lgsirens.errors import ConfigError, SignalError
-from lgsirens.fit import StopRule, fit
 from lgsirens.grid.box import Box, box_shape, box_size, format_box, intersect, is_empty, slices
 from lgsirens.grid.lattice import Lattice
 from lgsirens.nn.memory import DEFAULT_LIMIT, training_samples
 from lgsirens.nn.siren import SirenPerPartition, build_model
-from lgsirens.plan import EncodeConfig
 from lgsirens.representation.decode import decode
 from lgsirens.representation.file import content_hash
 from lgsirens.representation.metrics import psnr, recorded
 from lgsirens.representation.representation import GatheredRows, MemoryRows, Representation, history_entry
-from lgsirens.sampling import AllSamples, CachedSharedFeatures, Centred, Placed, RandomSamples, Samples
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.console import Progress
 from lgsirens.system.hardware import as_bytes, check_fits, resolve_device
 from lgsirens.system.schema import to_plain
+from lgsirens.training.checkpoint import Checkpoint, FitState
+from lgsirens.training.config import EncodeConfig
+from lgsirens.training.loop import StopRule, fit
+from lgsirens.training.samples import AllSamples, CachedSharedFeatures, Centred, Placed, RandomSamples, Samples
 
 _INHERITED = ("steps", "sample_frac", "seed")
 

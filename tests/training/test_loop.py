@@ -10,14 +10,14 @@ import pytest
 import torch
 
 import lgsirens as lg
-from lgsirens import fit
-from lgsirens.optimizers import PEAK_RATES, learning_rate
+from lgsirens.training import loop
+from lgsirens.training.optimizers import PEAK_RATES, learning_rate
 from tests.small import in_double, picture, prepared
 
 
 def errors_seen(monkeypatch, climb_from, **options):
     """A fit that climbs the error from some step on, and the PSNR before each of its steps."""
-    seen, real = [], fit.accumulate_gradients
+    seen, real = [], loop.accumulate_gradients
 
     def step(model, *arguments):
         seen.append(real(model, *arguments))
@@ -27,9 +27,9 @@ def errors_seen(monkeypatch, climb_from, **options):
         return seen[-1]
 
     with monkeypatch.context() as patched:
-        patched.setattr(fit, "accumulate_gradients", step)
+        patched.setattr(loop, "accumulate_gradients", step)
         inr = lg.encode(picture(), partitions=(4, 4), **options)
-    return inr, [fit.psnr_of_error(error, 1.0) for error in seen]
+    return inr, [loop.psnr_of_error(error, 1.0) for error in seen]
 
 
 @pytest.mark.parametrize("overlaps", [(0, 0), (2, 3)])
@@ -52,7 +52,7 @@ def test_a_rate_of_ones_own_is_constant_and_the_default_warms_up_and_decays():
 
 
 def test_adam_is_pytorchs_own_with_its_defaults():
-    optimizer = fit.build_optimizer(prepared()[0])
+    optimizer = loop.build_optimizer(prepared()[0])
     assert type(optimizer) is torch.optim.Adam
     group = optimizer.param_groups[0]
     assert (group["betas"], group["eps"], group["weight_decay"], group["amsgrad"]) == ((0.9, 0.999), 1e-8, 0, False)
@@ -60,7 +60,7 @@ def test_adam_is_pytorchs_own_with_its_defaults():
 
 def test_the_error_without_gradients_is_that_with_them():
     model, samples, _ = prepared(overlaps=(2, 3))
-    assert fit.mean_error(model, samples) == pytest.approx(fit.accumulate_gradients(model, samples), rel=1e-6)
+    assert loop.mean_error(model, samples) == pytest.approx(loop.accumulate_gradients(model, samples), rel=1e-6)
 
 
 class Noise(torch.optim.Optimizer):
@@ -80,11 +80,11 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_frozen_rows_stay_whatever_the_optimiser_does(monkeypatch, name):
-    monkeypatch.setattr(fit, "build_optimizer", lambda model: OPTIMIZERS[name](list(model.parameters())))
+    monkeypatch.setattr(loop, "build_optimizer", lambda model: OPTIMIZERS[name](list(model.parameters())))
     model, samples, generator = prepared()
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     frozen = torch.arange(len(model.local)) % 3 > 0
-    fit.fit(model, samples, fit.StopRule(3), 1e-2, 1.0, generator, frozen_rows=frozen, metric_rows=~frozen)
+    loop.fit(model, samples, loop.StopRule(3), 1e-2, 1.0, generator, frozen_rows=frozen, metric_rows=~frozen)
     assert torch.equal(model.local[frozen], before["local"][frozen])
     assert (model.local[~frozen] != before["local"][~frozen]).any(dim=1).all()
     assert not any(torch.equal(value, before[f"shared.{name}"]) for name, value in model.shared.items())
@@ -122,7 +122,7 @@ def fitted(share, reduce, metric, **options):
 
     samples.draw = draw
     rows = torch.arange(16) % 3 == 0 if metric else None
-    state = fit.fit(model.double(), samples, fit.StopRule(5), 1e-3, 1.0, generator, metric_rows=rows, reduce=reduce)
+    state = loop.fit(model.double(), samples, loop.StopRule(5), 1e-3, 1.0, generator, metric_rows=rows, reduce=reduce)
     return torch.tensor(state.error, dtype=torch.float64), *(value.detach() for value in model.parameters())
 
 
@@ -131,7 +131,7 @@ def fitted(share, reduce, metric, **options):
 @pytest.mark.parametrize("options", [{}, {"overlaps": (2, 3)}, {"sample_frac": 0.5}], ids=str)
 def test_ranks_with_half_of_the_blocks_each_fit_what_one_rank_fits(monkeypatch, options, metric, climbing):
     if climbing:
-        monkeypatch.setattr(fit, "build_optimizer", lambda model: torch.optim.SGD(model.parameters(), maximize=True))
-    expected = fitted(slice(None), fit.no_reduction, metric, **options)
+        monkeypatch.setattr(loop, "build_optimizer", lambda model: torch.optim.SGD(model.parameters(), maximize=True))
+    expected = fitted(slice(None), loop.no_reduction, metric, **options)
     for results in Ranks().fit(metric=metric, **options):
         torch.testing.assert_close(results, expected, rtol=1e-6, atol=1e-12)

@@ -4,9 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lgsirens import fit
-from lgsirens.checkpoint import Checkpoint, FitState
 from lgsirens.nn.siren import ModelConfig, build_model
+from lgsirens.training import loop
+from lgsirens.training.checkpoint import Checkpoint, FitState
 from tests.small import prepared
 
 
@@ -38,14 +38,14 @@ class NormalisedMomentum(torch.optim.Optimizer):
 def fitted(steps, checkpoint=None):
     model, samples, generator = prepared(sample_frac=0.5)
     start = model.local.detach().clone()
-    fit.fit(model, samples, fit.StopRule(steps), 1e-2, 1.0, generator, checkpoint)
+    loop.fit(model, samples, loop.StopRule(steps), 1e-2, 1.0, generator, checkpoint)
     assert (model.local != start).any(dim=1).all()
     return model.local.detach()
 
 
 def test_a_stopped_fit_goes_on_with_the_state_that_an_optimiser_keeps_of_every_layer(tmp_path, monkeypatch):
-    monkeypatch.setattr(fit, "build_optimizer", NormalisedMomentum)
-    monkeypatch.setattr(fit, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    monkeypatch.setattr(loop, "build_optimizer", NormalisedMomentum)
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     fitted(4, Checkpoint(tmp_path / "state", "key"))
     resumed = fitted(9, Checkpoint(tmp_path / "state", "key", resume=True))
     assert torch.equal(resumed, fitted(9))

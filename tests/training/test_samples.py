@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import lgsirens as lg
 from lgsirens.grid.box import box_of_shape
 from lgsirens.grid.lattice import Frame, Lattice
-from lgsirens.sampling import AllSamples, CachedSharedFeatures, Placed, RandomSamples
+from lgsirens.training.samples import AllSamples, CachedSharedFeatures, Placed, RandomSamples
 
 CPU = torch.device("cpu")
 KINDS = {1: "audio", 2: "image", 3: "video"}

@@ -1,0 +1,1 @@
+"""Signal -> Representation: fitting, all of it or some partitions."""
