@@ -9,4 +9,4 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 from lgsirens_start import start
 
 if __name__ == "__main__":
-    sys.exit(start("lgsirens.published_runs", "image"))
+    sys.exit(start("lgsirens.paper.runs", "image"))

@@ -19,8 +19,8 @@ from lgsirens.fitting_commands import (
 )
 from lgsirens.grid.box import format_box
 from lgsirens.media.files import check_format, check_target, read, write
-from lgsirens.published_checkpoint import as_representation, is_pickle, is_safetensors, measured, read_checkpoint
-from lgsirens.published_inputs import as_published
+from lgsirens.paper.checkpoints import as_representation, is_pickle, is_safetensors, measured, read_checkpoint
+from lgsirens.paper.inputs import as_published
 from lgsirens.reading import Reading
 from lgsirens.representation.decode import decode
 from lgsirens.representation.edit import crop, merge

@@ -12,17 +12,16 @@ import pytest
 from PIL import Image
 
 import lgsirens as lg
-from lgsirens import published_flags
 from lgsirens.errors import ConfigError
 from lgsirens.nn.siren import parameter_counts
-from lgsirens.published_flags import AudioFlags, ImageFlags, VideoFlags
-from lgsirens.published_inputs import read_signal
-from lgsirens.published_parsing import build, given_values
-from lgsirens.published_runs import main
+from lgsirens.paper.flags import AudioFlags, ImageFlags, VideoFlags, encode_config
+from lgsirens.paper.inputs import read_signal
+from lgsirens.paper.parsing import build, given_values
+from lgsirens.paper.runs import main
 from lgsirens.training.config import plan
 from tests.command import last_line
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 # The file of --config_path
 
@@ -132,7 +131,7 @@ def test_rejected_with_exit_code_2_and_one_line(scripts, capsys, words):
 def test_without_a_grid_there_is_one_partition(mode, more):
     signal = lg.Signal.from_array(np.zeros((70, 90), np.uint8), "image")
     flags = build(ImageFlags, {"mode": mode, "hidden_features": 12, "global_hidden_features": 8, **more})
-    planned = plan(signal, published_flags.encode_config(flags, signal))
+    planned = plan(signal, encode_config(flags, signal))
     assert planned.lattice.tile == (70, 90)
     assert len(planned.lattice) == 1
     if not more:
@@ -287,7 +286,7 @@ def test_partition_sizes_count_from_the_longer_side(scripts):
     flags = build(ImageFlags, {"mode": "lc", "partition_size": [8, 4], "auto_total_number_of_parameters": 5000})
     for shape, tile in (((16, 32), (4, 8)), ((32, 16), (8, 4)), ((16, 16), (8, 4))):
         signal = lg.Signal.from_array(np.zeros(shape, np.uint8), "image")
-        assert published_flags.encode_config(flags, signal).partition_size == tile
+        assert encode_config(flags, signal).partition_size == tile
 
 
 @pytest.mark.parametrize("factor", [0.05, 0.1, 0.3])
@@ -295,11 +294,11 @@ def test_the_shared_network_gets_its_share_of_a_budget(factor):
     values = {"mode": "lg", "auto_global_weights_factor": factor, "auto_total_number_of_parameters": 100_000}
     flags = build(ImageFlags, {**values, "downsample": [4, 4]})
     signal = lg.Signal.from_array(np.zeros((64, 64), np.uint8), "image")
-    planned = plan(signal, published_flags.encode_config(flags, signal))
+    planned = plan(signal, encode_config(flags, signal))
     local, shared = parameter_counts(planned.model, 16)
     assert local <= (1 - factor) * 100_000 < local + shared <= 100_000
     assert local + shared > 98_000
     with pytest.raises(ConfigError, match="at least"):
-        published_flags.encode_config(
+        encode_config(
             build(ImageFlags, {**values, "downsample": [4, 4], "auto_total_number_of_parameters": 50}), signal
         )

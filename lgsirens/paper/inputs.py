@@ -15,7 +15,7 @@ from lgsirens.media.audio import looks_like_sound
 from lgsirens.media.files import read
 from lgsirens.media.frames import Frames
 from lgsirens.media.video import looks_like_film
-from lgsirens.published_flags import AudioFlags, Flags, ImageFlags, VideoFlags
+from lgsirens.paper.flags import AudioFlags, Flags, ImageFlags, VideoFlags
 from lgsirens.signal import Array, Signal, to_sample_type
 from lgsirens.system.console import note
 
@@ -153,7 +153,7 @@ def _read_video(flags: VideoFlags) -> Signal:
 
 def _data_file(name: str) -> Path | None:
     """A file that a user has put into `data/`, in or beside the working directory or in the checkout."""
-    for folder in (Path("data"), Path("..", "data"), Path(__file__).resolve().parents[1] / "data"):
+    for folder in (Path("data"), Path("..", "data"), Path(__file__).resolve().parents[2] / "data"):
         if (folder / name).is_file():
             return folder / name
     return None

@@ -8,7 +8,7 @@ import torch
 
 import lgsirens as lg
 from lgsirens.cli import main
-from lgsirens.published_checkpoint import is_pickle, read_checkpoint
+from lgsirens.paper.checkpoints import is_pickle, read_checkpoint
 from tests import published
 from tests.small import representation
 

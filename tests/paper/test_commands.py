@@ -15,12 +15,12 @@ import torch
 import lgsirens as lg
 from lgsirens.cli import main as lgsirens
 from lgsirens.media import examples
-from lgsirens.published_parsing import given_values
-from lgsirens.published_runs import main
+from lgsirens.paper.parsing import given_values
+from lgsirens.paper.runs import main
 from tests import published
 from tests.command import last_line
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "experiment_scripts"
 
 IMAGE_LG = (
@@ -205,7 +205,7 @@ def test_crop_flags_leave_partitions_blank(scripts, monkeypatch, capsys):
     capsys.readouterr()
     crops = ["--crop_entire_dim_values", "[[],[0,7],[0,7]]", "--crop_partition_indices", "[[0,3,3]]"]
     written = {}
-    monkeypatch.setattr("lgsirens.published_runs.write", lambda path, signal, *a, **b: written.update(film=signal))
+    monkeypatch.setattr("lgsirens.paper.runs.write", lambda path, signal, *a, **b: written.update(film=signal))
     assert run(monkeypatch, DECODE, *crops) == 0
     kept = 5 * 6 * 6 - 1
     local = kept * whole.parameters["per_partition"]
@@ -235,7 +235,7 @@ def test_a_checkpoint_of_the_published_code_decodes(scripts, monkeypatch, capsys
     state = published.state_dict("lg", 3, 3, 55, 180, 320)
     torch.save(state, "model.pth")
     written = {}
-    monkeypatch.setattr("lgsirens.published_runs.write", lambda path, signal, *a, **b: written.update(film=signal))
+    monkeypatch.setattr("lgsirens.paper.runs.write", lambda path, signal, *a, **b: written.update(film=signal))
     assert run(monkeypatch, DECODE) == 0
     expected = published.decode(state, (10, 16, 16), (5, 8, 8)).clamp(-1, 1).numpy()
     np.testing.assert_allclose(written["film"].values / 127.5 - 1, expected, atol=1e-5)

@@ -13,8 +13,8 @@ from pathlib import Path
 from lgsirens.errors import ConfigError, OutputError, SignalError
 from lgsirens.media.files import check_format, write
 from lgsirens.monitoring.run_folder import FINISHED, check_folder, state_of
-from lgsirens.published_checkpoint import as_representation, is_pickle, read_checkpoint
-from lgsirens.published_flags import (
+from lgsirens.paper.checkpoints import as_representation, is_pickle, read_checkpoint
+from lgsirens.paper.flags import (
     OF_MODEL,
     AudioFlags,
     Flags,
@@ -26,8 +26,8 @@ from lgsirens.published_flags import (
     kept_values,
     requested,
 )
-from lgsirens.published_inputs import describes_sound, read_signal, reading
-from lgsirens.published_parsing import build, given_values, print_help
+from lgsirens.paper.inputs import describes_sound, read_signal, reading
+from lgsirens.paper.parsing import build, given_values, print_help
 from lgsirens.representation.decode import decode
 from lgsirens.representation.edit import crop
 from lgsirens.representation.file import load, save

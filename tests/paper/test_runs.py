@@ -13,13 +13,13 @@ import lgsirens as lg
 from lgsirens.cli import main as lgsirens
 from lgsirens.monitoring import watcher
 from lgsirens.monitoring.run_folder import RUNNING, keep_state
-from lgsirens.published_parsing import given_values
-from lgsirens.published_runs import main
+from lgsirens.paper.parsing import given_values
+from lgsirens.paper.runs import main
 from lgsirens.system.program import INTERRUPTED
 from lgsirens.training import loop
 from tests.command import last_line
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "experiment_scripts"
 
 

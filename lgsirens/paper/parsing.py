@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, List, TypeVar, get_args
 
 from lgsirens.errors import ConfigError, MissingDependencyError
-from lgsirens.published_flags import AudioFlags, Flags, ImageFlags, VideoFlags, check_values
+from lgsirens.paper.flags import AudioFlags, Flags, ImageFlags, VideoFlags, check_values
 from lgsirens.system.config_file import read_settings
 from lgsirens.system.schema import convert
 

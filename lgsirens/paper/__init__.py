@@ -1,0 +1,1 @@
+"""The published commands, their flags and checkpoints."""
