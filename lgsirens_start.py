@@ -11,7 +11,7 @@ from contextlib import suppress
 
 def main() -> int:
     """The command `lgsirens`."""
-    return start("lgsirens.cli")
+    return start("lgsirens.cli.main")
 
 
 def start(module: str, *arguments: object, **options: object) -> int:

@@ -4,7 +4,7 @@ import errno
 import os
 from typing import Any
 
-from lgsirens.cli import main
+from lgsirens.cli.main import main
 from lgsirens.system import output
 
 

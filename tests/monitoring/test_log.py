@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import lgsirens as lg
-from lgsirens.cli import main
+from lgsirens.cli.main import main
 from lgsirens.monitoring import sinks, watcher
 from lgsirens.monitoring.run_folder import RUNNING, keep_state
 from lgsirens.training import loop

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import lgsirens as lg
-from lgsirens.cli import main
+from lgsirens.cli.main import main
 from lgsirens.paper.checkpoints import is_pickle, read_checkpoint
 from tests import published
 from tests.small import representation

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import lgsirens as lg
-from lgsirens.cli import main as lgsirens
+from lgsirens.cli.main import main as lgsirens
 from lgsirens.media import examples
 from lgsirens.paper.parsing import given_values
 from lgsirens.paper.runs import main

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import lgsirens as lg
-from lgsirens.cli import main as lgsirens
+from lgsirens.cli.main import main as lgsirens
 from lgsirens.monitoring import watcher
 from lgsirens.monitoring.run_folder import RUNNING, keep_state
 from lgsirens.paper.parsing import given_values

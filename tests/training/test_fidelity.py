@@ -5,7 +5,7 @@ import pytest
 from skimage import data, transform
 
 import lgsirens as lg
-from lgsirens.cli import main
+from lgsirens.cli.main import main
 
 pytestmark = pytest.mark.slow
 

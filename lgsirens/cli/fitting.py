@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lgsirens.cli.reading import Reading
 from lgsirens.errors import ConfigError
 from lgsirens.monitoring.run_folder import check_folder
 from lgsirens.nn.memory import DEFAULT_LIMIT
-from lgsirens.reading import Reading
 from lgsirens.representation.file import load, save
 from lgsirens.representation.report import dry_run_text, edit_text, summary
 from lgsirens.representation.representation import Representation

@@ -234,7 +234,7 @@ def test_a_real_full_disk_leaves_the_old_file(files):
     """A limit on file sizes fails a real write in the middle, as a full disk does."""
     script = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); from lgsirens.cli import main; sys.exit(main())"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); from lgsirens.cli.main import main; sys.exit(main())"
     )
     old = Path("a.safetensors").read_bytes()
     shutil.copy("a.safetensors", "b.safetensors")
@@ -268,7 +268,7 @@ def test_a_fit_whose_last_step_diverges_is_no_result(files, capsys):
     ],
 )
 def test_a_result_that_cannot_be_printed_is_one_line_and_exit_code_1(files, words, closed):
-    program = f"'{sys.executable}' -c 'import sys; from lgsirens.cli import main; sys.exit(main())'"
+    program = f"'{sys.executable}' -c 'import sys; from lgsirens.cli.main import main; sys.exit(main())'"
     done = subprocess.run(["sh", "-c", f"{program} {words} {closed}"], capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("lgsirens: the result cannot be printed: ")

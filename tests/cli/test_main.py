@@ -283,7 +283,7 @@ def test_a_terminal_that_cannot_spell_a_name_is_no_failure(files):
     assert "\\xfc.safetensors" in done.stdout
 
 
-@pytest.mark.parametrize("module", ["lgsirens", "lgsirens.cli"])
+@pytest.mark.parametrize("module", ["lgsirens", "lgsirens.cli.main"])
 def test_python_m_is_the_command(folder, module):
     done = subprocess.run([sys.executable, "-m", module, "info", "absent.safetensors"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import lgsirens as lg
-from lgsirens import fitting_commands
+from lgsirens.cli import fitting
 from lgsirens.system.program import INTERRUPTED
 from lgsirens.training import loop
 from tests.command import assert_one_line, full_disk, run
@@ -23,7 +23,7 @@ encode_module = importlib.import_module("lgsirens.training.encode")  # `lg.encod
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_saves_what_it_has_and_resume_goes_on(folder, number):
     np.save("a.npy", np.random.default_rng(0).random((64, 64)).astype(np.float32))
-    command = [sys.executable, "-c", "import sys; from lgsirens.cli import main; sys.exit(main())"]
+    command = [sys.executable, "-c", "import sys; from lgsirens.cli.main import main; sys.exit(main())"]
     command += ["encode", "a.npy", "a.safetensors", "--partitions", "2,2", "--steps", "100000"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
@@ -64,7 +64,7 @@ def _left_checkpoint(monkeypatch, *command):
 
     with monkeypatch.context() as failing:
         failing.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
-        failing.setattr(fitting_commands, "save", full)
+        failing.setattr(fitting, "save", full)
         assert run(*command) == 1
 
 
@@ -123,14 +123,14 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(files, capsys,
 
 def test_a_result_that_cannot_be_written_is_not_lost(files, capsys, monkeypatch):
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
-    real = fitting_commands.save
+    real = fitting.save
 
     def failing_save(*arguments):
         full_disk(monkeypatch)
         real(*arguments)
 
     with monkeypatch.context() as full:
-        full.setattr(fitting_commands, "save", failing_save)
+        full.setattr(fitting, "save", failing_save)
         assert run("encode", "photo.png", "b.safetensors", "--steps", 3, "--quiet") == 1
     monkeypatch.undo()
     os.chdir(files)

@@ -8,20 +8,20 @@ import json
 import sys
 from collections.abc import Sequence
 
-from lgsirens.arguments import Command, parse_arguments
-from lgsirens.errors import ConfigError, FileFormatError
-from lgsirens.fitting_commands import (
+from lgsirens.cli.fitting import (
     check_edited,
     check_representation_name,
     encode_command,
     extend_command,
     replace_command,
 )
+from lgsirens.cli.options import Command, parse_arguments
+from lgsirens.cli.reading import Reading
+from lgsirens.errors import ConfigError, FileFormatError
 from lgsirens.grid.box import format_box
 from lgsirens.media.files import check_format, check_target, read, write
 from lgsirens.paper.checkpoints import as_representation, is_pickle, is_safetensors, measured, read_checkpoint
 from lgsirens.paper.inputs import as_published
-from lgsirens.reading import Reading
 from lgsirens.representation.decode import decode
 from lgsirens.representation.edit import crop, merge
 from lgsirens.representation.file import load, save, sizes
