@@ -6,11 +6,10 @@ from dataclasses import replace as with_fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lgsirens.errors import ConfigError, SignalError
 from lgsirens.lattice import LONGEST_FRAME, Lattice, tiles_meeting
-from lgsirens.refit import Edit, FitOptions, fit_edit
+from lgsirens.refit import Edit, FitOptions, fit_edit, left_blank
 from lgsirens.region import LARGEST_POSITION, Box, bounding_box, box_size, contains, format_box, intersect, is_empty
 from lgsirens.representation import Representation, check_representation
 from lgsirens.signal import KINDS, Signal, check_signal
@@ -69,7 +68,8 @@ def extend(
     before = old.find(lattice.ids)
     gains = lattice.samples_of_each(extent) > lattice.samples_of_each(representation.extent)
     # what was left blank is learnt as soon as the signal has it
-    gains |= _left_blank(representation, lattice) & (lattice.samples_of_each(box) > 0)
+    blank = left_blank(representation)
+    gains |= np.array([tuple(name) in blank for name in ids.tolist()]) & (lattice.samples_of_each(box) > 0)
     fitted = np.flatnonzero((before < 0) | gains)
     if not len(fitted):
         return representation
@@ -103,15 +103,12 @@ def replace(
         )
     if lattice.samples_within(box) < box_size(box):
         raise SignalError(f"part of {format_box(box)} has no partition to replace; extend adds partitions")
-    before, window = np.arange(len(lattice)), representation.window
-    edit = Edit("replace", representation, signal, box, lattice, before, lattice.meeting(box), extent, window)
-    return fit_edit(edit, FitOptions.of(options))
-
-
-def _left_blank(representation: Representation, lattice: Lattice) -> NDArray[np.bool_]:
-    """Which partitions `[P]` hold samples that were left blank when they were fitted."""
-    names = {tuple(name) for entry in representation.history for name in entry.get("blank", ())}
-    return np.array([tuple(name) in names for name in lattice.ids.tolist()], dtype=bool)
+    before, fitted, window = np.arange(len(lattice)), lattice.meeting(box), representation.window
+    # a patch says nothing of what was left blank beside it: there may still be gaps
+    return fit_edit(
+        Edit("replace", representation, signal, box, lattice, before, fitted, extent, window, allow_gap=True),
+        FitOptions.of(options),
+    )
 
 
 def _placed(representation: Representation, signal: Signal, offset: Sequence[int] | None) -> tuple[Signal, Box]:

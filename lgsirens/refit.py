@@ -28,7 +28,7 @@ from lgsirens.memory import DEFAULT_LIMIT, as_bytes, check_fits, training_sample
 from lgsirens.metrics import psnr, recorded
 from lgsirens.model import SirenPerPartition, build_model
 from lgsirens.plan import EncodeConfig
-from lgsirens.region import Box, box_shape, box_size, format_box, intersect, is_empty, slices
+from lgsirens.region import Box, box_shape, box_size, contains, format_box, intersect, is_empty, slices
 from lgsirens.representation import GatheredRows, MemoryRows, Representation, history_entry
 from lgsirens.runlog import Progress
 from lgsirens.sampling import AllSamples, Centred, FrozenTerms, Placed, RandomSamples, Samples
@@ -163,6 +163,17 @@ def fit_edit(edit: Edit, options: FitOptions) -> Representation:
     return _assembled(edit, model, state, blank, where)
 
 
+def left_blank(representation: Representation) -> set[tuple[int, ...]]:
+    """Ids of the partitions whose last fit left samples blank."""
+    names: set[tuple[int, ...]] = set()
+    for entry in representation.history:
+        added, refitted, blank = (
+            {tuple(name) for name in entry.get(key, ())} for key in ("added", "refitted", "blank")
+        )
+        names = names - added - refitted | blank
+    return names
+
+
 def _targets(edit: Edit, part: Lattice, device: torch.device) -> tuple[Placed, list[list[int]]]:
     """What the partitions of `part` learn: the signal where it lies, else what the old representation decodes to; and
     the ids of those that hold samples which neither has: these are blank."""
@@ -180,12 +191,14 @@ def _targets(edit: Edit, part: Lattice, device: torch.device) -> tuple[Placed, l
         given = edit.signal.present[slices(common, edit.box)]
         values[slices(common, box)][given] = edit.signal.values[slices(common, edit.box)][given]
         known[slices(common, box)] |= given
-    unknown, blank = 0, []
-    for place in range(len(part)):
-        own = slices(intersect(part.box(place), edit.extent), box)
+    unknown, blank, before = 0, [], left_blank(edit.old)
+    for place, name in enumerate(part.ids.tolist()):
+        owned = intersect(part.box(place), edit.extent)
+        own = slices(owned, box)
         lacking = int(known[own].size - known[own].sum())
-        if lacking:
-            blank.append(part.ids[place].tolist())
+        # The old file does not tell which samples were blank: where gaps are allowed, what is not given may still be.
+        if lacking or (edit.allow_gap and tuple(name) in before and not _gives(edit, owned)):
+            blank.append(name)
         unknown, known[own] = unknown + lacking, True
     if unknown and not edit.allow_gap:
         raise SignalError(
@@ -194,6 +207,11 @@ def _targets(edit: Edit, part: Lattice, device: torch.device) -> tuple[Placed, l
         )
     placed = Placed(replace(edit.signal, values=values, mask=None if known.all() else known), box, edit.extent)
     return placed, blank
+
+
+def _gives(edit: Edit, box: Box) -> bool:
+    """Whether the signal has every sample of a box."""
+    return contains(edit.box, box) and bool(edit.signal.present[slices(box, edit.box)].all())
 
 
 def _model(edit: Edit, seed: int, device: torch.device) -> SirenPerPartition:

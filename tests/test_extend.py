@@ -135,6 +135,69 @@ def test_what_was_left_blank_is_learnt_when_the_signal_comes(monkeypatch):
     assert filled.history[-1]["blank"] == []
 
 
+WHOLE = image(((0, 20), (0, 40)))
+
+
+def columns(start, stop):
+    """Some columns of the whole, and where they lie."""
+    return replace(WHOLE, values=WHOLE.values[:, start:stop]), (0, start)
+
+
+def gapped():
+    """Columns 0 to 20 and 26 to 40: the tiles of columns 16 to 24 and 24 to 32 have samples that nobody gave."""
+    return parent().extend(*columns(26, 40), allow_gap=True)
+
+
+GAP = {(k, n) for k in range(3) for n in (2, 3)}
+
+
+def refitted(inr):
+    return {tuple(name) for name in inr.history[-1]["refitted"]}
+
+
+@pytest.mark.parametrize("start", [0, 8, 16, 20])
+@pytest.mark.parametrize("stop", [26, 32, 40])
+def test_a_gap_that_was_filled_is_one_no_more(start, stop):
+    filled = gapped().extend(*columns(start, stop))
+    assert refitted(filled) == GAP
+    assert filled.extend(WHOLE) is filled
+    assert filled.crop("0:20,8:40").extend(*columns(8, 40)).history[-1]["action"] == "crop"
+
+
+def test_a_gap_that_is_filled_in_two_steps_stays_one_between_them():
+    half = gapped().extend(*columns(20, 23), allow_gap=True)
+    assert refitted(half) == {(k, 2) for k in range(3)}
+    assert refitted(half.extend(*columns(20, 26))) == GAP
+
+
+@pytest.mark.parametrize("box", [((0, 8), (16, 24)), ((0, 8), (16, 20))])
+def test_content_that_replaces_all_of_a_blank_tile_fills_it_and_less_does_not(box):
+    (low, high), (start, stop) = box
+    patch = replace(WHOLE, values=WHOLE.values[low:high, start:stop])
+    replaced = gapped().replace(patch, (low, start))
+    assert refitted(replaced) == {(0, 2)}
+    assert refitted(replaced.extend(WHOLE)) == (GAP - {(0, 2)} if stop == 24 else GAP)
+
+
+def test_a_partition_dropped_and_encoded_anew_is_not_blank():
+    again = gapped().crop("0:20,0:16").extend(WHOLE)
+    assert again.extend(WHOLE) is again
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("blank", [False, True])
+def test_a_merge_leaves_those_blank_whose_rows_won_so(swapped, blank):
+    empty = gapped()
+    full = parent().extend(WHOLE)
+    pieces = [full, empty] if swapped else [empty, full]
+    merged = lg.merge(*pieces, prefer=empty if blank else full)
+    filled = merged.extend(WHOLE)
+    if blank:
+        assert refitted(filled) == GAP
+    else:
+        assert filled is merged
+
+
 def test_samples_that_the_signal_lacks_are_no_content():
     hole = parent().crop(drop_partitions=[(1, 1)]).decode()
     hole = replace(hole, values=hole.values.astype(np.uint8))
