@@ -12,6 +12,7 @@ from lgsirens.lattice import LONGEST_FRAME, Lattice, tiles_meeting
 from lgsirens.refit import Edit, FitOptions, fit_edit, left_blank
 from lgsirens.region import LARGEST_POSITION, Box, bounding_box, box_size, contains, format_box, intersect, is_empty
 from lgsirens.representation import Representation, check_representation
+from lgsirens.runlog import note
 from lgsirens.signal import KINDS, Signal, check_signal
 
 FINETUNE = ("none", "shared", "all")
@@ -36,7 +37,7 @@ def extend(
 
     Args:
         signal: the whole bigger signal (what is encoded already is skipped) or its new part.
-        offset: position of the signal's first sample; default: the start of the extent.
+        offset: position of the signal's first sample; default: 0 on every axis, where the first encoded signal began.
         finetune: what else may learn: "none"; "shared", the shared network; "all", the old rows as well. The last
             two train old and new together and give the result a new origin.
         allow_gap: positions may be left out between old and new; partitions that reach into them are blank there.
@@ -62,6 +63,8 @@ def extend(
     extent = bounding_box([representation.extent, box])
     if not allow_gap:
         _check_no_gap(representation.extent, box, extent)
+    if offset is None:
+        _say_where(box, representation.extent)
     old = representation.lattice
     ids = np.unique(np.concatenate([old.ids, tiles_meeting(box, old.tile)]), axis=0)
     lattice = Lattice(old.tile, old.halo, np.ascontiguousarray(ids, dtype=np.int32))
@@ -88,7 +91,7 @@ def replace(
 
     Args:
         signal: the new content.
-        offset: position of its first sample; default: the start of the extent.
+        offset: position of its first sample; default: 0 on every axis.
         options: the fields of `FitOptions`.
 
     Raises:
@@ -103,6 +106,8 @@ def replace(
         )
     if lattice.samples_within(box) < box_size(box):
         raise SignalError(f"part of {format_box(box)} has no partition to replace; extend adds partitions")
+    if offset is None:
+        _say_where(box, extent)
     before, fitted, window = np.arange(len(lattice)), lattice.meeting(box), representation.window
     # a patch says nothing of what was left blank beside it: there may still be gaps
     return fit_edit(
@@ -137,7 +142,7 @@ def _placed(representation: Representation, signal: Signal, offset: Sequence[int
             f"to {highest:g}; scale it, or encode the first part with a larger --value_range"
         )
     try:
-        offset = [start for start, _ in representation.extent] if offset is None else [*map(operator.index, offset)]
+        offset = [0] * len(representation.extent) if offset is None else [*map(operator.index, offset)]
     except TypeError:
         raise SignalError(f"offset {offset!r}: give whole numbers, one per dimension, such as 0,-128") from None
     if len(offset) != len(signal.shape):
@@ -146,6 +151,12 @@ def _placed(representation: Representation, signal: Signal, offset: Sequence[int
     if any(low < -LARGEST_POSITION or high > LARGEST_POSITION for low, high in box):
         raise SignalError(f"the signal lies at {format_box(box)}; positions must stay within {LARGEST_POSITION}")
     return with_fields(signal, value_range=known.value_range), box
+
+
+def _say_where(box: Box, extent: Box) -> None:
+    """Note where a signal without an offset lies, if the extent does not begin there too."""
+    if any(start for start, _ in extent):
+        note("no offset: the signal is taken to lie at %s; the file holds %s", format_box(box), format_box(extent))
 
 
 def _check_no_gap(extent: Box, box: Box, whole: Box) -> None:

@@ -167,10 +167,8 @@ def left_blank(representation: Representation) -> set[tuple[int, ...]]:
     """Ids of the partitions whose last fit left samples blank."""
     names: set[tuple[int, ...]] = set()
     for entry in representation.history:
-        added, refitted, blank = (
-            {tuple(name) for name in entry.get(key, ())} for key in ("added", "refitted", "blank")
-        )
-        names = names - added - refitted | blank
+        names -= {tuple(name) for key in ("added", "refitted") for name in entry.get(key, ())}
+        names |= {tuple(name) for name in entry.get("blank", ())}
     return names
 
 

@@ -112,6 +112,24 @@ def test_dropped_partitions_come_back_where_the_signal_covers_them():
         cut.replace(image(((4, 12), (4, 12))), (4, 4))
 
 
+def test_a_piece_takes_back_what_was_cut_off_and_says_where_it_took_it_to_lie(lines):
+    whole = image(((0, 20), (0, 20)))
+    piece = parent().crop("8:20,8:16")
+    larger = piece.extend(whole)
+    assert larger.extent == ((0, 20), (0, 20))
+    assert larger.history[-1]["refitted"] == []
+    assert lines() == ["the signal is taken to lie at 0:20,0:20; the file holds 8:20,8:16"]
+    patch = replace(whole, values=whole.values[:16, :16])
+    left = parent(start=(-4, 0))
+    left.replace(patch)
+    left.replace(patch, (0, 0))
+    parent().replace(patch)
+    assert lines()[1:] == ["the signal is taken to lie at 0:16,0:16; the file holds -4:16,0:20"]
+    with pytest.raises(SignalError, match="the signal lies at 0:16,0:16, the file holds 8:20,8:16"):
+        piece.replace(patch)
+    assert len(lines()) == 2
+
+
 @pytest.mark.parametrize("mode", ["lg", "lc"])
 @pytest.mark.parametrize("fraction", [None, 0.5])
 def test_new_parts_are_learnt(mode, fraction):
