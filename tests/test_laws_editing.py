@@ -1,6 +1,7 @@
 """Laws 3, 4 and 5 for representations that grew and came back together: any dimension, ids, sides and sizes."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lgsirens as lg
-from lgsirens.errors import ConfigError
+from lgsirens.errors import ConfigError, SignalError
 from lgsirens.grid.box import bounding_box, box_shape, intersect, slices
 from tests.small import contents, representation
 
@@ -127,6 +128,21 @@ def test_a_replacement_leaves_every_partition_that_it_does_not_meet(inr, seed, d
     assert rows.keys() == old.keys()
     assert all(rows[name] == row for name, row in old.items() if name not in met)
     assert (changed.extent, changed.window, changed.origin) == (inr.extent, inr.window, inr.origin)
+
+
+@settings(max_examples=30)
+@given(parents(), seeds, st.data())
+def test_a_signal_without_an_offset_begins_at_position_0(inr, seed, data):
+    box = tuple((0, data.draw(st.integers(1, 20))) for _ in inr.extent)
+    signal = content(box, inr.model.channels, seed, inr.signal.kind)
+    for edit, more in ((inr.extend, {"allow_gap": True}), (inr.replace, {})):
+        try:
+            given = edit(signal, [0] * len(box), **more)
+        except SignalError as error:
+            with pytest.raises(SignalError, match=re.escape(str(error))):
+                edit(signal, **more)
+        else:
+            assert by_id(edit(signal, **more)) == by_id(given)
 
 
 # Law 3, after growing

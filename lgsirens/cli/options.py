@@ -182,7 +182,11 @@ def _add_edit(parser: argparse.ArgumentParser, signal: str, what: str) -> None:
     add("file", type=_path, metavar="FILE")
     add("output", type=_path, metavar="OUTPUT.safetensors")
     add("--signal", type=_path, required=True, metavar=signal, help=what)
-    add("--offset", type=_ints, help="position of its first sample, rows first, such as 0,-128 (default: the start)")
+    add(
+        "--offset",
+        type=_ints,
+        help="position of its first sample, rows first, such as 0,-128 (default: 0 on every axis)",
+    )
     add("--steps", type=_int, help="optimiser steps (default: twice those of the encoding; with --finetune as many)")
     add("--target_psnr", type=_float, metavar="DB", help="stop as soon as what is fitted reaches this PSNR")
     add("--lr", type=_float, help="constant learning rate of Adam (default: warm-up and cosine decay)")

@@ -103,7 +103,7 @@ def merge(
             )
     window = bounding_box([piece.window for piece in pieces])
     history: list[dict[str, Any]] = []
-    for piece in pieces:
+    for piece in sorted(pieces, key=lambda piece: piece is prefer):  # the last entry of a partition tells of its row
         history += [entry for entry in piece.history if entry not in history]
     entry = history_entry("merge", window, len(lattice), pieces=len(pieces))
     return replace(

@@ -6,14 +6,14 @@ from dataclasses import replace as with_fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lgsirens.errors import ConfigError, SignalError
 from lgsirens.grid.box import LARGEST_POSITION, Box, bounding_box, box_size, contains, format_box, intersect, is_empty
 from lgsirens.grid.lattice import LONGEST_FRAME, Lattice, tiles_meeting
 from lgsirens.representation.representation import Representation, check_representation
 from lgsirens.signal import KINDS, Signal, check_signal
-from lgsirens.training.refit import Edit, FitOptions, fit_edit
+from lgsirens.system.console import note
+from lgsirens.training.refit import Edit, FitOptions, fit_edit, left_blank
 
 FINETUNE = ("none", "shared", "all")
 
@@ -37,7 +37,7 @@ def extend(
 
     Args:
         signal: the whole bigger signal (what is encoded already is skipped) or its new part.
-        offset: position of the signal's first sample; default: the start of the extent.
+        offset: position of the signal's first sample; default: 0 on every axis, where the first encoded signal began.
         finetune: what else may learn: "none"; "shared", the shared network; "all", the old rows as well. The last
             two train old and new together and give the result a new origin.
         allow_gap: positions may be left out between old and new; partitions that reach into them are blank there.
@@ -63,13 +63,16 @@ def extend(
     extent = bounding_box([representation.extent, box])
     if not allow_gap:
         _check_no_gap(representation.extent, box, extent)
+    if offset is None:
+        _say_where(box, representation.extent)
     old = representation.lattice
     ids = np.unique(np.concatenate([old.ids, tiles_meeting(box, old.tile)]), axis=0)
     lattice = Lattice(old.tile, old.halo, np.ascontiguousarray(ids, dtype=np.int32))
     before = old.find(lattice.ids)
     gains = lattice.samples_of_each(extent) > lattice.samples_of_each(representation.extent)
     # what was left blank is learnt as soon as the signal has it
-    gains |= _left_blank(representation, lattice) & (lattice.samples_of_each(box) > 0)
+    blank = left_blank(representation)
+    gains |= np.array([tuple(name) in blank for name in ids.tolist()]) & (lattice.samples_of_each(box) > 0)
     fitted = np.flatnonzero((before < 0) | gains)
     if not len(fitted):
         return representation
@@ -88,7 +91,7 @@ def replace(
 
     Args:
         signal: the new content.
-        offset: position of its first sample; default: the start of the extent.
+        offset: position of its first sample; default: 0 on every axis.
         options: the fields of `FitOptions`.
 
     Raises:
@@ -103,15 +106,14 @@ def replace(
         )
     if lattice.samples_within(box) < box_size(box):
         raise SignalError(f"part of {format_box(box)} has no partition to replace; extend adds partitions")
-    before, window = np.arange(len(lattice)), representation.window
-    edit = Edit("replace", representation, signal, box, lattice, before, lattice.meeting(box), extent, window)
-    return fit_edit(edit, FitOptions.of(options))
-
-
-def _left_blank(representation: Representation, lattice: Lattice) -> NDArray[np.bool_]:
-    """Which partitions `[P]` hold samples that were left blank when they were fitted."""
-    names = {tuple(name) for entry in representation.history for name in entry.get("blank", ())}
-    return np.array([tuple(name) in names for name in lattice.ids.tolist()], dtype=bool)
+    if offset is None:
+        _say_where(box, extent)
+    before, fitted, window = np.arange(len(lattice)), lattice.meeting(box), representation.window
+    # a patch says nothing of what was left blank beside it: there may still be gaps
+    return fit_edit(
+        Edit("replace", representation, signal, box, lattice, before, fitted, extent, window, allow_gap=True),
+        FitOptions.of(options),
+    )
 
 
 def _placed(representation: Representation, signal: Signal, offset: Sequence[int] | None) -> tuple[Signal, Box]:
@@ -140,7 +142,7 @@ def _placed(representation: Representation, signal: Signal, offset: Sequence[int
             f"to {highest:g}; scale it, or encode the first part with a larger --value_range"
         )
     try:
-        offset = [start for start, _ in representation.extent] if offset is None else [*map(operator.index, offset)]
+        offset = [0] * len(representation.extent) if offset is None else [*map(operator.index, offset)]
     except TypeError:
         raise SignalError(f"offset {offset!r}: give whole numbers, one per dimension, such as 0,-128") from None
     if len(offset) != len(signal.shape):
@@ -149,6 +151,12 @@ def _placed(representation: Representation, signal: Signal, offset: Sequence[int
     if any(low < -LARGEST_POSITION or high > LARGEST_POSITION for low, high in box):
         raise SignalError(f"the signal lies at {format_box(box)}; positions must stay within {LARGEST_POSITION}")
     return with_fields(signal, value_range=known.value_range), box
+
+
+def _say_where(box: Box, extent: Box) -> None:
+    """Note where a signal without an offset lies, if the extent does not begin there too."""
+    if any(start for start, _ in extent):
+        note("no offset: the signal is taken to lie at %s; the file holds %s", format_box(box), format_box(extent))
 
 
 def _check_no_gap(extent: Box, box: Box, whole: Box) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lgsirens.errors import ConfigError, SignalError
-from lgsirens.grid.box import Box, box_shape, box_size, format_box, intersect, is_empty, slices
+from lgsirens.grid.box import Box, box_shape, box_size, contains, format_box, intersect, is_empty, slices
 from lgsirens.grid.lattice import Lattice
 from lgsirens.nn.memory import DEFAULT_LIMIT, training_samples
 from lgsirens.nn.siren import SirenPerPartition, build_model
@@ -163,6 +163,15 @@ def fit_edit(edit: Edit, options: FitOptions) -> Representation:
     return _assembled(edit, model, state, blank, where)
 
 
+def left_blank(representation: Representation) -> set[tuple[int, ...]]:
+    """Ids of the partitions whose last fit left samples blank."""
+    names: set[tuple[int, ...]] = set()
+    for entry in representation.history:
+        names -= {tuple(name) for key in ("added", "refitted") for name in entry.get(key, ())}
+        names |= {tuple(name) for name in entry.get("blank", ())}
+    return names
+
+
 def _targets(edit: Edit, part: Lattice, device: torch.device) -> tuple[Placed, list[list[int]]]:
     """What the partitions of `part` learn: the signal where it lies, else what the old representation decodes to; and
     the ids of those that hold samples which neither has: these are blank."""
@@ -180,12 +189,14 @@ def _targets(edit: Edit, part: Lattice, device: torch.device) -> tuple[Placed, l
         given = edit.signal.present[slices(common, edit.box)]
         values[slices(common, box)][given] = edit.signal.values[slices(common, edit.box)][given]
         known[slices(common, box)] |= given
-    unknown, blank = 0, []
-    for place in range(len(part)):
-        own = slices(intersect(part.box(place), edit.extent), box)
+    unknown, blank, before = 0, [], left_blank(edit.old)
+    for place, name in enumerate(part.ids.tolist()):
+        owned = intersect(part.box(place), edit.extent)
+        own = slices(owned, box)
         lacking = int(known[own].size - known[own].sum())
-        if lacking:
-            blank.append(part.ids[place].tolist())
+        # The old file does not tell which samples were blank: where gaps are allowed, what is not given may still be.
+        if lacking or (edit.allow_gap and tuple(name) in before and not _gives(edit, owned)):
+            blank.append(name)
         unknown, known[own] = unknown + lacking, True
     if unknown and not edit.allow_gap:
         raise SignalError(
@@ -194,6 +205,11 @@ def _targets(edit: Edit, part: Lattice, device: torch.device) -> tuple[Placed, l
         )
     placed = Placed(replace(edit.signal, values=values, mask=None if known.all() else known), box, edit.extent)
     return placed, blank
+
+
+def _gives(edit: Edit, box: Box) -> bool:
+    """Whether the signal has every sample of a box."""
+    return contains(edit.box, box) and bool(edit.signal.present[slices(box, edit.box)].all())
 
 
 def _model(edit: Edit, seed: int, device: torch.device) -> SirenPerPartition:

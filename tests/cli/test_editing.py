@@ -70,6 +70,18 @@ def test_negative_offsets_extend_to_the_left_and_pieces_merge(folder, capsys):
     assert [line.split()[0] for line in text.splitlines()][-4:] == ["encode", "extend", "extend", "merge"]
 
 
+def test_a_signal_lies_at_position_0_if_not_told_otherwise(folder, capsys):
+    assert run("crop", "left.safetensors", "piece.safetensors", "--region", "8:20,8:22") == 0
+    assert run("extend", "piece.safetensors", "a.safetensors", "--signal", "left.png", *STEPS) == 0
+    assert (
+        "lgsirens: no offset: the signal is taken to lie at 0:20,0:22; the file holds 8:20,8:22"
+        in capsys.readouterr().err
+    )
+    assert lg.load("a.safetensors").extent == ((0, 20), (0, 22))
+    assert run("replace", "piece.safetensors", "b.safetensors", "--signal", "patch.png", *STEPS) == 2
+    assert_one_line(capsys, "0:5,0:6", "8:20,8:22")
+
+
 def test_a_patch_replaces_what_it_meets(folder):
     replaced = ("replace", "left.safetensors", "new.safetensors", "--signal", "patch.png", "--offset", "10,2")
     assert run(*replaced, "--steps", 60, "--quiet") == 0

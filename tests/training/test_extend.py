@@ -112,6 +112,24 @@ def test_dropped_partitions_come_back_where_the_signal_covers_them():
         cut.replace(image(((4, 12), (4, 12))), (4, 4))
 
 
+def test_a_piece_takes_back_what_was_cut_off_and_says_where_it_took_it_to_lie(lines):
+    whole = image(((0, 20), (0, 20)))
+    piece = parent().crop("8:20,8:16")
+    larger = piece.extend(whole)
+    assert larger.extent == ((0, 20), (0, 20))
+    assert larger.history[-1]["refitted"] == []
+    assert lines() == ["the signal is taken to lie at 0:20,0:20; the file holds 8:20,8:16"]
+    patch = replace(whole, values=whole.values[:16, :16])
+    left = parent(start=(-4, 0))
+    left.replace(patch)
+    left.replace(patch, (0, 0))
+    parent().replace(patch)
+    assert lines()[1:] == ["the signal is taken to lie at 0:16,0:16; the file holds -4:16,0:20"]
+    with pytest.raises(SignalError, match="the signal lies at 0:16,0:16, the file holds 8:20,8:16"):
+        piece.replace(patch)
+    assert len(lines()) == 2
+
+
 @pytest.mark.parametrize("mode", ["lg", "lc"])
 @pytest.mark.parametrize("fraction", [None, 0.5])
 def test_new_parts_are_learnt(mode, fraction):
@@ -133,6 +151,69 @@ def test_what_was_left_blank_is_learnt_when_the_signal_comes(monkeypatch):
     filled = gapped.extend(whole)
     assert {tuple(name) for name in filled.history[-1]["refitted"]} == {(k, n) for k in range(3) for n in (2, 3)}
     assert filled.history[-1]["blank"] == []
+
+
+WHOLE = image(((0, 20), (0, 40)))
+
+
+def columns(start, stop):
+    """Some columns of the whole, and where they lie."""
+    return replace(WHOLE, values=WHOLE.values[:, start:stop]), (0, start)
+
+
+def gapped():
+    """Columns 0 to 20 and 26 to 40: the tiles of columns 16 to 24 and 24 to 32 have samples that nobody gave."""
+    return parent().extend(*columns(26, 40), allow_gap=True)
+
+
+GAP = {(k, n) for k in range(3) for n in (2, 3)}
+
+
+def refitted(inr):
+    return {tuple(name) for name in inr.history[-1]["refitted"]}
+
+
+@pytest.mark.parametrize("start", [0, 8, 16, 20])
+@pytest.mark.parametrize("stop", [26, 32, 40])
+def test_a_gap_that_was_filled_is_one_no_more(start, stop):
+    filled = gapped().extend(*columns(start, stop))
+    assert refitted(filled) == GAP
+    assert filled.extend(WHOLE) is filled
+    assert filled.crop("0:20,8:40").extend(*columns(8, 40)).history[-1]["action"] == "crop"
+
+
+def test_a_gap_that_is_filled_in_two_steps_stays_one_between_them():
+    half = gapped().extend(*columns(20, 23), allow_gap=True)
+    assert refitted(half) == {(k, 2) for k in range(3)}
+    assert refitted(half.extend(*columns(20, 26))) == GAP
+
+
+@pytest.mark.parametrize("box", [((0, 8), (16, 24)), ((0, 8), (16, 20))])
+def test_content_that_replaces_all_of_a_blank_tile_fills_it_and_less_does_not(box):
+    (low, high), (start, stop) = box
+    patch = replace(WHOLE, values=WHOLE.values[low:high, start:stop])
+    replaced = gapped().replace(patch, (low, start))
+    assert refitted(replaced) == {(0, 2)}
+    assert refitted(replaced.extend(WHOLE)) == (GAP - {(0, 2)} if stop == 24 else GAP)
+
+
+def test_a_partition_dropped_and_encoded_anew_is_not_blank():
+    again = gapped().crop("0:20,0:16").extend(WHOLE)
+    assert again.extend(WHOLE) is again
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("blank", [False, True])
+def test_a_merge_leaves_those_blank_whose_rows_won_so(swapped, blank):
+    empty = gapped()
+    full = parent().extend(WHOLE)
+    pieces = [full, empty] if swapped else [empty, full]
+    merged = lg.merge(*pieces, prefer=empty if blank else full)
+    filled = merged.extend(WHOLE)
+    if blank:
+        assert refitted(filled) == GAP
+    else:
+        assert filled is merged
 
 
 def test_samples_that_the_signal_lacks_are_no_content():

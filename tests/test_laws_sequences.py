@@ -1,0 +1,173 @@
+"""Laws 3, 4 and 5 after any sequence of edits, against a model that keeps which partitions were left blank."""
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+import lgsirens as lg
+from lgsirens.errors import ConfigError, SignalError
+from lgsirens.grid.box import bounding_box, box_shape, box_size, contains, intersect, is_empty, slices
+from lgsirens.grid.lattice import tiles_meeting
+from tests.test_laws_editing import by_id, draw_inside, owned, parents, without_history
+
+
+def volume(box):
+    return 0 if is_empty(box) else box_size(box)
+
+
+def content(inr, box):
+    """What lies at each position, for life."""
+    places = np.indices(box_shape(box)).reshape(len(box), -1).T + [low for low, _ in box]
+    values = places @ [37, 101, 59][: len(box)] % 256
+    values = np.stack([values, 255 - values], axis=-1)[:, : inr.model.channels]
+    return lg.Signal.from_array(
+        values.reshape(*box_shape(box), -1).astype(np.uint8), inr.signal.kind, inr.signal.value_range
+    )
+
+
+def start(box):
+    return [low for low, _ in box]
+
+
+def tiles(inr):
+    """The tile of each partition, by id."""
+    return {name: inr.lattice.box(place) for place, name in enumerate(names(inr.lattice.ids))}
+
+
+def names(ids):
+    return [tuple(name) for name in np.asarray(ids).tolist()]
+
+
+def assert_untouched(old, new, kept):
+    """Rows and samples of some partitions are the same, bit for bit."""
+    rows, before = by_id(new), by_id(old)
+    assert all(rows[name] == before[name] for name in kept)
+    was, now, where = old.decode(full=True), new.decode(full=True), tiles(old)
+    for name in kept:
+        own = intersect(where[name], old.extent)
+        assert np.array_equal(was.values[slices(own, old.extent)], now.values[slices(own, new.extent)])
+
+
+class Edits(RuleBasedStateMachine):
+    """One representation, edited again and again: `blank` are the partitions that may lack samples."""
+
+    @initialize(inr=parents(6))
+    def begin(self, inr):
+        self.inr, self.blank, self.past = inr, set(), []
+
+    def become(self, inr, blank):
+        self.past.append((self.inr, self.blank))
+        self.inr, self.blank = inr, blank & set(names(inr.lattice.ids))
+
+    @rule(data=st.data())
+    def crop(self, data):
+        box = draw_inside(data, self.inr.extent)
+        met = {name for name, count in owned(self.inr, box).items() if count}
+        if met:
+            cut = self.inr.crop(box)
+            assert set(names(cut.lattice.ids)) == met
+            assert cut.window == box
+            assert_untouched(self.inr, cut, met)
+            self.become(cut, self.blank)
+
+    @rule(data=st.data())
+    def drop(self, data):
+        if len(self.inr.lattice) == 1:
+            return
+        name = data.draw(st.sampled_from(names(self.inr.lattice.ids)))
+        cut = self.inr.crop(drop_partitions=[name])
+        assert set(names(cut.lattice.ids)) == set(names(self.inr.lattice.ids)) - {name}
+        assert_untouched(self.inr, cut, names(cut.lattice.ids))
+        self.become(cut, self.blank)
+
+    @rule(data=st.data(), allow_gap=st.booleans())
+    def extend(self, data, allow_gap):
+        box = []
+        for low, high in self.inr.extent:
+            first = data.draw(st.integers(low - 3, high + 2))
+            box.append((first, data.draw(st.integers(first + 1, max(first, high) + 3))))
+        self.grow(tuple(box), allow_gap)
+
+    @rule()
+    def fill(self):
+        self.grow(self.inr.extent, False)
+        assert self.inr.extend(content(self.inr, self.inr.extent), start(self.inr.extent)) is self.inr
+
+    def grow(self, box, allow_gap):
+        inr, signal = self.inr, content(self.inr, box)
+        extent, old = bounding_box([inr.extent, box]), tiles(inr)
+        met = set(names(tiles_meeting(box, inr.lattice.tile)))
+        gaining = {
+            name for name in old if volume(intersect(old[name], extent)) > volume(intersect(old[name], inr.extent))
+        }
+        added, refitted = met - set(old), gaining | (self.blank & met)
+        lacking, still = set(), set()
+        for name in added | refitted:
+            tile = tuple((k * t, (k + 1) * t) for k, t in zip(name, inr.lattice.tile, strict=True))
+            own = intersect(tile, extent)
+            held = intersect(tile, inr.extent) if name in old else ((0, 0),) * len(box)
+            if volume(own) > volume(held) + volume(intersect(own, box)) - volume(intersect(held, box)):
+                lacking.add(name)
+            elif name in self.blank and allow_gap and not contains(box, own):
+                still.add(name)
+        together = volume(box) + volume(inr.extent) - volume(intersect(box, inr.extent))
+        if not allow_gap and (lacking or together < volume(extent)):
+            with pytest.raises(SignalError):
+                inr.extend(signal, start(box))
+            return
+        larger = inr.extend(signal, start(box), allow_gap=allow_gap)
+        if not added | refitted:
+            assert larger is inr
+            return
+        entry = larger.history[-1]
+        assert set(map(tuple, entry["added"])) == added
+        assert set(map(tuple, entry["refitted"])) == refitted
+        assert set(map(tuple, entry["blank"])) == lacking | still
+        assert (larger.extent, larger.window) == (extent, bounding_box([inr.window, box]))
+        assert_untouched(inr, larger, set(old) - refitted)
+        self.become(larger, self.blank - refitted | lacking | still)
+
+    @rule(data=st.data())
+    def replace(self, data):
+        box = draw_inside(data, self.inr.extent)
+        counts = owned(self.inr, box)
+        if sum(counts.values()) < volume(box):
+            with pytest.raises(SignalError, match="no partition to replace"):
+                self.inr.replace(content(self.inr, box), start(box))
+            return
+        changed = self.inr.replace(content(self.inr, box), start(box))
+        met = {name for name, count in counts.items() if count}
+        assert set(map(tuple, changed.history[-1]["refitted"])) == met
+        assert_untouched(self.inr, changed, set(counts) - met)
+        covered = {name for name, tile in tiles(self.inr).items() if contains(box, intersect(tile, self.inr.extent))}
+        self.become(changed, self.blank - covered)
+
+    @rule(data=st.data())
+    def merge_crops(self, data):
+        boxes = [draw_inside(data, self.inr.extent) for _ in range(2)]
+        if all(any(owned(self.inr, box).values()) for box in boxes):
+            merged, both = lg.merge(*(self.inr.crop(box) for box in boxes)), self.inr.crop(*boxes)
+            assert without_history(merged) == without_history(both)
+            self.become(merged, self.blank)
+
+    @rule(data=st.data(), turned=st.booleans())
+    def merge_earlier(self, data, turned):
+        if not self.past:
+            return
+        earlier, blank = data.draw(st.sampled_from(self.past))
+        pieces = [earlier, self.inr] if turned else [self.inr, earlier]
+        try:
+            merged = lg.merge(*pieces, prefer=self.inr)
+        except ConfigError:  # a tile is partial in one piece, and the other reaches beyond it
+            return
+        rows, own, other = by_id(merged), by_id(self.inr), by_id(earlier)
+        assert rows.keys() == own.keys() | other.keys()
+        mine = {name for name, row in rows.items() if own.get(name) == row}
+        assert all(other[name] == row for name, row in rows.items() if name not in mine)
+        self.become(merged, self.blank & mine | blank - mine)
+
+
+TestEdits = Edits.TestCase
+TestEdits.settings = settings(max_examples=150, stateful_step_count=10)
