@@ -22,12 +22,12 @@ from record import Measurement
 import lgsirens as lg
 from lgsirens.media.examples import bikes, prelude
 from lgsirens.nn.memory import DEFAULT_LIMIT
+from lgsirens.representation.metrics import psnr_of_error
 from lgsirens.signal import KINDS
 from lgsirens.system.console import Progress
 from lgsirens.system.hardware import resolve_device
 from lgsirens.training.config import EncodeConfig, plan
 from lgsirens.training.encode import prepare
-from lgsirens.training.loop import psnr_of_error
 
 BACH = Path(__file__).resolve().parent.parent / "data" / "gt_bach.wav"
 SOUND = {"partitions": (32,), "lr": 1e-4, "steps": 300}

@@ -27,6 +27,7 @@ from lgsirens.errors import (
     SignalError,
 )
 from lgsirens.media.files import read, write
+from lgsirens.monitoring.log import RunLog
 from lgsirens.nn.siren import LocalGlobalSiren, ModelConfig, Siren, SirenPerPartition
 from lgsirens.representation.decode import decode, evaluate
 from lgsirens.representation.edit import crop, merge
@@ -34,12 +35,11 @@ from lgsirens.representation.file import load, save
 from lgsirens.representation.metrics import psnr, seam_ratio, ssim
 from lgsirens.representation.representation import Representation
 from lgsirens.signal import Signal
-from lgsirens.system.console import RunLog
+from lgsirens.system.program import __version__
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.encode import encode
 from lgsirens.training.extend import extend, replace
 from lgsirens.training.refit import FitOptions
-from lgsirens.version import __version__
 
 Representation.crop = crop
 Representation.decode = decode

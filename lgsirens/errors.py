@@ -4,11 +4,23 @@ Every message is one line that names the input, the reason and the remedy. `exit
 line returns: 2 for wrong use or bad input, 1 for a failure at run time.
 """
 
+import importlib
+from typing import Any
+
 
 class LgsirensError(Exception):
-    """Base of all errors of this package."""
+    """Base of all errors of this package.
+
+    Args:
+        message: one line. With an option it goes on after the option's name: `("0: must be at least 1", "steps")`.
+        option: the option that it is about, as Python spells it.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, option: str | None = None) -> None:
+        super().__init__(message if option is None else f"{option} {message}")
+        self.message, self.option = message, option
 
 
 class ConfigError(LgsirensError):
@@ -39,3 +51,20 @@ class RunError(LgsirensError):
     """A failure at run time that is nobody's wrong use: a full disk, a folder that is not writable."""
 
     exit_code = 1
+
+
+def require(module: str, purpose: str, extra: str) -> Any:
+    """Import an optional package.
+
+    Args:
+        purpose: what needs it, for the message.
+        extra: of this package, which installs it.
+
+    Raises:
+        MissingDependencyError: it is not there, or the library that it wraps is not.
+    """
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError) as error:
+        package = module.partition(".")[0]
+        raise MissingDependencyError(f"{purpose} needs {package}: pip install 'lgsirens[{extra}]'") from error

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lgsirens.errors import SignalError
-from lgsirens.wording import counted
+from lgsirens.system.console import counted
 
 Array = NDArray[Any]
 

@@ -8,18 +8,17 @@ from typing import Any
 
 from lgsirens.cli.reading import Reading
 from lgsirens.errors import ConfigError
-from lgsirens.monitoring.run_folder import check_folder
+from lgsirens.monitoring.log import CHECKPOINT_SUFFIX, RunLog, check_folder
 from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.representation.file import load, save
 from lgsirens.representation.report import dry_run_text, edit_text, summary
 from lgsirens.representation.representation import Representation
 from lgsirens.system.config_file import read_settings
-from lgsirens.system.console import Progress, RunLog, note
+from lgsirens.system.console import Progress, interruption, note
 from lgsirens.system.hardware import use_threads
-from lgsirens.system.interruption import interruption
 from lgsirens.system.output import check_output
 from lgsirens.system.program import ended
-from lgsirens.training.checkpoint import CHECKPOINT_SUFFIX, check_checkpoint, checkpoint_path
+from lgsirens.training.checkpoint import check_checkpoint, checkpoint_path
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.encode import dry_run, encode
 from lgsirens.training.extend import extend, replace

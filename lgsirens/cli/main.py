@@ -25,13 +25,13 @@ from lgsirens.paper.inputs import as_published
 from lgsirens.representation.decode import decode
 from lgsirens.representation.edit import crop, merge
 from lgsirens.representation.file import load, save, sizes
-from lgsirens.representation.report import compare, compare_text, config_yaml, describe, describe_text, summary
+from lgsirens.representation.report import compare, compare_text, describe, describe_text, summary
 from lgsirens.representation.representation import SignalInfo
-from lgsirens.system.console import Progress
+from lgsirens.system.config_file import config_yaml
+from lgsirens.system.console import Progress, counted, times
 from lgsirens.system.hardware import format_bytes, resolve_device, use_threads
 from lgsirens.system.output import check_output
 from lgsirens.system.program import run
-from lgsirens.wording import counted, times
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 
 from lgsirens.errors import ConfigError
 from lgsirens.system.hardware import parse_bytes
+from lgsirens.system.program import __version__
 from lgsirens.training.config import EncodeConfig
-from lgsirens.version import __version__
 
 Command = Callable[[argparse.Namespace], int | None]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 from lgsirens.errors import RegionError
-from lgsirens.wording import counted
+from lgsirens.system.console import counted
 
 Box = tuple[tuple[int, int], ...]
 Region = str | Sequence[slice | tuple[int, int]]

@@ -24,8 +24,8 @@ from lgsirens.media.formats import FOLDER, FORMATS, MP4, SOUND
 from lgsirens.media.frames import Frames, Progress, bounds
 from lgsirens.media.stored import Stored
 from lgsirens.signal import Array, Signal, check_signal
+from lgsirens.system.console import times
 from lgsirens.system.output import check_output, replacing
-from lgsirens.wording import times
 
 _NPY_MAGIC = b"\x93NUMPY"
 _HEAD_BYTES = 4096

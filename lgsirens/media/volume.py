@@ -12,7 +12,7 @@ import numpy as np
 from lgsirens.errors import MissingDependencyError, SignalError
 from lgsirens.media import image
 from lgsirens.signal import Array
-from lgsirens.wording import times
+from lgsirens.system.console import times
 
 
 def read_volume(path: Path, file: BinaryIO) -> tuple[Array, tuple[float, ...] | None]:

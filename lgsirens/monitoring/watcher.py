@@ -11,18 +11,16 @@ import numpy as np
 import torch
 
 from lgsirens.monitoring.drawing import png
-from lgsirens.monitoring.excerpts import cut, derivatives, excerpts, read
-from lgsirens.monitoring.run_folder import FINISHED, STOPPED, keep_state, prepare_folder
+from lgsirens.monitoring.log import FINISHED, STOPPED, FitState, RunLog, keep_state, prepare_folder
 from lgsirens.monitoring.sinks import Sink, TensorBoard, WeightsAndBiases, require_tensorboard, require_wandb
-from lgsirens.monitoring.summaries import Summary, of_planes, of_sound
+from lgsirens.monitoring.summaries import Summary, cut, derivatives, excerpts, of_planes, of_sound, read
 from lgsirens.representation.file import save
-from lgsirens.representation.report import config_yaml
+from lgsirens.representation.metrics import psnr_of_error
 from lgsirens.representation.representation import Representation
 from lgsirens.signal import KINDS, Signal
-from lgsirens.system.console import RunLog, note
+from lgsirens.system.config_file import config_yaml
+from lgsirens.system.console import note
 from lgsirens.system.output import replacing
-from lgsirens.training.checkpoint import FitState
-from lgsirens.training.loop import psnr_of_error
 
 
 class Snapshot(Protocol):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from lgsirens.errors import ConfigError
 from lgsirens.nn.siren import LARGEST_WIDTH, ModelConfig, parameter_counts
-from lgsirens.wording import counted
+from lgsirens.system.console import counted
 
 LOCAL_SHARE = 0.9
 LARGEST_GLOBAL_WIDTH = 96

@@ -26,9 +26,8 @@ from lgsirens.representation.file import content_hash
 from lgsirens.representation.metrics import psnr, recorded
 from lgsirens.representation.representation import FitRecord, MemoryRows, Representation, SignalInfo, history_entry
 from lgsirens.signal import KINDS, Signal
-from lgsirens.system.console import note
+from lgsirens.system.console import commas, counted, note
 from lgsirens.system.schema import to_plain
-from lgsirens.wording import commas, counted
 
 # A zip archive, as torch.save writes; before version 1.6 it wrote a pickle, whose protocol is the second byte.
 _MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")

@@ -18,9 +18,8 @@ from lgsirens.nn.siren import LARGEST_WIDTH, ModelConfig, parameter_counts
 from lgsirens.nn.widths import widths_for_budget
 from lgsirens.representation.representation import Representation
 from lgsirens.signal import KINDS, Signal
-from lgsirens.system.console import note
+from lgsirens.system.console import commas, counted, note
 from lgsirens.training.config import EncodeConfig, along_axes, plan
-from lgsirens.wording import commas, counted
 
 AGGREGATIONS = {"concat_and_fc": "fc", "fc_and_add": "fc_and_add"}
 DEFAULT_BUDGET = 200_000

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lgsirens.errors import ConfigError, OutputError, SignalError
 from lgsirens.media.files import check_format, write
-from lgsirens.monitoring.run_folder import FINISHED, check_folder, state_of
+from lgsirens.monitoring.log import FINISHED, RunLog, check_folder, state_of
 from lgsirens.paper.checkpoints import as_representation, is_pickle, read_checkpoint
 from lgsirens.paper.flags import (
     OF_MODEL,
@@ -31,18 +31,16 @@ from lgsirens.paper.parsing import build, given_values, print_help
 from lgsirens.representation.decode import decode
 from lgsirens.representation.edit import crop
 from lgsirens.representation.file import load, save
-from lgsirens.representation.report import config_yaml, summary
+from lgsirens.representation.report import summary
 from lgsirens.representation.representation import Representation, SignalInfo
-from lgsirens.system.config_file import read_settings
-from lgsirens.system.console import Progress, RunLog, note
+from lgsirens.system.config_file import config_yaml, read_settings
+from lgsirens.system.console import Progress, commas, counted, interruption, note, times
 from lgsirens.system.hardware import resolve_device
-from lgsirens.system.interruption import interruption
 from lgsirens.system.output import check_output
 from lgsirens.system.program import ended, run
 from lgsirens.training.checkpoint import check_checkpoint, checkpoint_path
 from lgsirens.training.config import along_axes
 from lgsirens.training.encode import encode
-from lgsirens.wording import commas, counted, times
 
 _SCRIPTS: dict[str, type[Flags]] = {cls.kind: cls for cls in (ImageFlags, AudioFlags, VideoFlags)}
 # What decoding takes from the command line; all other flags speak of the model or concern training alone.

@@ -26,9 +26,8 @@ from lgsirens.nn.siren import ModelConfig, SirenPerPartition, build_model, count
 from lgsirens.representation.blend import check_blend, grown, weights
 from lgsirens.representation.representation import Representation
 from lgsirens.signal import Array, Signal
-from lgsirens.system.console import Progress
+from lgsirens.system.console import Progress, times
 from lgsirens.system.hardware import as_bytes, check_fits, format_bytes, resolve_device
-from lgsirens.wording import times
 
 T = TypeVar("T")
 

@@ -15,8 +15,7 @@ from lgsirens.grid.box import Box, Region, as_region, bounding_box, intersect, i
 from lgsirens.grid.lattice import Lattice, bounding_extent
 from lgsirens.representation.file import FileRows
 from lgsirens.representation.representation import GatheredRows, Representation, check_representation, history_entry
-from lgsirens.system.console import note
-from lgsirens.wording import counted
+from lgsirens.system.console import counted, note
 
 _LARGEST_ID = 1 << 31
 

@@ -45,6 +45,12 @@ def psnr(reference: Signal, decoded: Signal, where: NDArray[np.bool_] | None = N
     return 10 * math.log10(peak(reference) ** 2 * count / total)
 
 
+def psnr_of_error(error: float, psnr_peak: float) -> float:
+    """PSNR in dB of a mean squared error on [-1, 1]; not clipped, so at most that of the decoded signal (an estimate
+    of it where a step sees a fraction of the samples)."""
+    return 10 * math.log10((2 * psnr_peak) ** 2 / error) if error > 0 else math.inf
+
+
 def recorded(value: float) -> float | None:
     """A PSNR as files and JSON keep it, which have no infinity: None where it is exact."""
     return round(value, 4) if math.isfinite(value) else None

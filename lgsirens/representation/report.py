@@ -1,14 +1,12 @@
 """What there is to say of a representation: its figures, and how it compares with the original."""
 
-import re
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lgsirens.errors import MissingDependencyError, SignalError
+from lgsirens.errors import SignalError
 from lgsirens.grid.box import Box, box_of_shape, box_shape, box_size, contains, format_box, intersect, is_empty
 from lgsirens.representation.decode import decode
 from lgsirens.representation.file import row_chunks, sizes
@@ -16,9 +14,9 @@ from lgsirens.representation.manifest import FORMAT_VERSION
 from lgsirens.representation.metrics import psnr, recorded, ssim
 from lgsirens.representation.representation import Representation
 from lgsirens.signal import Signal
+from lgsirens.system.console import counted, times
 from lgsirens.system.hardware import format_bytes
 from lgsirens.system.schema import to_plain
-from lgsirens.wording import counted, times
 
 _WORST = 5
 _LISTED = 8  # partitions named in a line
@@ -120,30 +118,6 @@ def edit_text(entry: dict[str, Any]) -> str:
         kept = _quality(psnr_against, entry["stopped"])
         text += f"; the old region moved: {kept} against what it was, at most by {largest:.4g}"
     return text
-
-
-# 5e-4 is a number, as in YAML 1.2; PyYAML wants 5.0e-4.
-YAML_FLOAT = ("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
-
-
-def config_yaml(config: Mapping[str, Any]) -> str:
-    """The options that make the run again, for `--config_path`."""
-    yaml = yaml_module()
-
-    class Dumper(yaml.SafeDumper):  # type: ignore[misc, name-defined]
-        pass
-
-    Dumper.add_implicit_resolver(*YAML_FLOAT)  # quotes text that reads as a number
-    return str(yaml.dump(dict(config), Dumper=Dumper, sort_keys=False, default_flow_style=None))
-
-
-def yaml_module() -> Any:
-    """PyYAML, or MissingDependencyError."""
-    try:
-        import yaml
-    except ImportError:
-        raise MissingDependencyError("YAML configs need pyyaml: pip install 'lgsirens[cli]'") from None
-    return yaml
 
 
 def compare(representation: Representation, original: Signal, device: str = "auto") -> dict[str, Any]:

@@ -16,8 +16,8 @@ from lgsirens.grid.box import Box, box_shape
 from lgsirens.grid.lattice import Frame, Lattice
 from lgsirens.nn.siren import ModelConfig, count, parameter_counts, row_layout
 from lgsirens.signal import KINDS
-from lgsirens.version import __version__
-from lgsirens.wording import times
+from lgsirens.system.console import times
+from lgsirens.system.program import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,10 +1,34 @@
 """Options in a YAML file: `option: value`, one a line."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lgsirens.errors import ConfigError
-from lgsirens.representation.report import YAML_FLOAT, yaml_module
+from lgsirens.errors import ConfigError, MissingDependencyError
+
+# 5e-4 is a number, as in YAML 1.2; PyYAML wants 5.0e-4.
+YAML_FLOAT = ("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def config_yaml(config: Mapping[str, Any]) -> str:
+    """The options that make the run again, for `--config_path`."""
+    yaml = yaml_module()
+
+    class Dumper(yaml.SafeDumper):  # type: ignore[misc, name-defined]
+        pass
+
+    Dumper.add_implicit_resolver(*YAML_FLOAT)  # quotes text that reads as a number
+    return str(yaml.dump(dict(config), Dumper=Dumper, sort_keys=False, default_flow_style=None))
+
+
+def yaml_module() -> Any:
+    """PyYAML, or MissingDependencyError."""
+    try:
+        import yaml
+    except ImportError:
+        raise MissingDependencyError("YAML configs need pyyaml: pip install 'lgsirens[cli]'") from None
+    return yaml
 
 
 def read_settings(path: Path, example: str = "`info --config` prints an example") -> dict[str, Any]:

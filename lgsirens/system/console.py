@@ -1,63 +1,20 @@
-"""What a run tells: log lines and a progress bar on standard error, and where it keeps its log."""
+"""The console: log lines, progress, Ctrl-C, and how numbers are spelt there."""
 
 import logging
-import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
+from typing import Any
 
 from tqdm import tqdm
-
-from lgsirens.errors import ConfigError
 
 log = logging.getLogger("lgsirens")
 
 _SECONDS_BETWEEN_LINES = 10.0
-
-
-@dataclass(frozen=True)
-class RunLog:
-    """Where an encoding is logged, and what of it: TensorBoard events, pictures, representations on the way, the
-    config, the result.
-
-    Attributes:
-        folder: one run; it is made if it is not there.
-        every: steps between summaries; there is one more at the end.
-        checkpoint_every: steps between representations in `checkpoints/`; None: none.
-        show_grads: draw gradient and Laplacian of images too.
-        use_wandb: tell Weights & Biases too; offline where there is no key or no network.
-        name: of the run at Weights & Biases; the folder's when empty.
-        overwrite: replace an earlier run in the folder; its result stays until there is a new one.
-        texts: what else to keep beside the config, by file name.
-
-    Raises:
-        ConfigError: a number of steps below 1, or a folder that is no path.
-    """
-
-    folder: Path
-    every: int = 200
-    checkpoint_every: int | None = None
-    show_grads: bool = False
-    use_wandb: bool = False
-    name: str = ""
-    overwrite: bool = False
-    texts: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.folder, str | os.PathLike) or not os.fspath(self.folder):
-            raise ConfigError(f"folder {self.folder!r} is no path; name the folder of the log")
-        object.__setattr__(self, "folder", Path(self.folder))
-        for what, steps in (("every", self.every), ("checkpoint_every", self.checkpoint_every)):
-            if steps is not None and (type(steps) is not int or steps < 1):
-                raise ConfigError(f"{what} {steps!r}: a log counts steps; give a whole number of at least 1")
-
-    @property
-    def final(self) -> Path:
-        """The result of the run."""
-        return self.folder / "model_final.safetensors"
 
 
 class Progress:
@@ -127,3 +84,55 @@ class Progress:
 def note(message: str, *args: object) -> None:
     """Log one line that a user should see."""
     log.warning(message, *args)
+
+
+@contextmanager
+def interruption() -> Iterator[threading.Event]:
+    """An event that the first SIGINT or SIGTERM sets; the second acts as usual.
+
+    Inside another one it is the other's event. Only the main thread can listen to signals.
+    """
+    # Of either signal: one may be ignored.
+    events = [getattr(signal.getsignal(number), "event", None) for number in (signal.SIGINT, signal.SIGTERM)]
+    outer = next((event for event in events if event is not None), None)
+    event = outer or threading.Event()
+    if outer is not None or threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # What is ignored (nohup) stays ignored, and what Python did not install cannot be put back.
+    previous = {number: h for number, h in previous.items() if h not in (signal.SIG_IGN, None)}
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    def stop(number: int, frame: Any) -> None:
+        if event.is_set():
+            restore()
+            signal.raise_signal(number)
+        event.set()
+        note("finishing what is under way, then saving; once more to stop at once")
+
+    stop.event = event  # type: ignore[attr-defined]
+    for number in previous:
+        signal.signal(number, stop)
+    try:
+        yield event
+    finally:
+        restore()
+
+
+def counted(number: int, noun: str) -> str:
+    """1 channel, 2 channels."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def times(shape: Iterable[int]) -> str:
+    """512x512, the size of a signal or a tile."""
+    return "x".join(map(str, shape))
+
+
+def commas(numbers: Iterable[int] | None) -> str:
+    """16,16, as options take one number per dimension."""
+    return ",".join(map(str, numbers or ()))

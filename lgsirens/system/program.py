@@ -16,6 +16,8 @@ import torch
 from lgsirens.errors import LgsirensError
 from lgsirens.system.console import log, note
 
+__version__ = "0.1.0"
+
 INTERRUPTED = 130
 
 

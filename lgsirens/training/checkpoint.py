@@ -14,34 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lgsirens.errors import FileFormatError, OutputError, RunError
+from lgsirens.monitoring.log import CHECKPOINT_SUFFIX, FitState
 from lgsirens.nn.siren import SirenPerPartition
 from lgsirens.system.console import note
 from lgsirens.system.output import replacing
 
-CHECKPOINT_SUFFIX = ".checkpoint.safetensors"
-
 _RECORD = "lgsirens_checkpoint"
 _FIGURES: dict[str, type] = {"step": int, "seconds": float, "error": float, "rate": float}  # of FitState
-
-
-@dataclass
-class FitState:
-    """Where a fit stands; together with weights, optimiser and generator it is all that a resumed run needs.
-
-    Attributes:
-        step: steps taken.
-        seconds: that they took.
-        error: the last mean squared error that was measured on [-1, 1]: that before the last step, or that which met
-            the target.
-        rate: learning rate of the last step.
-        stopped: why it ended; empty while it goes on.
-    """
-
-    step: int = 0
-    seconds: float = 0.0
-    error: float = math.nan
-    rate: float = math.nan
-    stopped: str = ""
 
 
 class BestWeights:

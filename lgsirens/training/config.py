@@ -14,9 +14,9 @@ from lgsirens.nn.siren import AGGREGATIONS, LARGEST_WIDTH, MODES, ModelConfig, p
 from lgsirens.nn.widths import default_widths, widths_for_budget
 from lgsirens.representation.manifest import LARGEST_DEPTH, LARGEST_FACTOR
 from lgsirens.signal import KINDS, Signal
+from lgsirens.system.console import commas, counted
 from lgsirens.system.hardware import check_fits
 from lgsirens.system.schema import from_plain
-from lgsirens.wording import commas, counted
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from lgsirens.errors import ConfigError
-from lgsirens.monitoring.run_folder import check_folder
+from lgsirens.monitoring.log import FitState, RunLog, check_folder
 from lgsirens.monitoring.watcher import Watcher
 from lgsirens.nn.memory import DEFAULT_LIMIT, training_bytes, training_samples
 from lgsirens.nn.siren import SirenPerPartition, build_model, parameter_counts
@@ -23,10 +23,10 @@ from lgsirens.representation.file import content_hash, sizes
 from lgsirens.representation.metrics import psnr, recorded
 from lgsirens.representation.representation import FitRecord, MemoryRows, Representation, SignalInfo, history_entry
 from lgsirens.signal import KINDS, Signal, check_signal
-from lgsirens.system.console import Progress, RunLog, note
+from lgsirens.system.console import Progress, note
 from lgsirens.system.hardware import as_bytes, resolve_device
 from lgsirens.system.schema import to_plain
-from lgsirens.training.checkpoint import Checkpoint, FitState
+from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig, Plan, plan
 from lgsirens.training.loop import StopRule, accumulate_gradients, fit
 from lgsirens.training.optimizers import build_optimizer

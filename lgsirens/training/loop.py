@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 
 from lgsirens.errors import RunError
+from lgsirens.monitoring.log import FitState
 from lgsirens.nn.siren import SirenPerPartition
-from lgsirens.system.console import Progress
-from lgsirens.system.interruption import interruption
-from lgsirens.training.checkpoint import BestWeights, Checkpoint, FitState
+from lgsirens.representation.metrics import psnr_of_error
+from lgsirens.system.console import Progress, interruption
+from lgsirens.training.checkpoint import BestWeights, Checkpoint
 from lgsirens.training.optimizers import build_optimizer, learning_rate
 from lgsirens.training.samples import Block, Samples
 
@@ -177,9 +178,3 @@ def _squares(model: SirenPerPartition, block: Block, rows: torch.Tensor) -> torc
     """Squared errors `[B, N, C]` of a block, 0 where it has no sample."""
     error: torch.Tensor = model(block.x, rows, block.x_local, block.shared_features) - block.target
     return (error if block.weight is None else error * block.weight).square()
-
-
-def psnr_of_error(error: float, psnr_peak: float) -> float:
-    """PSNR in dB of a mean squared error on [-1, 1]; not clipped, so at most that of the decoded signal (an estimate
-    of it where a step sees a fraction of the samples)."""
-    return 10 * math.log10((2 * psnr_peak) ** 2 / error) if error > 0 else math.inf

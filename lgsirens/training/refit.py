@@ -20,6 +20,7 @@ from torch import Tensor
 from lgsirens.errors import ConfigError, SignalError
 from lgsirens.grid.box import Box, box_shape, box_size, contains, format_box, intersect, is_empty, slices
 from lgsirens.grid.lattice import Lattice
+from lgsirens.monitoring.log import FitState
 from lgsirens.nn.memory import DEFAULT_LIMIT, training_samples
 from lgsirens.nn.siren import SirenPerPartition, build_model
 from lgsirens.representation.decode import decode
@@ -30,7 +31,7 @@ from lgsirens.signal import KINDS, Signal
 from lgsirens.system.console import Progress
 from lgsirens.system.hardware import as_bytes, check_fits, resolve_device
 from lgsirens.system.schema import to_plain
-from lgsirens.training.checkpoint import Checkpoint, FitState
+from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.loop import StopRule, fit
 from lgsirens.training.samples import AllSamples, CachedSharedFeatures, Centred, Placed, RandomSamples, Samples

@@ -15,7 +15,7 @@ from PIL import Image
 import lgsirens as lg
 from lgsirens.cli.main import main
 from lgsirens.monitoring import sinks, watcher
-from lgsirens.monitoring.run_folder import RUNNING, keep_state
+from lgsirens.monitoring.log import RUNNING, keep_state
 from lgsirens.training import loop
 from lgsirens.training.loop import StopRule
 from tests.small import contents

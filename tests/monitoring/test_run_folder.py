@@ -10,8 +10,8 @@ from PIL import Image
 
 import lgsirens as lg
 from lgsirens.monitoring import watcher
-from lgsirens.monitoring.run_folder import FINISHED, RUNNING, STOPPED, keep_state, state_of
-from lgsirens.representation.report import config_yaml
+from lgsirens.monitoring.log import FINISHED, RUNNING, STOPPED, keep_state, state_of
+from lgsirens.system.config_file import config_yaml
 from lgsirens.system.output import abandoned, replacing
 from lgsirens.training import loop
 from tests.small import contents

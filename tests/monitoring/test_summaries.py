@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import lgsirens as lg
-from lgsirens.monitoring import drawing, excerpts, summaries
-from lgsirens.monitoring.excerpts import cut, derivatives, read
+from lgsirens.monitoring import drawing, summaries
 from lgsirens.monitoring.sinks import Clip
+from lgsirens.monitoring.summaries import cut, derivatives, read
 from tests.small import representation
 
 CPU = torch.device("cpu")
@@ -23,7 +23,7 @@ def noise(*shape, seed=0):
 
 
 def boxes(signal):
-    return {excerpt.name: excerpt.box for excerpt in excerpts.excerpts(signal)}
+    return {excerpt.name: excerpt.box for excerpt in summaries.excerpts(signal)}
 
 
 # Excerpts
@@ -35,10 +35,10 @@ def test_an_image_and_a_short_sound_are_looked_at_whole():
 
 
 def test_what_is_long_is_looked_at_in_its_middle():
-    image = lg.Signal.from_array(np.broadcast_to(np.uint8(3), (1, excerpts.LARGEST_SIDE + 11)), "image")
-    assert boxes(image) == {"": ((0, 1), (5, excerpts.LARGEST_SIDE + 5))}
-    sound = lg.Signal.from_array(np.broadcast_to(np.int16(3), (excerpts.LONGEST_SOUND + 4,)), "audio")
-    assert boxes(sound) == {"": ((2, excerpts.LONGEST_SOUND + 2),)}
+    image = lg.Signal.from_array(np.broadcast_to(np.uint8(3), (1, summaries.LARGEST_SIDE + 11)), "image")
+    assert boxes(image) == {"": ((0, 1), (5, summaries.LARGEST_SIDE + 5))}
+    sound = lg.Signal.from_array(np.broadcast_to(np.int16(3), (summaries.LONGEST_SOUND + 4,)), "audio")
+    assert boxes(sound) == {"": ((2, summaries.LONGEST_SOUND + 2),)}
 
 
 def test_a_film_is_looked_at_in_frames_and_a_volume_in_its_middle_slices():
@@ -65,11 +65,11 @@ def test_a_film_is_looked_at_in_frames_and_a_volume_in_its_middle_slices():
     ],
 )
 def test_an_excerpt_is_what_is_decoded(monkeypatch, shape, kind, tile, local_scale):
-    monkeypatch.setattr(excerpts, "_POSITIONS_AT_ONCE", 64)
+    monkeypatch.setattr(summaries, "_POSITIONS_AT_ONCE", 64)
     inr = representation(shape, 2, tile=tile, kind=kind, local_scale=local_scale)
     signal = lg.Signal.from_array(noise(*shape, 2).astype(np.float32), kind, value_range=inr.signal.value_range)
     decoded = lg.decode(inr)
-    for excerpt in excerpts.excerpts(signal):
+    for excerpt in summaries.excerpts(signal):
         ours, whole = read(inr, signal, excerpt, CPU), cut(decoded, excerpt)
         assert ours.values.shape == cut(signal, excerpt).values.shape
         assert ours.kind == cut(signal, excerpt).kind
@@ -78,7 +78,7 @@ def test_an_excerpt_is_what_is_decoded(monkeypatch, shape, kind, tile, local_sca
 
 def test_a_flat_excerpt_of_the_signal_is_its_samples():
     values = noise(6, 7, 8, 3)
-    for excerpt in excerpts.excerpts(signal := lg.Signal.from_array(values, "volume")):
+    for excerpt in summaries.excerpts(signal := lg.Signal.from_array(values, "volume")):
         plane = cut(signal, excerpt)
         assert plane.kind == "image"
         assert np.array_equal(plane.values, values.take(excerpt.box[excerpt.flat][0], axis=excerpt.flat))
@@ -86,9 +86,9 @@ def test_a_flat_excerpt_of_the_signal_is_its_samples():
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_gradient_and_laplacian_are_those_of_the_network(monkeypatch, channels):
-    monkeypatch.setattr(excerpts, "_DERIVED_AT_ONCE", 999)
+    monkeypatch.setattr(summaries, "_DERIVED_AT_ONCE", 999)
     inr = representation((90, 80), channels, tile=(90, 80))
-    (excerpt,) = excerpts.excerpts(lg.Signal.from_array(noise(90, 80), "image"))
+    (excerpt,) = summaries.excerpts(lg.Signal.from_array(noise(90, 80), "image"))
     slopes, laplacians = derivatives(inr, excerpt, CPU)
     colours = 3 if channels >= 3 else 1
 
@@ -106,9 +106,9 @@ def test_gradient_and_laplacian_are_those_of_the_network(monkeypatch, channels):
 
 
 def test_there_is_no_gradient_and_no_laplacian_over_a_hole(monkeypatch):
-    monkeypatch.setattr(excerpts, "_DERIVED_AT_ONCE", 24)
+    monkeypatch.setattr(summaries, "_DERIVED_AT_ONCE", 24)
     inr = representation((24, 12), tile=(4, 4)).crop("0:4,0:12", "20:24,0:12")
-    (excerpt,) = excerpts.excerpts(lg.Signal.from_array(noise(24, 12), "image"))
+    (excerpt,) = summaries.excerpts(lg.Signal.from_array(noise(24, 12), "image"))
     for derived in derivatives(inr, excerpt, CPU):
         assert (derived[4:20] == 0).all()
         assert (derived[:4] != 0).any()
@@ -140,7 +140,7 @@ def test_a_panel_narrower_than_its_title_gets_a_margin():
 
 def test_figures_of_frames_are_of_each_and_of_all():
     film, other = (lg.Signal.from_array(noise(5, 16, 120, 3, seed=seed), "video") for seed in (0, 1))
-    looked_at = excerpts.excerpts(film)
+    looked_at = summaries.excerpts(film)
     ours, theirs = ([cut(signal, excerpt) for excerpt in looked_at] for signal in (film, other))
     summary = summaries.of_planes([excerpt.name for excerpt in looked_at], ours, theirs)
     assert summary.scalars["psnr"] == pytest.approx(lg.psnr(film, other))
@@ -157,7 +157,7 @@ def test_figures_of_frames_are_of_each_and_of_all():
 
 def test_slices_of_different_sizes_stand_in_one_strip():
     volume = lg.Signal.from_array(noise(5, 6, 7), "volume")
-    planes = [cut(volume, excerpt) for excerpt in excerpts.excerpts(volume)]
+    planes = [cut(volume, excerpt) for excerpt in summaries.excerpts(volume)]
     summary = summaries.of_planes(list("abc"), planes, planes)
     assert summary.images["original"].shape == (6, 7 + 7 + 6 + 2 * 4, 3)
     assert summary.scalars == {}  # infinite PSNR, and smaller than the window of SSIM

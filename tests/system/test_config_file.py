@@ -7,8 +7,7 @@ import pytest
 from hypothesis import example, given, strategies
 
 import lgsirens as lg
-from lgsirens.representation.report import config_yaml
-from lgsirens.system.config_file import read_settings
+from lgsirens.system.config_file import config_yaml, read_settings
 
 VALUES = strategies.one_of(
     strategies.none(),

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from lgsirens.system.interruption import interruption
+from lgsirens.system.console import interruption
 
 
 @pytest.fixture(autouse=True)

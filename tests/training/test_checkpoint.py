@@ -4,9 +4,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lgsirens.monitoring.log import FitState
 from lgsirens.nn.siren import ModelConfig, build_model
 from lgsirens.training import loop
-from lgsirens.training.checkpoint import Checkpoint, FitState
+from lgsirens.training.checkpoint import Checkpoint
 from tests.small import prepared
 
 

@@ -1,14 +1,17 @@
-"""The folder of a run: which run is there, how far it is, and how another one comes by the folder."""
+"""The log of a run: where it is kept and what of it; which run a folder holds, how far it is, and how another one comes
+by the folder."""
 
+import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from lgsirens.errors import OutputError
-from lgsirens.system.console import RunLog
+from lgsirens.errors import ConfigError, OutputError
 from lgsirens.system.output import abandoned, replacing
-from lgsirens.training.checkpoint import CHECKPOINT_SUFFIX
+
+CHECKPOINT_SUFFIX = ".checkpoint.safetensors"
 
 # How far a run is. One that was killed, or ended in an error, stays at RUNNING.
 RUNNING, STOPPED, FINISHED = "running", "stopped", "finished"
@@ -26,6 +29,68 @@ _LEFT = re.compile(
     r"|checkpoints/model_step_\d+\.safetensors|pictures/step_\d+\.png"
 )
 _SHOWN = {RUNNING: "an unfinished", STOPPED: "a stopped", FINISHED: "a finished"}
+
+
+@dataclass
+class FitState:
+    """Where a fit stands; together with weights, optimiser and generator it is all that a resumed run needs.
+
+    Attributes:
+        step: steps taken.
+        seconds: that they took.
+        error: the last mean squared error that was measured on [-1, 1]: that before the last step, or that which met
+            the target.
+        rate: learning rate of the last step.
+        stopped: why it ended; empty while it goes on.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    error: float = math.nan
+    rate: float = math.nan
+    stopped: str = ""
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """Where an encoding is logged, and what of it: TensorBoard events, pictures, representations on the way, the
+    config, the result.
+
+    Attributes:
+        folder: one run; it is made if it is not there.
+        every: steps between summaries; there is one more at the end.
+        checkpoint_every: steps between representations in `checkpoints/`; None: none.
+        show_grads: draw gradient and Laplacian of images too.
+        use_wandb: tell Weights & Biases too; offline where there is no key or no network.
+        name: of the run at Weights & Biases; the folder's when empty.
+        overwrite: replace an earlier run in the folder; its result stays until there is a new one.
+        texts: what else to keep beside the config, by file name.
+
+    Raises:
+        ConfigError: a number of steps below 1, or a folder that is no path.
+    """
+
+    folder: Path
+    every: int = 200
+    checkpoint_every: int | None = None
+    show_grads: bool = False
+    use_wandb: bool = False
+    name: str = ""
+    overwrite: bool = False
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.folder, str | os.PathLike) or not os.fspath(self.folder):
+            raise ConfigError(f"folder {self.folder!r} is no path; name the folder of the log")
+        object.__setattr__(self, "folder", Path(self.folder))
+        for what, steps in (("every", self.every), ("checkpoint_every", self.checkpoint_every)):
+            if steps is not None and (type(steps) is not int or steps < 1):
+                raise ConfigError(f"{what} {steps!r}: a log counts steps; give a whole number of at least 1")
+
+    @property
+    def final(self) -> Path:
+        """The result of the run."""
+        return self.folder / "model_final.safetensors"
 
 
 def state_of(folder: Path) -> str | None:
