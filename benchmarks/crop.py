@@ -19,7 +19,8 @@ from record import Measurement
 
 import lgsirens as lg
 from lgsirens.grid.box import Box, box_of_shape
-from lgsirens.grid.lattice import Frame, Lattice
+from lgsirens.grid.coordinates import Frame
+from lgsirens.grid.lattice import Lattice
 from lgsirens.nn.siren import build_model
 from lgsirens.representation.representation import FitRecord, MemoryRows, Representation, SignalInfo
 

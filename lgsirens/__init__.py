@@ -29,8 +29,9 @@ from lgsirens.errors import (
 from lgsirens.media.files import read, write
 from lgsirens.monitoring.log import RunLog
 from lgsirens.nn.siren import LocalGlobalSiren, ModelConfig, Siren, SirenPerPartition
-from lgsirens.representation.decode import decode, evaluate
+from lgsirens.representation.decode import decode
 from lgsirens.representation.edit import crop, merge
+from lgsirens.representation.evaluate import evaluate
 from lgsirens.representation.file import load, save
 from lgsirens.representation.metrics import psnr, seam_ratio, ssim
 from lgsirens.representation.representation import Representation

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from lgsirens.grid.box import Box
-from lgsirens.grid.lattice import Frame, Lattice
+from lgsirens.grid.coordinates import Frame
+from lgsirens.grid.lattice import Lattice
 from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.nn.siren import ModelConfig, SirenPerPartition, build_model
 from lgsirens.representation.file import content_hash

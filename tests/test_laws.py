@@ -16,7 +16,8 @@ from lgsirens.grid.box import box_of_shape
 from lgsirens.grid.lattice import Lattice, join, split
 from lgsirens.nn.siren import ModelConfig, build_model
 from lgsirens.representation import file
-from lgsirens.representation.decode import Call, network_of
+from lgsirens.representation.decode import Call
+from lgsirens.representation.evaluate import network_of
 from lgsirens.training import loop
 from lgsirens.training.samples import AllSamples, Placed
 from tests.small import in_double, representation, without_times

@@ -135,3 +135,8 @@ def bounding_box(boxes: Iterable[Box]) -> Box:
     """The smallest box that holds all `boxes` (at least one)."""
     ranges = zip(*boxes, strict=True)
     return tuple((min(r[0] for r in axis), max(r[1] for r in axis)) for axis in ranges)
+
+
+def grown(box: Box, margin: tuple[int, ...]) -> Box:
+    """The box with a margin along each axis."""
+    return tuple((low - more, high + more) for (low, high), more in zip(box, margin, strict=True))

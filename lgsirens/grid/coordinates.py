@@ -1,24 +1,97 @@
-"""Resolutions: rational scales along each dimension, and the fine samples of a box.
+"""From positions to what the networks see; resolutions, rational along each dimension, and the fine samples of a box.
 
 Fine sample j at scale s lies at position `(j + 0.5) / s - 0.5`; scale 1 gives the samples' own positions.
 """
 
+import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lgsirens.errors import ConfigError, RegionError
 from lgsirens.grid.box import Box, box_shape
+from lgsirens.grid.lattice import Lattice
 
+Positions = TypeVar("Positions", NDArray[np.float64], Tensor)
 Scale = int | float | str | Fraction | Sequence[int | float | str | Fraction]
 
 _SCALE = re.compile(r"[+-]?(\d{1,18}/\d{1,18}|(\d{1,18}\.?\d{0,18}|\.\d{1,18})(e[+-]?\d{1,2})?)", re.IGNORECASE)
 _LARGEST_DENOMINATOR = 1_000_000
 _LARGEST_SIDE = 1 << 31
+
+
+# Beyond this many samples an axis keeps the step of a signal of this length: float32 could not tell them apart.
+LONGEST_FRAME = 2_500_000
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The fixed affine map from positions to network coordinates, set once, by the first signal.
+
+    Attributes:
+        size: shape of the first signal.
+        scale: coordinate of its last sample along each axis (the first has -scale).
+        local_scale: None if local networks see the signal's coordinates (the paper); else what they see is
+            `(i - centre of the partition) / (T / 2) * local_scale`.
+    """
+
+    size: tuple[int, ...]
+    scale: float
+    local_scale: float | None = None
+
+    def coordinate(self, axis: int, position: Positions) -> Positions:
+        """Network coordinate of positions along one axis; an axis of one sample has it at 0."""
+        size = min(self.size[axis], LONGEST_FRAME)
+        if size > 1:
+            return self.scale * (2 * position / (size - 1) - 1)
+        longest = min(max(self.size), LONGEST_FRAME)
+        return position * (2 * self.scale / (longest - 1) if longest > 1 else self.scale)
+
+    def local_coordinate(self, tile: int, ids: Tensor, position: Tensor) -> Tensor:
+        """What the local networks of partitions `ids` see along an axis of tile size `tile`, if not the signal's."""
+        centre = ids * tile + (tile - 1) / 2
+        return (position - centre) / (tile / 2) * (self.local_scale or 0.0)
+
+
+def axis_coordinates(
+    frame: Frame, lattice: Lattice, places: NDArray[Any], positions: list[NDArray[Any]]
+) -> tuple[list[Tensor], list[Tensor] | None]:
+    """Network coordinates along each axis, computed in float64 and rounded once.
+
+    Args:
+        places: `[B]`, the partition of each row.
+        positions: per axis `[B, m_d]`, positions of B partitions.
+
+    Returns:
+        per axis `[B, m_d]` float32: the coordinates of the signal, and those that the local networks see instead
+        (None if they see the signal's).
+    """
+    shared, local = [], []
+    for axis, position in enumerate(positions):
+        exact = torch.from_numpy(position.astype(np.float64))
+        shared.append(frame.coordinate(axis, exact).float())
+        if frame.local_scale is not None:
+            ids = torch.from_numpy(lattice.ids[places, axis].astype(np.int64))
+            local.append(frame.local_coordinate(lattice.tile[axis], ids[:, None], exact).float())
+    return shared, (local or None)
+
+
+def mesh(axes: list[Tensor]) -> Tensor:
+    """Coordinates per axis `[B, m_d]` to all their combinations `[B, N, D]`, N = product of m_d in C order."""
+    sizes = [axis.shape[1] for axis in axes]
+    columns = [
+        axis.view(-1, *(size if d == k else 1 for k, size in enumerate(sizes))).expand(-1, *sizes)
+        for d, axis in enumerate(axes)
+    ]
+    # Laid out as the models use it, one contiguous line of N per dimension.
+    return torch.stack(columns, dim=1).view(len(axes[0]), len(axes), math.prod(sizes)).mT
 
 
 def as_scales(box: Box, scale: Scale, size: Sequence[int] | None = None) -> tuple[Fraction, ...]:

@@ -24,7 +24,7 @@ from lgsirens.monitoring.drawing import (
     waveform,
 )
 from lgsirens.monitoring.sinks import Clip
-from lgsirens.representation.decode import evaluate
+from lgsirens.representation.evaluate import evaluate
 from lgsirens.representation.metrics import psnr, ssim
 from lgsirens.representation.representation import Representation
 from lgsirens.signal import KINDS, Array, Signal

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from lgsirens.errors import ConfigError, FileFormatError, SignalError
 from lgsirens.grid.box import box_of_shape
-from lgsirens.grid.lattice import LONGEST_FRAME, Frame, Lattice
+from lgsirens.grid.coordinates import LONGEST_FRAME, Frame
+from lgsirens.grid.lattice import Lattice
 from lgsirens.nn.siren import ModelConfig, row_layout, shared_layout
 from lgsirens.representation.decode import decode
 from lgsirens.representation.file import content_hash

@@ -1,4 +1,4 @@
-"""Decoding any region at any resolution, in bounded memory, and evaluation at any positions.
+"""Decoding any region at any resolution, in bounded memory; values at single positions are in `evaluate.py`.
 
 A matrix product may round differently when its size changes. So that the same sample decodes to the same bits
 whatever is asked for, every evaluation has one shape, `Call`: B blocks of M samples, fixed by lattice, scale and model;
@@ -7,10 +7,12 @@ blocks are cut from each partition's own origin; a region evaluates every block 
 
 import itertools
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeVar
+from functools import reduce
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,21 +20,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lgsirens.errors import ConfigError, RegionError
-from lgsirens.grid.box import Box, Region, as_region, box_shape, box_size, intersect, is_empty, slices
-from lgsirens.grid.coordinates import Scale, as_scales, fine_box, fine_positions
-from lgsirens.grid.lattice import Lattice, axis_coordinates, block_shape, mesh
-from lgsirens.nn.memory import DEFAULT_LIMIT, MIB, evaluation_bytes, evaluation_samples
-from lgsirens.nn.siren import ModelConfig, SirenPerPartition, build_model, count, row_layout
-from lgsirens.representation.blend import check_blend, grown, weights
+from lgsirens.grid.box import Box, Region, as_region, box_shape, box_size, grown, intersect, is_empty, slices
+from lgsirens.grid.coordinates import Scale, as_scales, axis_coordinates, fine_box, fine_positions, mesh
+from lgsirens.grid.lattice import Lattice, block_shape
+from lgsirens.nn.memory import DEFAULT_LIMIT, evaluation_bytes, evaluation_samples
+from lgsirens.nn.siren import ModelConfig, SirenPerPartition, count, row_layout
+from lgsirens.representation.evaluate import BLOCK_SAMPLES, batches, network_of, rows_at_once, to_range
 from lgsirens.representation.representation import Representation
 from lgsirens.signal import Array, Signal
 from lgsirens.system.console import Progress, times
 from lgsirens.system.hardware import as_bytes, check_fits, format_bytes, resolve_device
-
-T = TypeVar("T")
-
-_BLOCK_SAMPLES = 1024
-_ROW_BYTES = 16 * MIB
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class Call:
     def of(cls, model: ModelConfig, tile: tuple[int, ...], scale: tuple[Fraction, ...]) -> "Call":
         """The call for partitions of `tile` samples, what they reach beyond their borders included."""
         fine = [max(1, math.ceil(size * s)) for size, s in zip(tile, scale, strict=True)]
-        block = block_shape(fine, _BLOCK_SAMPLES)
+        block = block_shape(fine, BLOCK_SAMPLES)
         samples = -(-math.prod(block) // 16) * 16
         blocks = max(1, evaluation_samples(model) // samples)
         row_bytes = 4 * count(row_layout(model))
@@ -100,7 +97,7 @@ def decode(
         FileFormatError: a row that was read is damaged.
     """
     box = _requested_box(representation, region, full)
-    scales, reach = as_scales(box, scale, size), check_blend(representation, blend)
+    scales, reach = as_scales(box, scale, size), _reach(representation, blend)
     fine = fine_box(box, scales)
     model, lattice = representation.model, representation.lattice
     call = Call.of(model, tuple(t + 2 * more for t, more in zip(lattice.tile, reach, strict=True)), scales)
@@ -117,12 +114,12 @@ def decode(
     network = network_of(representation, where)
     if progress is not None:
         progress.start(sum(box_size(wanted) for wanted in map(canvas.wanted, places) if not is_empty(wanted)))
-    rows_at_once = _rows_at_once(model)
+    at_once = rows_at_once(model)
     with torch.inference_mode():
-        for start in range(0, len(places), rows_at_once):
-            group = places[start : start + rows_at_once]
+        for start in range(0, len(places), at_once):
+            group = places[start : start + at_once]
             rows = representation.rows.read(group).to(where)
-            for blocks in _batches(_blocks(canvas, group, call), call.blocks):
+            for blocks in batches(_blocks(canvas, group, call), call.blocks):
                 results = _evaluate(representation, network, rows, blocks, scales, call)
                 for result, block in zip(results, blocks, strict=False):
                     done = canvas.paint(block, result[: math.prod(call.block)].reshape(*call.block, -1))
@@ -139,62 +136,6 @@ def decode(
         None if known.spacing is None else tuple(d / float(s) for d, s in zip(known.spacing, scales, strict=True)),
         mask,
     )
-
-
-def evaluate(representation: Representation, positions: Tensor | Array) -> Tensor:
-    """Values at arbitrary positions, differentiable in the positions.
-
-    Args:
-        positions: `[M, D]`, absolute, in samples; integers are the samples themselves. Arrays become tensors.
-
-    Returns:
-        `[M, C]` float32 in the units of the value range, not clipped; the lowest value (audio: silence), and
-        no gradient, where no partition is present.
-
-    Raises:
-        RegionError: not `[M, D]` numbers, or NaN or infinite ones.
-    """
-    try:
-        positions = torch.as_tensor(positions)
-    except (TypeError, ValueError, RuntimeError):
-        raise RegionError("positions are no array of numbers; give a tensor [M, D]") from None
-    model, lattice, frame = representation.model, representation.lattice, representation.frame
-    if positions.ndim != 2 or positions.shape[1] != model.dimensions:
-        raise RegionError(f"positions of shape {tuple(positions.shape)}: expected [M, {model.dimensions}]")
-    exact = positions.double()
-    if not bool(exact.isfinite().all()):
-        raise RegionError("positions are NaN or infinite; give finite ones")
-    tile = torch.tensor(lattice.tile, dtype=torch.float64, device=exact.device)
-    ids = torch.floor((exact.detach() + 0.5) / tile).clamp(-(2.0**62), 2.0**62).long()
-    place = lattice.find(ids.cpu().numpy())
-    lowest, highest = representation.signal.value_range
-    out = torch.full((len(place), model.channels), representation.signal.blank, device=exact.device)
-    # In the graph to every order even where nothing is present; the sine keeps the largest positions finite.
-    out = out + 0 * exact.sin().sum(dim=1, keepdim=True).float()
-    network = network_of(representation, exact.device)
-    for members, real in _member_blocks(place, evaluation_samples(model), _rows_at_once(model)):
-        points = torch.from_numpy(members).to(exact.device)
-        inside = exact[points]
-        x = [frame.coordinate(d, inside[..., d]).float() for d in range(model.dimensions)]
-        x_local = None
-        if frame.local_scale is not None:
-            own = ids[points]
-            x_local = torch.stack(
-                [frame.local_coordinate(t, own[..., d], inside[..., d]).float() for d, t in enumerate(lattice.tile)], -1
-            )
-        owners, block_row = np.unique(place[members[:, 0]], return_inverse=True)
-        rows = representation.rows.read(owners)[torch.from_numpy(block_row)].to(exact.device)
-        y = network(torch.stack(x, -1), rows, x_local)
-        kept = torch.from_numpy(real).to(exact.device)
-        out = out.index_put((points[kept],), _to_range(y[kept], lowest, highest))
-    return out
-
-
-def network_of(representation: Representation, device: torch.device | str = "cpu") -> SirenPerPartition:
-    """The model with the shared weights of a representation, its own rows left out; weights take no gradient."""
-    network = build_model(representation.model, 1)
-    network.load_state_dict({"local": network.local, **{f"shared.{k}": v for k, v in representation.shared.items()}})
-    return network.requires_grad_(False).to(device)
 
 
 def _requested_box(representation: Representation, region: Region | None, full: bool) -> Box:
@@ -233,7 +174,7 @@ class _Canvas:
         if self._weights is None:
             self._values[target] = part
         else:
-            weight = weights(self.lattice.box(block.place), self.reach, block.target, self.scales)
+            weight = _weights(self.lattice.box(block.place), self.reach, block.target, self.scales)
             self._values[target] += part * weight[..., None]
             self._weights[target] += weight
         return box_size(block.target)
@@ -282,11 +223,6 @@ def _blocks(canvas: _Canvas, group: NDArray[np.int64], call: Call) -> Iterator[_
             yield _Block(row, int(place), start, intersect(block, wanted))
 
 
-def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
-    while batch := list(itertools.islice(items, size)):
-        yield batch
-
-
 def _evaluate(
     representation: Representation,
     network: SirenPerPartition,
@@ -299,7 +235,7 @@ def _evaluate(
     padded = blocks + [blocks[0]] * (call.blocks - len(blocks))
     x, x_local = _coordinates(representation, padded, scales, call, rows.device)
     y = network(x, rows[[block.row for block in padded]], x_local)
-    return np.asarray(_to_range(y.clamp(-1, 1), *representation.signal.value_range).cpu().numpy())
+    return np.asarray(to_range(y.clamp(-1, 1), *representation.signal.value_range).cpu().numpy())
 
 
 def _coordinates(
@@ -325,33 +261,36 @@ def _coordinates(
     return padded(shared), None if local is None else padded(local)
 
 
-def _to_range(y: Tensor, lowest: float, highest: float) -> Tensor:
-    """From the network's [-1, 1] to the value range."""
-    return (y + 1) * ((highest - lowest) / 2) + lowest
+# Blending
 
 
-def _rows_at_once(model: ModelConfig) -> int:
-    return max(1, _ROW_BYTES // (4 * count(row_layout(model))))
+def _reach(representation: Representation, width: int) -> tuple[int, ...]:
+    """How far partitions reach beyond their borders along each axis, in samples, for `--blend width`.
 
+    Along an axis that the first signal filled with one partition the reach is at most half of it.
 
-def _member_blocks(
-    place: NDArray[np.int64], samples: int, rows: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
-    """Cut points into blocks of one partition each, their widths powers of two, so that less than half is padding.
-
-    Yields the numbers of points `[B, n]`, B at most `rows` and B * n about `samples`, and which of them count: a block
-    that is not full repeats its own points.
+    Raises:
+        ConfigError: the width is no whole number from 0 to half a partition.
     """
-    order = np.argsort(place, kind="stable")
-    order = order[place[order] >= 0]
-    runs = np.split(order, np.flatnonzero(np.diff(place[order])) + 1) if len(order) else []
-    blocks = [run[i : i + _BLOCK_SAMPLES] for run in runs for i in range(0, len(run), _BLOCK_SAMPLES)]
-    for width, alike in itertools.groupby(sorted(blocks, key=_width), _width):
-        for taken in _batches(alike, min(rows, max(1, samples // width))):
-            sizes = np.array([len(block) for block in taken])
-            yield np.stack([np.resize(block, width) for block in taken]), np.arange(width) < sizes[:, None]
+    try:
+        width = operator.index(width)
+    except TypeError:
+        width = -1
+    if width < 0:
+        raise ConfigError("blend: give a whole number of samples, 0 or more")
+    reach = []
+    for tile, size in zip(representation.lattice.tile, representation.frame.size, strict=True):
+        if 2 * width > tile and size > tile:
+            raise ConfigError(f"blend {width}: partitions are {tile} samples wide; give at most {tile // 2}")
+        reach.append(min(width, tile // 2))
+    return tuple(reach)
 
 
-def _width(block: NDArray[np.int64]) -> int:
-    """The least power of two that is not below the number of points."""
-    return 1 << (len(block) - 1).bit_length()
+def _weights(tile: Box, reach: tuple[int, ...], fine: Box, scales: tuple[Fraction, ...]) -> NDArray[np.float32]:
+    """Weights of the fine samples `[*shape]` of `fine` for the partition that owns `tile`."""
+    axes: list[NDArray[Any]] = []
+    for (low, high), width, (start, stop), scale in zip(tile, reach, fine, scales, strict=True):
+        position = fine_positions(np.array(start), stop - start, scale)
+        inside = np.minimum(position - (low - 0.5), (high - 0.5) - position)
+        axes.append(np.clip(0.5 + inside / (2 * width), 0, 1) if width else np.ones(stop - start))
+    return reduce(np.multiply.outer, axes).astype(np.float32)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lgsirens.grid.box import LARGEST_POSITION, Box, contains
-from lgsirens.grid.lattice import Frame
+from lgsirens.grid.coordinates import Frame
 from lgsirens.nn.siren import AGGREGATIONS, LARGEST_WIDTH, MODES, ModelConfig, row_layout
 from lgsirens.representation.representation import FitRecord, SignalInfo
 from lgsirens.signal import KINDS, LARGEST_VALUE, SAMPLE_TYPES

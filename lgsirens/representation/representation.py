@@ -13,7 +13,8 @@ from torch import Tensor
 
 from lgsirens.errors import ConfigError
 from lgsirens.grid.box import Box, box_shape
-from lgsirens.grid.lattice import Frame, Lattice
+from lgsirens.grid.coordinates import Frame
+from lgsirens.grid.lattice import Lattice
 from lgsirens.nn.siren import ModelConfig, count, parameter_counts, row_layout
 from lgsirens.signal import KINDS
 from lgsirens.system.console import times

@@ -9,7 +9,8 @@ import numpy as np
 
 from lgsirens.errors import ConfigError
 from lgsirens.grid.box import Box, box_of_shape
-from lgsirens.grid.lattice import LONGEST_FRAME, Frame, Lattice
+from lgsirens.grid.coordinates import LONGEST_FRAME, Frame
+from lgsirens.grid.lattice import Lattice
 from lgsirens.nn.siren import AGGREGATIONS, LARGEST_WIDTH, MODES, ModelConfig, parameter_counts
 from lgsirens.nn.widths import default_widths, widths_for_budget
 from lgsirens.representation.manifest import LARGEST_DEPTH, LARGEST_FACTOR

@@ -9,7 +9,8 @@ import numpy as np
 
 from lgsirens.errors import ConfigError, SignalError
 from lgsirens.grid.box import LARGEST_POSITION, Box, bounding_box, box_size, contains, format_box, intersect, is_empty
-from lgsirens.grid.lattice import LONGEST_FRAME, Lattice, tiles_meeting
+from lgsirens.grid.coordinates import LONGEST_FRAME
+from lgsirens.grid.lattice import Lattice, tiles_meeting
 from lgsirens.representation.representation import Representation, check_representation
 from lgsirens.signal import KINDS, Signal, check_signal
 from lgsirens.system.console import note

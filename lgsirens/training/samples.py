@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lgsirens.grid.box import Box, box_of_shape
-from lgsirens.grid.lattice import Frame, Lattice, axis_coordinates, block_shape, mesh, split
+from lgsirens.grid.coordinates import Frame, axis_coordinates, mesh
+from lgsirens.grid.lattice import Lattice, block_shape, split
 from lgsirens.signal import Signal
 
 

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 import lgsirens as lg
 from lgsirens.errors import ConfigError
-from lgsirens.grid.box import intersect, is_empty, slices
-from lgsirens.grid.lattice import axis_coordinates, mesh
-from lgsirens.representation.blend import grown
-from lgsirens.representation.decode import network_of
+from lgsirens.grid.box import grown, intersect, is_empty, slices
+from lgsirens.grid.coordinates import axis_coordinates, mesh
+from lgsirens.representation.evaluate import network_of
 from tests.small import representation
 
 SCALES = st.sampled_from([Fraction(1), Fraction(2), Fraction(3, 2), Fraction(2, 3)])

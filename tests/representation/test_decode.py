@@ -14,13 +14,14 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lgsirens as lg
-from lgsirens.grid.lattice import axis_coordinates
+from lgsirens.grid.coordinates import axis_coordinates
 from lgsirens.representation import report
 from lgsirens.representation.decode import Call
 from lgsirens.training.config import EncodeConfig, plan
 from tests.small import representation
 
 decode_module = importlib.import_module("lgsirens.representation.decode")  # `lg.decode` is the function
+evaluate_module = importlib.import_module("lgsirens.representation.evaluate")
 
 
 def grid(shape):
@@ -106,7 +107,7 @@ def test_evaluation_costs_at_most_twice_the_positions_that_have_a_partition(poin
 def test_an_evaluation_takes_a_bounded_number_of_rows(ids):
     inr = representation((100,), 1, "lc", (1,), 1)
     with pytest.MonkeyPatch.context() as patch, evaluated() as shapes, torch.no_grad():
-        patch.setattr(decode_module, "_ROW_BYTES", 7 * 4 * inr.parameters["per_partition"])
+        patch.setattr(evaluate_module, "_ROW_BYTES", 7 * 4 * inr.parameters["per_partition"])
         inr(np.array(ids)[:, None])
     assert max(blocks for blocks, _ in shapes) <= 7
 

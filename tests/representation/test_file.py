@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from lgsirens.errors import FileFormatError, OutputError, RunError
 from lgsirens.nn.siren import count, row_layout, shared_layout
-from lgsirens.representation.decode import network_of
+from lgsirens.representation.evaluate import network_of
 from lgsirens.representation.file import load, row_chunks, save, sizes
 from lgsirens.representation.representation import FitRecord, MemoryRows
 from lgsirens.signal import KINDS

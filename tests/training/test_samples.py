@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import lgsirens as lg
 from lgsirens.grid.box import box_of_shape
-from lgsirens.grid.lattice import Frame, Lattice
+from lgsirens.grid.coordinates import Frame
+from lgsirens.grid.lattice import Lattice
 from lgsirens.training.samples import AllSamples, CachedSharedFeatures, Placed, RandomSamples
 
 CPU = torch.device("cpu")

@@ -1,0 +1,116 @@
+"""Values at any positions, differentiable; and what every evaluation of rows takes. Regions are in `decode.py`."""
+
+import itertools
+from collections.abc import Iterator
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lgsirens.errors import RegionError
+from lgsirens.nn.memory import evaluation_samples
+from lgsirens.nn.siren import ModelConfig, SirenPerPartition, build_model, count, row_layout
+from lgsirens.representation.representation import Representation
+from lgsirens.signal import Array
+
+T = TypeVar("T")
+
+BLOCK_SAMPLES = 1024  # of one partition
+_ROW_BYTES = 16 << 20
+
+
+def evaluate(representation: Representation, positions: Tensor | Array) -> Tensor:
+    """Values at arbitrary positions, differentiable in the positions.
+
+    Args:
+        positions: `[M, D]`, absolute, in samples; integers are the samples themselves. Arrays become tensors.
+
+    Returns:
+        `[M, C]` float32 in the units of the value range, not clipped; the lowest value (audio: silence), and
+        no gradient, where no partition is present.
+
+    Raises:
+        RegionError: not `[M, D]` numbers, or NaN or infinite ones.
+    """
+    try:
+        positions = torch.as_tensor(positions)
+    except (TypeError, ValueError, RuntimeError):
+        raise RegionError("positions are no array of numbers; give a tensor [M, D]") from None
+    model, lattice, frame = representation.model, representation.lattice, representation.frame
+    if positions.ndim != 2 or positions.shape[1] != model.dimensions:
+        raise RegionError(f"positions of shape {tuple(positions.shape)}: expected [M, {model.dimensions}]")
+    exact = positions.double()
+    if not bool(exact.isfinite().all()):
+        raise RegionError("positions are NaN or infinite; give finite ones")
+    tile = torch.tensor(lattice.tile, dtype=torch.float64, device=exact.device)
+    ids = torch.floor((exact.detach() + 0.5) / tile).clamp(-(2.0**62), 2.0**62).long()
+    place = lattice.find(ids.cpu().numpy())
+    lowest, highest = representation.signal.value_range
+    out = torch.full((len(place), model.channels), representation.signal.blank, device=exact.device)
+    # In the graph to every order even where nothing is present; the sine keeps the largest positions finite.
+    out = out + 0 * exact.sin().sum(dim=1, keepdim=True).float()
+    network = network_of(representation, exact.device)
+    for members, real in _member_blocks(place, evaluation_samples(model), rows_at_once(model)):
+        points = torch.from_numpy(members).to(exact.device)
+        inside = exact[points]
+        x = [frame.coordinate(d, inside[..., d]).float() for d in range(model.dimensions)]
+        x_local = None
+        if frame.local_scale is not None:
+            own = ids[points]
+            x_local = torch.stack(
+                [frame.local_coordinate(t, own[..., d], inside[..., d]).float() for d, t in enumerate(lattice.tile)], -1
+            )
+        owners, block_row = np.unique(place[members[:, 0]], return_inverse=True)
+        rows = representation.rows.read(owners)[torch.from_numpy(block_row)].to(exact.device)
+        y = network(torch.stack(x, -1), rows, x_local)
+        kept = torch.from_numpy(real).to(exact.device)
+        out = out.index_put((points[kept],), to_range(y[kept], lowest, highest))
+    return out
+
+
+def _member_blocks(
+    place: NDArray[np.int64], samples: int, rows: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
+    """Cut points into blocks of one partition each, their widths powers of two, so that less than half is padding.
+
+    Yields the numbers of points `[B, n]`, B at most `rows` and B * n about `samples`, and which of them count: a block
+    that is not full repeats its own points.
+    """
+    order = np.argsort(place, kind="stable")
+    order = order[place[order] >= 0]
+    runs = np.split(order, np.flatnonzero(np.diff(place[order])) + 1) if len(order) else []
+    blocks = [run[i : i + BLOCK_SAMPLES] for run in runs for i in range(0, len(run), BLOCK_SAMPLES)]
+    for width, alike in itertools.groupby(sorted(blocks, key=_width), _width):
+        for taken in batches(alike, min(rows, max(1, samples // width))):
+            sizes = np.array([len(block) for block in taken])
+            yield np.stack([np.resize(block, width) for block in taken]), np.arange(width) < sizes[:, None]
+
+
+def _width(block: NDArray[np.int64]) -> int:
+    """The least power of two that is not below the number of points."""
+    return 1 << (len(block) - 1).bit_length()
+
+
+def network_of(representation: Representation, device: torch.device | str = "cpu") -> SirenPerPartition:
+    """The model with the shared weights of a representation, its own rows left out; weights take no gradient."""
+    network = build_model(representation.model, 1)
+    network.load_state_dict({"local": network.local, **{f"shared.{k}": v for k, v in representation.shared.items()}})
+    return network.requires_grad_(False).to(device)
+
+
+def rows_at_once(model: ModelConfig) -> int:
+    """How many rows are read before they are evaluated."""
+    return max(1, _ROW_BYTES // (4 * count(row_layout(model))))
+
+
+def batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items, the last one shorter."""
+    while batch := list(itertools.islice(items, size)):
+        yield batch
+
+
+def to_range(y: Tensor, lowest: float, highest: float) -> Tensor:
+    """From the network's [-1, 1] to the value range."""
+    return (y + 1) * ((highest - lowest) / 2) + lowest
