@@ -11,6 +11,7 @@ taking turns; ratios are to the 256 of the same turn. Memory is that of one crop
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import record
@@ -19,10 +20,10 @@ from record import Measurement
 
 import lgsirens as lg
 from lgsirens.grid.box import Box, box_of_shape
-from lgsirens.grid.coordinates import Frame
+from lgsirens.grid.coordinates import Coordinates
 from lgsirens.grid.lattice import Lattice
 from lgsirens.nn.siren import build_model
-from lgsirens.representation.representation import FitRecord, MemoryRows, Representation, SignalInfo
+from lgsirens.representation.representation import FitRecord, Representation, SignalInfo, first_encoding
 
 TILE = 16
 KEPT = 8
@@ -41,20 +42,19 @@ def random_representation(grid: tuple[int, int]) -> Representation:
     config = lg.ModelConfig("lg", dimensions=2, channels=1, local_width=14, global_width=84)
     lattice = Lattice.covering(extent, (TILE, TILE))
     model = build_model(config, len(lattice), torch.Generator().manual_seed(0))
-    return Representation(
-        model=config,
-        lattice=lattice,
-        frame=Frame(shape, 1.0),
-        extent=extent,
-        window=extent,
-        signal=SignalInfo("image", 1, (0.0, 255.0), "uint8"),
-        shared={name: value.detach() for name, value in model.shared.items()},
-        rows=MemoryRows(model.local.detach()),
-        origin="benchmark",
-        history=(),
-        fit=FitRecord(0, 0.0, None, "steps", "cpu"),
-        config={},
+    fresh = first_encoding(
+        "encode",
+        config,
+        lattice,
+        Coordinates("signal", shape, (1.0, 1.0)),
+        extent,
+        SignalInfo("image", 1, (0.0, 255.0), "uint8"),
+        model.local.detach(),
+        {name: value.detach() for name, value in model.shared.items()},
+        FitRecord(0, 0.0, None, "steps", "cpu"),
+        {},
     )
+    return replace(fresh, origin="benchmark")
 
 
 def crop_file(file: Path, region: Box, output: Path) -> int:

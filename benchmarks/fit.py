@@ -112,7 +112,7 @@ class Windows:
     """Coordinates, targets and weights of all samples of all windows, and the draws of a step."""
 
     def __init__(self, signal: Signal, planned: Plan, device: torch.device) -> None:
-        everything = AllSamples(Placed.first(signal), planned.lattice, planned.frame, 1 << 60, device)
+        everything = AllSamples(Placed.first(signal), planned.lattice, planned.coordinates, 1 << 60, device)
         (block,) = everything.draw().blocks
         self.x, self.target, self.weight = block.x.contiguous(), block.target, block.weight
         self.each = 0

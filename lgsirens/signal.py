@@ -25,7 +25,7 @@ class Kind:
         name: image, audio, video or volume.
         axes: names of the coordinate dimensions, in array order.
         max_channels: largest number of channels.
-        frame_scale: network coordinate of the outermost samples of the first signal (SIREN's convention).
+        coordinate_scale: network coordinate of the outermost samples of the first signal (SIREN's convention).
         samples_per_partition: default number of samples in a partition.
         parameters_per_sample: default parameter budget, in parameters for each sample position.
         psnr_peak: peak of PSNR and SSIM as a fraction of the value range (audio: 1.0 on a signal in [-1, 1]).
@@ -35,7 +35,7 @@ class Kind:
     name: str
     axes: tuple[str, ...]
     max_channels: int
-    frame_scale: float
+    coordinate_scale: float
     samples_per_partition: int
     parameters_per_sample: float
     psnr_peak: float

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from lgsirens.grid.box import Box
-from lgsirens.grid.coordinates import Frame
+from lgsirens.grid.coordinates import Coordinates
 from lgsirens.grid.lattice import Lattice
 from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.nn.siren import ModelConfig, SirenPerPartition, build_model
-from lgsirens.representation.file import content_hash
-from lgsirens.representation.representation import FitRecord, MemoryRows, Representation, SignalInfo
+from lgsirens.representation.file import identified
+from lgsirens.representation.representation import FitRecord, Representation, SignalInfo, first_encoding
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.schema import to_plain
 from lgsirens.training.config import EncodeConfig, plan
@@ -45,6 +45,8 @@ def representation(
     global_width: int = 5,
     hidden_layers: int = 3,
     agg_type: str = "fc",
+    coordinates: Coordinates | None = None,
+    overviewed: bool = True,
     config: dict[str, Any] | None = None,
 ) -> Representation:
     """A representation of a signal of `shape`, with SIREN's initial weights.
@@ -53,6 +55,8 @@ def representation(
         tile: samples of a partition along each dimension; None: one partition.
         start: position of the first sample, the origin when None; what an extension would leave.
         window: the extent when None.
+        coordinates: those of the signal when None, local ones of `local_scale`.
+        overviewed: with numbers in place of an overview.
         kind: settled by the rank when None: audio, image, volume.
     """
     kind = kind or KIND_OF_RANK[len(shape)]
@@ -62,21 +66,47 @@ def representation(
     wide = global_width if mode == "lg" else 0
     model = ModelConfig(mode, len(shape), channels, local_width, wide, hidden_layers, agg_type=agg_type)
     network = build_model(model, len(lattice), torch.Generator().manual_seed(seed))
-    fresh = Representation(
-        model=model,
-        lattice=lattice,
-        frame=Frame(tuple(shape), KINDS[kind].frame_scale, local_scale),
-        extent=extent,
-        window=window or extent,
-        signal=SignalInfo(kind, channels, value_range, dtype, sampling_rate),
-        shared={name: tensor.detach() for name, tensor in network.shared.items()},
-        rows=MemoryRows(network.local.detach()),
-        origin="",
-        history=({"action": "encode", "window": "all", "date": "2024-01-01"},),
-        fit=FitRecord(steps=3, seconds=0.25, psnr=31.5, stopped="steps", device="cpu"),
-        config={"mode": mode, "seed": seed} if config is None else config,
+    coordinates = coordinates or Coordinates(
+        "signal",
+        tuple(shape),
+        (KINDS[kind].coordinate_scale,) * len(shape),
+        None if local_scale is None else (local_scale,) * len(shape),
     )
-    return replace(fresh, origin=content_hash(fresh))
+    fresh = first_encoding(
+        "encode",
+        model,
+        lattice,
+        coordinates,
+        extent,
+        SignalInfo(kind, channels, value_range, dtype, sampling_rate),
+        network.local.detach(),
+        {name: tensor.detach() for name, tensor in network.shared.items()},
+        FitRecord(steps=3, seconds=0.25, psnr=31.5, stopped="steps", device="cpu"),
+        {"mode": mode, "seed": seed} if config is None else config,
+    )
+    history = ({"action": "encode", "window": "all", "date": "2024-01-01"},)
+    overview = np.random.default_rng(seed).random((len(lattice), channels), dtype=np.float32) if overviewed else None
+    return identified(replace(fresh, window=window or extent, history=history, overview=overview))
+
+
+def names(ids: Any) -> list[tuple[int, ...]]:
+    """Ids as tuples."""
+    return [tuple(name) for name in np.asarray(ids).tolist()]
+
+
+def fitted(inr: Representation) -> set[tuple[int, ...]]:
+    """The partitions that the last edit has fitted."""
+    return set(names(inr.ids[inr.row_edit == len(inr.history) - 1]))
+
+
+def refitted(inr: Representation, old: Representation) -> set[tuple[int, ...]]:
+    """The partitions that the last edit has fitted anew."""
+    return fitted(inr) & set(names(old.ids))
+
+
+def blank(inr: Representation) -> set[tuple[int, ...]]:
+    """The partitions some of whose samples nobody gave."""
+    return set(names(inr.ids[inr.row_blank != 0]))
 
 
 def picture() -> Signal:
@@ -99,11 +129,13 @@ def in_double(block: Block) -> Block:
 
 def contents(inr: Representation) -> dict[str, Any]:
     """Every field of a representation as plain data that `==` compares exactly, the weights as bytes."""
-    plain = {field.name: to_plain(getattr(inr, field.name)) for field in fields(inr)}
-    plain["lattice"] = (inr.lattice.tile, inr.lattice.halo, inr.lattice.ids.dtype, inr.lattice.ids.tolist())
-    plain["shared"] = {name: (t.shape, t.dtype, t.numpy().tobytes()) for name, t in inr.shared.items()}
-    rows = inr.rows.read(np.arange(len(inr.rows)))
-    plain["rows"] = (rows.shape, rows.dtype, rows.numpy().tobytes())
+    arrays = ("ids", "row_edit", "row_blank", "overview")
+    names = [field.name for field in fields(inr) if field.name not in ("rows", "shared", *arrays)]
+    plain = {name: to_plain(getattr(inr, name)) for name in names}
+    tensors = {f"shared.{name}": tensor.numpy() for name, tensor in inr.shared.items()}
+    tensors |= {name: getattr(inr, name) for name in arrays if getattr(inr, name) is not None}
+    tensors["local"] = inr.rows.read(np.arange(len(inr.rows))).numpy()
+    plain |= {name: (values.shape, values.dtype, values.tobytes()) for name, values in tensors.items()}
     return plain
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from lgsirens.errors import FileFormatError
 from lgsirens.representation.file import load, save
+from lgsirens.system.schema import canonical_json
 from tests.small import contents, representation
 
 
@@ -26,6 +27,7 @@ class Parts:
         length = int.from_bytes(content[:8], "little")
         self.header = json.loads(content[8 : 8 + length])
         self.metadata = self.header.pop("__metadata__")
+        self.header = dict(sorted(self.header.items(), key=lambda entry: entry[1]["data_offsets"]))
         self.manifest = json.loads(self.metadata["lgsirens"])
         types = {"F32": np.float32, "I32": np.int32, "U32": np.uint32}
         self.tensors = {}
@@ -42,12 +44,15 @@ class Parts:
 
     def write(self, manifest_text=None, header_text=None):
         """Write the file, its manifest and header text put through the given functions."""
-        text = json.dumps(self.manifest)
+        text = canonical_json(self.manifest)
         text = manifest_text(text) if manifest_text else text
         self.metadata |= {"lgsirens": text, "lgsirens_crc32": str(zlib.crc32(text.encode()))}
-        header = json.dumps({"__metadata__": self.metadata, **self.header})
+        header = canonical_json({"__metadata__": self.metadata, **self.header})
         header = header_text(header) if header_text else header
-        data = header.encode() + b" " * (-len(header.encode()) % 8)
+        data = header.encode()
+        checksums = [self.metadata["lgsirens_crc32"], *map(str, self.manifest.get("crc32", {}).values())]
+        data += b" " * sum(10 - len(checksum) for checksum in checksums)
+        data += b" " * (-len(data) % 8)
         tensors = b"".join(t.tobytes() for t in self.tensors.values())
         self.path.write_bytes(struct.pack("<Q", len(data)) + data + tensors)
 

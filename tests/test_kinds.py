@@ -111,7 +111,7 @@ def test_a_crop_keeps_the_bits_and_sheds_the_rows(encoded, case, capsys):
     content = Path("cut.safetensors").read_bytes()
     header = 8 + int.from_bytes(content[:8], "little")
     kept, width = len(cut.lattice), cut.parameters["per_partition"]
-    index = 4 * (len(case.shape) + 1) * kept
+    index = 4 * (len(case.shape) + 3 + whole.model.channels) * kept
     assert kept < len(whole.lattice)
     assert len(content) == header + 4 * whole.parameters["shared"] + index + 4 * kept * width
     assert len(content) < source.stat().st_size

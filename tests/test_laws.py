@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import lgsirens as lg
 from lgsirens.grid.box import box_of_shape
+from lgsirens.grid.coordinates import Coordinates, axis_coordinates
 from lgsirens.grid.lattice import Lattice, join, split
 from lgsirens.nn.siren import ModelConfig, build_model
 from lgsirens.representation import file
@@ -175,7 +176,7 @@ def test_the_file_of_a_crop_holds_the_shared_network_and_the_kept_rows_and_no_by
     content = path.read_bytes()
     header = 8 + int.from_bytes(content[:8], "little")
     kept, width = len(cut.lattice), cut.parameters["per_partition"]
-    shared, index = 4 * inr.parameters["shared"], 4 * (cut.lattice.dimensions + 1) * kept
+    shared, index = 4 * inr.parameters["shared"], 4 * (cut.lattice.dimensions + 3 + cut.model.channels) * kept
     assert len(content) == header + shared + index + 4 * kept * width
     rows = inr.rows.read(np.arange(len(inr.lattice)))
     removed = np.setdiff1d(np.arange(len(inr.lattice)), inr.lattice.find(cut.lattice.ids))
@@ -318,9 +319,52 @@ def test_a_step_in_blocks_is_the_step_on_everything(shape_and_tile, mode, sample
     gradients = []
     for limit in (samples_per_block, 1 << 20):
         model = build_model(inr.model, len(inr.lattice), torch.Generator().manual_seed(0)).double()
-        samples = AllSamples(Placed.first(signal), inr.lattice, inr.frame, limit, torch.device("cpu"))
+        samples = AllSamples(Placed.first(signal), inr.lattice, inr.coordinates, limit, torch.device("cpu"))
         samples.draw = lambda draw=samples.draw: replace(draw(), blocks=map(in_double, draw().blocks))
         loss = loop.accumulate_gradients(model, samples)
         gradients.append([torch.tensor(loss), *(p.grad.clone() for p in model.parameters())])
     for blocked, whole in zip(*gradients, strict=True):
         torch.testing.assert_close(blocked.double(), whole.double(), rtol=1e-6, atol=1e-9)
+
+
+# Law 11: with tile coordinates a row means the same anywhere
+
+
+@st.composite
+def moved_rows(draw):
+    """A representation of one tile, the same row elsewhere, and a scale at which the shift is whole."""
+    dimensions = draw(st.integers(1, 3))
+    tile = tuple(draw(st.integers(1, 9)) for _ in range(dimensions))
+    scales = tuple(Fraction(draw(st.integers(1, 7)), draw(st.integers(1, 5))) for _ in tile)
+    shift = tuple(draw(st.integers(-40, 40)) * s.denominator for s in scales)
+    kind = {1: "audio", 2: "image", 3: "volume"}[dimensions]
+    numbers = st.floats(0.05, 8.0)
+    coordinates = Coordinates("tile", tile, tuple(draw(numbers) for _ in tile), tuple(draw(numbers) for _ in tile))
+    mode, seed = draw(st.sampled_from(["lg", "lc"])), draw(seeds)
+    first = representation(tile, 2, mode, tile, seed, kind=kind, coordinates=coordinates)
+    extent = tuple((k * t, (k + 1) * t) for k, t in zip(shift, tile, strict=True))
+    there = replace(first, ids=np.array([shift], dtype=np.int32), extent=extent, window=extent)
+    return first, there, scales, draw(st.sampled_from([0, 1]))
+
+
+@settings(max_examples=100)
+@given(moved_rows())
+def test_a_row_that_is_moved_decodes_to_the_same_bits_there(problem):
+    here, there, scales, blend = problem
+    try:
+        expected = here.decode(scale=scales, blend=blend if min(here.tile) > 1 else 0)
+    except lg.ConfigError:  # the scale leaves no sample
+        return
+    moved = there.decode(scale=scales, blend=blend if min(here.tile) > 1 else 0)
+    assert np.array_equal(moved.values, expected.values)
+    shift = torch.tensor([low for low, _ in there.extent])
+    positions = torch.from_numpy(np.argwhere(np.ones(here.shape)))
+    assert torch.equal(there(positions + shift), here(positions))
+
+
+def test_tile_coordinates_run_from_minus_the_scale_to_the_scale_in_each_tile():
+    inr = representation((12,), tile=(4,), coordinates=Coordinates("tile", (12,), (2.0,), (0.5,)))
+    places = np.arange(3)
+    shared, local = axis_coordinates(inr.coordinates, inr.lattice, places, [np.arange(12).reshape(3, 4)])
+    assert shared[0].tolist() == [[-1.5, -0.5, 0.5, 1.5]] * 3
+    assert local[0].tolist() == [[-0.375, -0.125, 0.125, 0.375]] * 3

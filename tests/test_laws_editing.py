@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import lgsirens as lg
 from lgsirens.errors import ConfigError, SignalError
 from lgsirens.grid.box import bounding_box, box_shape, intersect, slices
-from tests.small import contents, representation
+from tests.small import contents, fitted, refitted, representation
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -79,13 +79,15 @@ def test_an_extension_leaves_every_old_row_and_sample_but_those_of_partial_tiles
     if box == inr.extent:
         assert larger is inr
         return
-    assert (larger.origin, larger.frame, larger.extent, larger.window) == (inr.origin, inr.frame, box, box)
+    assert (larger.origin, larger.coordinates, larger.extent) == (inr.origin, inr.coordinates, box)
+    assert larger.window == box
     assert all(torch.equal(larger.shared[name], value) for name, value in inr.shared.items())
     before, after, rows = owned(inr, inr.extent), owned(larger, box), by_id(larger)
     gaining = sorted(name for name in before if after[name] > before[name])
     entry = larger.history[-1]
-    assert sorted(map(tuple, entry["refitted"])) == gaining
-    assert sorted(map(tuple, entry["added"])) == sorted(set(after) - set(before))
+    assert refitted(larger, inr) == set(gaining)
+    assert fitted(larger) == set(gaining) | set(after) - set(before)
+    assert (entry["added"], entry["refitted"]) == (len(set(after) - set(before)), len(gaining))
     assert len(larger.lattice) == math.prod(
         -(-b // t) - a // t for (a, b), t in zip(box, inr.lattice.tile, strict=True)
     )
@@ -123,7 +125,7 @@ def test_a_replacement_leaves_every_partition_that_it_does_not_meet(inr, seed, d
     signal = content(box, inr.model.channels, seed, inr.signal.kind)
     changed = inr.replace(signal, [low for low, _ in box])
     met = {name for name, count in owned(inr, box).items() if count}
-    assert {tuple(name) for name in changed.history[-1]["refitted"]} == met
+    assert fitted(changed) == met
     rows, old = by_id(changed), by_id(inr)
     assert rows.keys() == old.keys()
     assert all(rows[name] == row for name, row in old.items() if name not in met)
@@ -143,6 +145,17 @@ def test_a_signal_without_an_offset_begins_at_position_0(inr, seed, data):
                 edit(signal, **more)
         else:
             assert by_id(edit(signal, **more)) == by_id(given)
+
+
+def test_the_overview_has_the_mean_of_what_each_partition_decodes_to():
+    values = np.random.default_rng(0).integers(0, 256, (21, 40, 3), dtype=np.uint8)
+    first, rest = (lg.Signal.from_array(np.ascontiguousarray(part)) for part in (values[:, :19], values[:, 19:]))
+    inr = lg.encode(first, partition_size=(8, 8), steps=5).extend(rest, (0, 19), steps=5)
+    inr = lg.merge(inr.crop("0:21,0:9"), inr.crop("3:21,9:40"))
+    assert len(inr.overview) == len(inr.ids)
+    for place, mean in enumerate(inr.overview):
+        own = inr.decode(intersect(inr.lattice.box(place), inr.extent)).values
+        assert np.allclose(mean, own.mean(axis=(0, 1), dtype=np.float64), rtol=1e-6)
 
 
 # Law 3, after growing
@@ -177,7 +190,8 @@ def test_finetuning_moves_what_it_says_and_gives_a_new_origin(inr, seed, finetun
     assert larger.origin != inr.origin
     assert "moved" in larger.history[-1]
     rows, old = by_id(larger), by_id(inr)
-    still = {name: row for name, row in old.items() if list(name) not in larger.history[-1]["refitted"]}
+    gaining = {name for name, count in owned(inr, inr.extent).items() if owned(larger, box)[name] > count}
+    still = {name: row for name, row in old.items() if name not in gaining}
     if finetune == "shared":
         assert all(rows[name] == row for name, row in still.items())
         assert not all(torch.equal(larger.shared[name], value) for name, value in inr.shared.items())
@@ -212,7 +226,7 @@ def test_a_parent_extended_on_two_sides_apart_is_the_parent_extended_twice(inr, 
         box = tuple(ends if d == axis else sides for d, sides in enumerate(inr.extent))
         pieces.append(inr.extend(content(box, inr.model.channels, seed, inr.signal.kind), [s for s, _ in box]))
     first, second = pieces
-    twice = {tuple(n) for n in first.history[-1]["refitted"]} & {tuple(n) for n in second.history[-1]["refitted"]}
+    twice = refitted(first, inr) & refitted(second, inr)
     if twice:  # one tile reaches beyond both ends: each side fitted it anew, and neither knows all of it
         with pytest.raises(ConfigError, match=r"differs|partial"):
             first.merge(second)
@@ -222,7 +236,7 @@ def test_a_parent_extended_on_two_sides_apart_is_the_parent_extended_twice(inr, 
     rows = by_id(merged)
     for piece in pieces:
         new = {name: row for name, row in by_id(piece).items() if name not in by_id(inr)}
-        new |= {tuple(name): by_id(piece)[tuple(name)] for name in piece.history[-1]["refitted"]}
+        new |= {name: by_id(piece)[name] for name in refitted(piece, inr)}
         assert all(rows[name] == row for name, row in new.items())
     assert merged.decode(full=True).present.all()
     assert [entry["action"] for entry in merged.history] == ["encode", "extend", "extend", "merge"]

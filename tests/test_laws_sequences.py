@@ -1,4 +1,6 @@
-"""Laws 3, 4 and 5 after any sequence of edits, against a model that keeps which partitions were left blank."""
+"""Laws 3, 4 and 5 after any sequence of edits, against a model that keeps which samples were left blank."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -8,8 +10,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 import lgsirens as lg
 from lgsirens.errors import ConfigError, SignalError
-from lgsirens.grid.box import bounding_box, box_shape, box_size, contains, intersect, is_empty, slices
+from lgsirens.grid.box import bounding_box, box_shape, box_size, intersect, is_empty, slices
 from lgsirens.grid.lattice import tiles_meeting
+from tests.small import blank, fitted, names, refitted
 from tests.test_laws_editing import by_id, draw_inside, owned, parents, without_history
 
 
@@ -33,11 +36,16 @@ def start(box):
 
 def tiles(inr):
     """The tile of each partition, by id."""
-    return {name: inr.lattice.box(place) for place, name in enumerate(names(inr.lattice.ids))}
+    return {name: inr.lattice.box(place) for place, name in enumerate(names(inr.ids))}
 
 
-def names(ids):
-    return [tuple(name) for name in np.asarray(ids).tolist()]
+def positions(box):
+    """The positions of a box."""
+    return set(itertools.product(*(range(low, high) for low, high in box)))
+
+
+def tile_of(inr, name):
+    return tuple((k * t, (k + 1) * t) for k, t in zip(name, inr.lattice.tile, strict=True))
 
 
 def assert_untouched(old, new, kept):
@@ -51,15 +59,17 @@ def assert_untouched(old, new, kept):
 
 
 class Edits(RuleBasedStateMachine):
-    """One representation, edited again and again: `blank` are the partitions that may lack samples."""
+    """One representation, edited again and again: `blank` has the samples of partitions that nobody gave."""
 
     @initialize(inr=parents(6))
     def begin(self, inr):
-        self.inr, self.blank, self.past = inr, set(), []
+        self.inr, self.blank, self.past = inr, {}, []
 
-    def become(self, inr, blank):
+    def become(self, inr, left):
         self.past.append((self.inr, self.blank))
-        self.inr, self.blank = inr, blank & set(names(inr.lattice.ids))
+        held = set(names(inr.ids))
+        self.inr, self.blank = inr, {name: lacking for name, lacking in left.items() if name in held and lacking}
+        assert blank(inr) == set(self.blank)
 
     @rule(data=st.data())
     def crop(self, data):
@@ -67,7 +77,7 @@ class Edits(RuleBasedStateMachine):
         met = {name for name, count in owned(self.inr, box).items() if count}
         if met:
             cut = self.inr.crop(box)
-            assert set(names(cut.lattice.ids)) == met
+            assert set(names(cut.ids)) == met
             assert cut.window == box
             assert_untouched(self.inr, cut, met)
             self.become(cut, self.blank)
@@ -76,10 +86,10 @@ class Edits(RuleBasedStateMachine):
     def drop(self, data):
         if len(self.inr.lattice) == 1:
             return
-        name = data.draw(st.sampled_from(names(self.inr.lattice.ids)))
+        name = data.draw(st.sampled_from(names(self.inr.ids)))
         cut = self.inr.crop(drop_partitions=[name])
-        assert set(names(cut.lattice.ids)) == set(names(self.inr.lattice.ids)) - {name}
-        assert_untouched(self.inr, cut, names(cut.lattice.ids))
+        assert set(names(cut.ids)) == set(names(self.inr.ids)) - {name}
+        assert_untouched(self.inr, cut, names(cut.ids))
         self.become(cut, self.blank)
 
     @rule(data=st.data(), allow_gap=st.booleans())
@@ -102,32 +112,30 @@ class Edits(RuleBasedStateMachine):
         gaining = {
             name for name in old if volume(intersect(old[name], extent)) > volume(intersect(old[name], inr.extent))
         }
-        added, refitted = met - set(old), gaining | (self.blank & met)
-        lacking, still = set(), set()
-        for name in added | refitted:
-            tile = tuple((k * t, (k + 1) * t) for k, t in zip(name, inr.lattice.tile, strict=True))
-            own = intersect(tile, extent)
-            held = intersect(tile, inr.extent) if name in old else ((0, 0),) * len(box)
-            if volume(own) > volume(held) + volume(intersect(own, box)) - volume(intersect(held, box)):
-                lacking.add(name)
-            elif name in self.blank and allow_gap and not contains(box, own):
-                still.add(name)
+        brought = {name for name in met if self.blank.get(name, set()) & positions(box)}
+        added, anew = met - set(old), gaining | brought
+        unseen, left = set(), dict(self.blank)
+        for name in added | anew:
+            own = intersect(tile_of(inr, name), extent)
+            held = positions(intersect(tile_of(inr, name), inr.extent)) if name in old else set()
+            lacking = positions(own) - held - positions(box)
+            unseen |= lacking
+            left[name] = lacking | (self.blank.get(name, set()) - positions(box))
         together = volume(box) + volume(inr.extent) - volume(intersect(box, inr.extent))
-        if not allow_gap and (lacking or together < volume(extent)):
+        if not allow_gap and (unseen or together < volume(extent)):
             with pytest.raises(SignalError):
                 inr.extend(signal, start(box))
             return
         larger = inr.extend(signal, start(box), allow_gap=allow_gap)
-        if not added | refitted:
+        if not added | anew:
             assert larger is inr
             return
-        entry = larger.history[-1]
-        assert set(map(tuple, entry["added"])) == added
-        assert set(map(tuple, entry["refitted"])) == refitted
-        assert set(map(tuple, entry["blank"])) == lacking | still
+        assert fitted(larger) == added | anew
+        assert refitted(larger, inr) == anew
         assert (larger.extent, larger.window) == (extent, bounding_box([inr.window, box]))
-        assert_untouched(inr, larger, set(old) - refitted)
-        self.become(larger, self.blank - refitted | lacking | still)
+        assert_untouched(inr, larger, set(old) - anew)
+        self.become(larger, left)
+        assert larger.extend(signal, start(box), allow_gap=allow_gap) is larger
 
     @rule(data=st.data())
     def replace(self, data):
@@ -139,10 +147,10 @@ class Edits(RuleBasedStateMachine):
             return
         changed = self.inr.replace(content(self.inr, box), start(box))
         met = {name for name, count in counts.items() if count}
-        assert set(map(tuple, changed.history[-1]["refitted"])) == met
+        assert fitted(changed) == met
         assert_untouched(self.inr, changed, set(counts) - met)
-        covered = {name for name, tile in tiles(self.inr).items() if contains(box, intersect(tile, self.inr.extent))}
-        self.become(changed, self.blank - covered)
+        left = {name: lacking - positions(box) if name in met else lacking for name, lacking in self.blank.items()}
+        self.become(changed, left)
 
     @rule(data=st.data())
     def merge_crops(self, data):
@@ -156,7 +164,7 @@ class Edits(RuleBasedStateMachine):
     def merge_earlier(self, data, turned):
         if not self.past:
             return
-        earlier, blank = data.draw(st.sampled_from(self.past))
+        earlier, blank_then = data.draw(st.sampled_from(self.past))
         pieces = [earlier, self.inr] if turned else [self.inr, earlier]
         try:
             merged = lg.merge(*pieces, prefer=self.inr)
@@ -164,9 +172,15 @@ class Edits(RuleBasedStateMachine):
             return
         rows, own, other = by_id(merged), by_id(self.inr), by_id(earlier)
         assert rows.keys() == own.keys() | other.keys()
-        mine = {name for name, row in rows.items() if own.get(name) == row}
-        assert all(other[name] == row for name, row in rows.items() if name not in mine)
-        self.become(merged, self.blank & mine | blank - mine)
+        left = {}
+        for name, row in rows.items():
+            holders = [piece for piece in pieces if by_id(piece).get(name) == row]
+            assert holders
+            taken = max(holders, key=lambda piece, name=name: owned(piece, piece.extent)[name])
+            lacking = (self.blank if taken is self.inr else blank_then).get(name, set())
+            foreign = [e for piece in pieces for e in piece.history if e not in taken.history and "box" in e]
+            left[name] = positions(intersect(tile_of(merged, name), merged.extent)) if lacking and foreign else lacking
+        self.become(merged, left)
 
 
 TestEdits = Edits.TestCase

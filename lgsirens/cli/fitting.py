@@ -11,7 +11,7 @@ from lgsirens.errors import ConfigError
 from lgsirens.monitoring.log import CHECKPOINT_SUFFIX, RunLog, check_folder
 from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.representation.file import load, save
-from lgsirens.representation.report import dry_run_text, edit_text, summary
+from lgsirens.representation.report import dry_run_text, edit_text, fitted_anew, summary
 from lgsirens.representation.representation import Representation
 from lgsirens.system.config_file import read_settings
 from lgsirens.system.console import Progress, interruption, note
@@ -105,7 +105,7 @@ def _edit(options: argparse.Namespace, edit: Callable[..., Representation]) -> i
     if edited is representation:
         note("nothing to add: all of the signal lies where the file has partitions; %s is a copy", options.output)
         return 0
-    print(edit_text(edited.history[-1]))
+    print(edit_text(edited.history[-1], fitted_anew(representation, edited)))
     done = edited.history[-1]
     return ended(done["stopped"], f"{done['steps']} steps", checkpoint)
 

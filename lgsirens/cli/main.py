@@ -118,11 +118,11 @@ def _import(options: argparse.Namespace) -> None:
     partitions = options.partitions or ((len(network),) if dimensions == 1 else (1,) * dimensions)
     if is_safetensors(options.like):
         like = load(options.like)
-        imported = as_representation(network, like.signal, like.frame.size, partitions)
+        imported = as_representation(network, like.signal, like.coordinates.size, partitions)
     else:
         signal = as_published(read(options.like), network.model.channels, str(options.like))
         imported = as_representation(network, SignalInfo.of(signal), signal.shape, partitions)
-        if signal.shape == imported.frame.size:
+        if signal.shape == imported.coordinates.size:
             imported = measured(imported, signal)
     save(imported, options.output, options.overwrite)
     print(summary(options.output, imported))

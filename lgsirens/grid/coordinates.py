@@ -28,58 +28,78 @@ _LARGEST_SIDE = 1 << 31
 
 
 # Beyond this many samples an axis keeps the step of a signal of this length: float32 could not tell them apart.
-LONGEST_FRAME = 2_500_000
+LONGEST_AXIS = 2_500_000
+
+COORDINATES = ("signal", "tile")
 
 
 @dataclass(frozen=True)
-class Frame:
-    """The fixed affine map from positions to network coordinates, set once, by the first signal.
+class Coordinates:
+    """The fixed map from positions to what the networks see, set once, when the first signal is encoded.
 
     Attributes:
+        kind: "signal", the paper's, one affine map for all partitions; or "tile", each partition's own.
         size: shape of the first signal.
-        scale: coordinate of its last sample along each axis (the first has -scale).
-        local_scale: None if local networks see the signal's coordinates (the paper); else what they see is
-            `(i - centre of the partition) / (T / 2) * local_scale`.
+        shared_scale: along each axis the coordinate of the first signal's last sample (its first has minus that); of
+            "tile" that of the tile's end.
+        local_scale: along each axis the scale of the own tile's coordinates that local networks see; None if they see
+            what the shared network sees, which is the signal's.
     """
 
+    kind: str
     size: tuple[int, ...]
-    scale: float
-    local_scale: float | None = None
+    shared_scale: tuple[float, ...]
+    local_scale: tuple[float, ...] | None = None
 
-    def coordinate(self, axis: int, position: Positions) -> Positions:
-        """Network coordinate of positions along one axis; an axis of one sample has it at 0."""
-        size = min(self.size[axis], LONGEST_FRAME)
+    def of_signal(self, axis: int, position: Positions) -> Positions:
+        """The signal's coordinate of positions along one axis; an axis of one sample has it at 0."""
+        scale, size = self.shared_scale[axis], min(self.size[axis], LONGEST_AXIS)
         if size > 1:
-            return self.scale * (2 * position / (size - 1) - 1)
-        longest = min(max(self.size), LONGEST_FRAME)
-        return position * (2 * self.scale / (longest - 1) if longest > 1 else self.scale)
+            return scale * (2 * position / (size - 1) - 1)
+        longest = min(max(self.size), LONGEST_AXIS)
+        return position * (2 * scale / (longest - 1) if longest > 1 else scale)
 
-    def local_coordinate(self, tile: int, ids: Tensor, position: Tensor) -> Tensor:
-        """What the local networks of partitions `ids` see along an axis of tile size `tile`, if not the signal's."""
-        centre = ids * tile + (tile - 1) / 2
-        return (position - centre) / (tile / 2) * (self.local_scale or 0.0)
+    def seen(self, axis: int, tile: int, position: Positions, offset: Positions) -> tuple[Positions, Positions | None]:
+        """What the shared network sees along one axis, and what the local ones see instead (None: the same).
+
+        Args:
+            tile: samples of a tile along the axis.
+            position: absolute.
+            offset: the same, counted from the first sample of the partition's tile.
+        """
+        # From -1 at the tile's beginning, half a sample before its first one, to 1 at its end.
+        in_tile = (offset - (tile - 1) / 2) / (tile / 2)
+        shared = in_tile * self.shared_scale[axis] if self.kind == "tile" else self.of_signal(axis, position)
+        return shared, None if self.local_scale is None else in_tile * self.local_scale[axis]
 
 
 def axis_coordinates(
-    frame: Frame, lattice: Lattice, places: NDArray[Any], positions: list[NDArray[Any]]
+    coordinates: Coordinates,
+    lattice: Lattice,
+    places: NDArray[Any],
+    positions: list[NDArray[Any]],
+    offsets: list[NDArray[Any]] | None = None,
 ) -> tuple[list[Tensor], list[Tensor] | None]:
     """Network coordinates along each axis, computed in float64 and rounded once.
 
     Args:
         places: `[B]`, the partition of each row.
         positions: per axis `[B, m_d]`, positions of B partitions.
+        offsets: the same, counted from the first samples of the tiles; None where positions are whole numbers.
 
     Returns:
-        per axis `[B, m_d]` float32: the coordinates of the signal, and those that the local networks see instead
-        (None if they see the signal's).
+        per axis `[B, m_d]` float32: what the shared network sees, and what the local networks see instead (None if
+        they see the same).
     """
     shared, local = [], []
+    origins = lattice.ids[places].astype(np.int64) * lattice.tile
     for axis, position in enumerate(positions):
-        exact = torch.from_numpy(position.astype(np.float64))
-        shared.append(frame.coordinate(axis, exact).float())
-        if frame.local_scale is not None:
-            ids = torch.from_numpy(lattice.ids[places, axis].astype(np.int64))
-            local.append(frame.local_coordinate(lattice.tile[axis], ids[:, None], exact).float())
+        offset = position - origins[:, axis, None] if offsets is None else offsets[axis]
+        exact = [torch.from_numpy(numbers.astype(np.float64)) for numbers in (position, offset)]
+        outer, inner = coordinates.seen(axis, lattice.tile[axis], *exact)
+        shared.append(outer.float())
+        if inner is not None:
+            local.append(inner.float())
     return shared, (local or None)
 
 
@@ -133,6 +153,14 @@ def fine_box(box: Box, scales: tuple[Fraction, ...]) -> Box:
 def fine_positions(first: NDArray[Any], size: int, scale: Fraction) -> NDArray[np.float64]:
     """Positions `[..., size]` of the fine samples from `first` `[...]` on."""
     return np.asarray((first[..., None] + np.arange(size) + 0.5) * scale.denominator / scale.numerator - 0.5)
+
+
+def fine_offsets(first: NDArray[Any], size: int, scale: Fraction, origin: NDArray[Any]) -> NDArray[np.float64]:
+    """`fine_positions` counted from positions `origin` `[...]`, rounded once: the same wherever the origin lies, if its
+    fine samples lie alike around it."""
+    doubled = 2 * (first[..., None] + np.arange(size)) + 1
+    numerator = doubled * scale.denominator - (2 * origin[..., None] + 1) * scale.numerator
+    return np.asarray(numerator / (2 * scale.numerator))
 
 
 def _first_fine(position: int, scale: Fraction) -> int:

@@ -20,6 +20,7 @@ Layout = list[tuple[str, tuple[int, ...]]]
 MODES = ("lg", "lc", "mlp")
 AGGREGATIONS = ("fc", "fc_and_add")
 LARGEST_WIDTH = 16_384
+LARGEST_DEPTH = 64
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from lgsirens.errors import ConfigError, FileFormatError, SignalError
 from lgsirens.grid.box import box_of_shape
-from lgsirens.grid.coordinates import LONGEST_FRAME, Frame
+from lgsirens.grid.coordinates import LONGEST_AXIS, Coordinates
 from lgsirens.grid.lattice import Lattice
 from lgsirens.nn.siren import ModelConfig, row_layout, shared_layout
 from lgsirens.representation.decode import decode
-from lgsirens.representation.file import content_hash
+from lgsirens.representation.file import identified
 from lgsirens.representation.metrics import psnr, recorded
-from lgsirens.representation.representation import FitRecord, MemoryRows, Representation, SignalInfo, history_entry
+from lgsirens.representation.representation import FitRecord, Representation, SignalInfo, first_encoding
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.console import commas, counted, note
 from lgsirens.system.schema import to_plain
@@ -119,31 +119,30 @@ def as_representation(
     if signal.kind == "image":
         shape = tuple(_resized(size, parts) for size, parts in zip(shape, grid, strict=True))
     tile = tuple(size // parts for size, parts in zip(shape, grid, strict=True))
-    if min(tile) < 1 or min(shape) < 2 or max(shape) > LONGEST_FRAME:
+    if min(tile) < 1 or min(shape) < 2 or max(shape) > LONGEST_AXIS:
         raise ConfigError(f"the published code encodes no signal of {commas(shape)} samples on {commas(grid)}")
     extent = box_of_shape(tuple(t * parts for t, parts in zip(tile, grid, strict=True)))
     left = [size - stop for size, (_, stop) in zip(shape, extent, strict=True)]
     if any(left):
         note("the last %s samples along each dimension belong to no partition, as in the published code", commas(left))
-    representation = Representation(
-        model=model,
-        lattice=Lattice.covering(extent, tile),
-        frame=Frame(shape, kind.frame_scale),
-        extent=extent,
-        window=extent,
-        signal=signal,
-        shared=network.shared,
-        rows=MemoryRows(network.rows),
-        origin="",
-        history=(history_entry("import", extent, len(network)),),
-        fit=FitRecord(0, 0.0, None, "imported", "unknown"),
-        config=_config(model, signal, tile),
+    return identified(
+        first_encoding(
+            "import",
+            model,
+            Lattice.covering(extent, tile),
+            Coordinates("signal", shape, (kind.coordinate_scale,) * kind.dimensions),
+            extent,
+            signal,
+            network.rows,
+            network.shared,
+            FitRecord(0, 0.0, None, "imported", "unknown"),
+            _config(model, signal, tile),
+        )
     )
-    return replace(representation, origin=content_hash(representation))
 
 
 def measured(representation: Representation, signal: Signal) -> Representation:
-    """The representation with its PSNR on the signal that it was trained on, of the shape of the frame."""
+    """The representation with its PSNR on the signal that it was trained on, of the shape that it had."""
     part = tuple(slice(start, stop) for start, stop in representation.extent)
     reached = psnr(replace(signal, values=signal.values[part]), decode(representation))
     fit = replace(representation.fit, psnr=recorded(reached))

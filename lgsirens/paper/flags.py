@@ -305,7 +305,7 @@ def check_stored(flags: Flags, given: Collection[str], stored: Representation, p
 
 def _stored_values(flags: Flags, stored: Representation) -> dict[str, object]:
     """What the flags of the model would have to be."""
-    model, tile, shape = stored.model, stored.lattice.tile, stored.frame.size
+    model, tile, shape = stored.model, stored.lattice.tile, stored.coordinates.size
     grid = tuple(-(-size // side) for size, side in zip(shape, tile, strict=True))
     asked = _numbers(flags, "downsample") or grid
     # Tiles are whole samples, rounded up here and down in the published code: another number may have been asked for

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lgsirens.errors import ConfigError, RegionError
 from lgsirens.grid.box import Box, Region, as_region, box_shape, box_size, grown, intersect, is_empty, slices
-from lgsirens.grid.coordinates import Scale, as_scales, axis_coordinates, fine_box, fine_positions, mesh
+from lgsirens.grid.coordinates import Scale, as_scales, axis_coordinates, fine_box, fine_offsets, fine_positions, mesh
 from lgsirens.grid.lattice import Lattice, block_shape
 from lgsirens.nn.memory import DEFAULT_LIMIT, evaluation_bytes, evaluation_samples
 from lgsirens.nn.siren import ModelConfig, SirenPerPartition, count, row_layout
@@ -138,6 +138,17 @@ def decode(
     )
 
 
+def partition_means(decoded: Signal, box: Box, lattice: Lattice) -> NDArray[np.float32]:
+    """The mean of the samples of each partition, `[P, C]`, out of what fills a box at scale 1.
+
+    Args:
+        box: holds samples of every partition.
+    """
+    parts = (slices(intersect(lattice.box(place), box), box) for place in range(len(lattice)))
+    means = [decoded.values[part].mean(axis=tuple(range(lattice.dimensions)), dtype=np.float64) for part in parts]
+    return np.stack(means).astype(np.float32)
+
+
 def _requested_box(representation: Representation, region: Region | None, full: bool) -> Box:
     if region is None:
         return representation.extent if full else representation.window
@@ -246,12 +257,13 @@ def _coordinates(
     device: torch.device,
 ) -> tuple[Tensor, Tensor | None]:
     """Network coordinates `[B, M, D]` of blocks: the signal's, and what the local networks see instead, if they do."""
+    lattice, places = representation.lattice, np.array([block.place for block in blocks])
     starts = np.array([block.start for block in blocks], dtype=np.int64)
-    positions = [
-        fine_positions(starts[:, d], size, s) for d, (size, s) in enumerate(zip(call.block, scales, strict=True))
-    ]
-    places = np.array([block.place for block in blocks])
-    shared, local = axis_coordinates(representation.frame, representation.lattice, places, positions)
+    origins = lattice.ids[places].astype(np.int64) * lattice.tile
+    axes = list(zip(starts.T, call.block, scales, strict=True))
+    positions = [fine_positions(*axis) for axis in axes]
+    offsets = [fine_offsets(*axis, origin) for axis, origin in zip(axes, origins.T, strict=True)]
+    shared, local = axis_coordinates(representation.coordinates, lattice, places, positions, offsets)
 
     def padded(axes: list[Tensor]) -> Tensor:
         # Only the axes cross over to the device: a mesh of them is larger by far.
@@ -279,7 +291,7 @@ def _reach(representation: Representation, width: int) -> tuple[int, ...]:
     if width < 0:
         raise ConfigError("blend: give a whole number of samples, 0 or more")
     reach = []
-    for tile, size in zip(representation.lattice.tile, representation.frame.size, strict=True):
+    for tile, size in zip(representation.lattice.tile, representation.coordinates.size, strict=True):
         if 2 * width > tile and size > tile:
             raise ConfigError(f"blend {width}: partitions are {tile} samples wide; give at most {tile // 2}")
         reach.append(min(width, tile // 2))

@@ -1,9 +1,10 @@
 """Editing that fits nothing: pure functions, a new representation out, the old one untouched."""
 
+import hashlib
 import operator
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ from numpy.typing import NDArray
 from lgsirens.errors import ConfigError, RegionError
 from lgsirens.grid.box import Box, Region, as_region, bounding_box, intersect, is_empty
 from lgsirens.grid.lattice import Lattice, bounding_extent
-from lgsirens.representation.file import FileRows
-from lgsirens.representation.representation import GatheredRows, Representation, check_representation, history_entry
+from lgsirens.representation.representation import Representation, SignalInfo, history_entry
+from lgsirens.representation.rows import FileRows, GatheredRows, gather
 from lgsirens.system.console import counted, note
 
 _LARGEST_ID = 1 << 31
+# What pieces of one origin have in common, beside coordinates and shared network.
+_OF_ORIGIN = ("model", "tile", "halo", "codec")
 
 
 def crop(
@@ -52,16 +55,10 @@ def crop(
         raise RegionError(f"no partition would be left of {len(lattice)}; keep at least one")
     if representation.model.mode == "mlp":
         note("mode mlp is one network: the crop changes the window and saves no byte; modes lg and lc can be cut")
-    kept = lattice.select(places)
-    extent, window = _boxes_after(representation, kept, boxes)
-    return replace(
-        representation,
-        lattice=kept,
-        rows=representation.rows.select(places),
-        extent=extent,
-        window=window,
-        history=(*representation.history, history_entry("crop", window, len(kept))),
-    )
+    kept = representation.select(places)
+    extent, window = _boxes_after(representation, kept.lattice, boxes)
+    entry = history_entry("crop", window, len(kept.ids))
+    return replace(kept, extent=extent, window=window, history=(*representation.history, entry))
 
 
 def merge(
@@ -83,14 +80,15 @@ def merge(
     pieces = (representation, *others)
     if len(pieces) < 2:
         raise ConfigError("merge takes at least two pieces; give another one")
-    for number, piece in enumerate(map(check_representation, pieces)):
+    for number, piece in enumerate(pieces):
         _check_kin(representation, piece, number)
     if prefer is not None and not any(piece is prefer for piece in pieces):
         raise ConfigError("prefer: name one of the pieces to merge")
     ids = np.unique(np.concatenate([piece.lattice.ids for piece in pieces]), axis=0)
     lattice = replace(representation.lattice, ids=np.ascontiguousarray(ids, dtype=np.int32))
     places = np.stack([piece.lattice.find(lattice.ids) for piece in pieces])
-    owners = _owners(pieces, lattice, places, prefer)
+    history, edits = _histories(pieces)
+    owners = _owners(pieces, lattice, places, edits, prefer)
     extent = bounding_box([piece.extent for piece in pieces])
     for number, piece in enumerate(pieces):
         own = lattice.select(np.flatnonzero(owners == number))
@@ -101,18 +99,46 @@ def merge(
                 "beyond it: nobody fitted the samples between; extend that piece first"
             )
     window = bounding_box([piece.window for piece in pieces])
-    history: list[dict[str, Any]] = []
-    for piece in sorted(pieces, key=lambda piece: piece is prefer):  # the last entry of a partition tells of its row
-        history += [entry for entry in piece.history if entry not in history]
+    chosen = places[owners, np.arange(len(lattice))]
+    own_edits = [numbers[piece.row_edit] for numbers, piece in zip(edits, pieces, strict=True)]
+    blanks = [_blanks_after(piece, numbers, history) for numbers, piece in zip(edits, pieces, strict=True)]
+    overviews = [piece.overview for piece in pieces if piece.overview is not None]
     entry = history_entry("merge", window, len(lattice), pieces=len(pieces))
     return replace(
         representation,
-        lattice=lattice,
-        rows=GatheredRows(tuple(p.rows for p in pieces), owners, places[owners, np.arange(len(lattice))]),
+        ids=lattice.ids,
+        rows=GatheredRows(tuple(piece.rows for piece in pieces), owners, chosen),
+        row_edit=gather(own_edits, owners, chosen),
+        row_blank=gather(blanks, owners, chosen),
+        overview=gather(overviews, owners, chosen) if len(overviews) == len(pieces) else None,
         extent=extent,
         window=window,
+        lineage=_lineage(pieces),
         history=(*history, entry),
     )
+
+
+def _histories(pieces: Sequence[Representation]) -> tuple[list[dict[str, Any]], list[NDArray[np.int32]]]:
+    """All that was done to any of the pieces, and where each entry of each piece's history stands in that."""
+    history: list[dict[str, Any]] = []
+    for piece in pieces:
+        history += [entry for entry in piece.history if entry not in history]
+    return history, [np.array([history.index(e) for e in piece.history], dtype=np.int32) for piece in pieces]
+
+
+def _blanks_after(piece: Representation, edits: NDArray[np.int32], history: list[dict[str, Any]]) -> NDArray[np.int32]:
+    """`row_blank` of a piece in the history of all."""
+    entry = edits[np.maximum(np.abs(piece.row_blank) - 1, 0)] + 1
+    foreign = [other for number, other in enumerate(history) if number not in edits]
+    # What another piece was given its own rows have not seen: of a blank row nothing counts as given any more.
+    since = len(history) + 1 if any("box" in other for other in foreign) else np.sign(piece.row_blank) * entry
+    return np.where(piece.row_blank == 0, 0, since).astype(np.int32)
+
+
+def _lineage(pieces: Sequence[Representation]) -> str:
+    """That of the pieces; of several, a hash of them, whatever their order."""
+    lineages = sorted({piece.lineage for piece in pieces})
+    return lineages[0] if len(lineages) == 1 else hashlib.sha256("".join(lineages).encode()).hexdigest()
 
 
 def _check_kin(first: Representation, piece: Representation, number: int) -> None:
@@ -121,8 +147,15 @@ def _check_kin(first: Representation, piece: Representation, number: int) -> Non
             f"{_title(piece, number)} comes from another encoding than {_title(first, 0)} (origin {piece.origin[:12]}, "
             f"not {first.origin[:12]}); only pieces of one origin merge"
         )
-    same = all(getattr(piece, name) == getattr(first, name) for name in ("model", "frame", "signal"))
-    same &= all(getattr(piece.lattice, name) == getattr(first.lattice, name) for name in ("tile", "halo"))
+    for field in fields(SignalInfo):
+        own, other = (getattr(inr.signal, field.name) for inr in (piece, first))
+        if own != other:
+            titles = _title(piece, number), _title(first, 0)
+            raise ConfigError(f"{field.name} is {own} in {titles[0]} and {other} in {titles[1]}; such do not merge")
+    coordinates = piece.coordinates
+    if coordinates.kind == "tile":  # where the first signal ended is nothing to its rows
+        coordinates = replace(coordinates, size=first.coordinates.size)
+    same = coordinates == first.coordinates and all(getattr(piece, n) == getattr(first, n) for n in _OF_ORIGIN)
     if not same or not all(torch.equal(piece.shared[name], value) for name, value in first.shared.items()):
         raise ConfigError(
             f"{_title(piece, number)} claims the origin of {_title(first, 0)}, but differs in more than its rows; "
@@ -131,7 +164,11 @@ def _check_kin(first: Representation, piece: Representation, number: int) -> Non
 
 
 def _owners(
-    pieces: tuple[Representation, ...], lattice: Lattice, places: NDArray[np.int64], prefer: Representation | None
+    pieces: tuple[Representation, ...],
+    lattice: Lattice,
+    places: NDArray[np.int64],
+    edits: list[NDArray[np.int32]],
+    prefer: Representation | None,
 ) -> NDArray[np.int64]:
     """Which piece each partition's row comes from, `[P]`: of those that agree, the one that holds most of its tile."""
     checksums, covered = np.full(places.shape, -1, dtype=np.int64), np.full(places.shape, -1, dtype=np.int64)
@@ -141,30 +178,30 @@ def _owners(
         covered[number, held] = lattice.select(np.flatnonzero(held)).samples_of_each(piece.extent)
     owners = np.asarray(np.argmax(covered, axis=0))
     agreed = checksums[owners, np.arange(len(lattice))]
-    since = {(a, b): _fitted_since(pieces[a], pieces[b]) for a in range(len(pieces)) for b in range(len(pieces))}
-    for at in np.flatnonzero(((checksums != agreed) & (places >= 0)).any(axis=0)):
-        name = tuple(int(k) for k in lattice.ids[at])
+    known = [set(numbers.tolist()) for numbers in edits]
+    for at in np.flatnonzero(((checksums != agreed) & (places >= 0)).any(axis=0)).tolist():
         holders = sorted(np.flatnonzero(places[:, at] >= 0).tolist(), key=lambda number: -covered[number, at])
+        fitted_by = {number: edits[number][pieces[number].row_edit[places[number, at]]] for number in holders}
 
-        def wins(number: int, at: int = int(at), name: tuple[int, ...] = name, holders: list[int] = holders) -> bool:
+        def wins(number: int, at: int = at, holders: list[int] = holders, by: dict[int, Any] = fitted_by) -> bool:
+            """Whether the row was fitted after the pieces parted, and in none of those that disagree."""
             others = [other for other in holders if checksums[other, at] != checksums[number, at]]
-            return all(name in since[number, other] and name not in since[other, number] for other in others)
+            return all(
+                pieces[other].lineage == pieces[number].lineage
+                and by[number] not in known[other]
+                and by[other] in known[number]
+                for other in others
+            )
 
         winners = [number for number in holders if wins(number)]
         winners = winners or [number for number in holders if pieces[number] is prefer]
         if not winners:
             files = " and ".join(_title(pieces[number], number) for number in holders[:2])
             raise ConfigError(
-                f"partition {_name(name)} differs between {files}; name the one of them that wins with --prefer"
+                f"partition {_name(lattice.ids[at])} differs between {files}; name the one that wins with --prefer"
             )
         owners[at] = winners[0]
     return owners
-
-
-def _fitted_since(piece: Representation, other: Representation) -> set[tuple[int, ...]]:
-    """The partitions that were fitted in a piece since it and the other parted."""
-    own = [entry for entry in piece.history if entry not in other.history]
-    return {tuple(name) for entry in own for kind in ("added", "refitted") for name in entry.get(kind, ())}
 
 
 def _title(piece: Representation, number: int) -> str:

@@ -38,7 +38,7 @@ def evaluate(representation: Representation, positions: Tensor | Array) -> Tenso
         positions = torch.as_tensor(positions)
     except (TypeError, ValueError, RuntimeError):
         raise RegionError("positions are no array of numbers; give a tensor [M, D]") from None
-    model, lattice, frame = representation.model, representation.lattice, representation.frame
+    model, lattice, coordinates = representation.model, representation.lattice, representation.coordinates
     if positions.ndim != 2 or positions.shape[1] != model.dimensions:
         raise RegionError(f"positions of shape {tuple(positions.shape)}: expected [M, {model.dimensions}]")
     exact = positions.double()
@@ -55,16 +55,14 @@ def evaluate(representation: Representation, positions: Tensor | Array) -> Tenso
     for members, real in _member_blocks(place, evaluation_samples(model), rows_at_once(model)):
         points = torch.from_numpy(members).to(exact.device)
         inside = exact[points]
-        x = [frame.coordinate(d, inside[..., d]).float() for d in range(model.dimensions)]
-        x_local = None
-        if frame.local_scale is not None:
-            own = ids[points]
-            x_local = torch.stack(
-                [frame.local_coordinate(t, own[..., d], inside[..., d]).float() for d, t in enumerate(lattice.tile)], -1
-            )
+        offset = inside - ids[points] * tile
+        seen = [coordinates.seen(d, t, inside[..., d], offset[..., d]) for d, t in enumerate(lattice.tile)]
+        x = torch.stack([shared.float() for shared, _ in seen], dim=-1)
+        own = [local.float() for _, local in seen if local is not None]
+        x_local = torch.stack(own, dim=-1) if own else None
         owners, block_row = np.unique(place[members[:, 0]], return_inverse=True)
         rows = representation.rows.read(owners)[torch.from_numpy(block_row)].to(exact.device)
-        y = network(torch.stack(x, -1), rows, x_local)
+        y = network(x, rows, x_local)
         kept = torch.from_numpy(real).to(exact.device)
         out = out.index_put((points[kept],), to_range(y[kept], lowest, highest))
     return out

@@ -1,5 +1,6 @@
 """What there is to say of a representation: its figures, and how it compares with the original."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,10 @@ import numpy as np
 from lgsirens.errors import SignalError
 from lgsirens.grid.box import Box, box_of_shape, box_shape, box_size, contains, format_box, intersect, is_empty
 from lgsirens.representation.decode import decode
-from lgsirens.representation.file import row_chunks, sizes
-from lgsirens.representation.manifest import FORMAT_VERSION
+from lgsirens.representation.file import FORMAT_VERSION, sizes
 from lgsirens.representation.metrics import psnr, recorded, ssim
 from lgsirens.representation.representation import Representation
+from lgsirens.representation.rows import row_chunks
 from lgsirens.signal import Signal
 from lgsirens.system.console import counted, times
 from lgsirens.system.hardware import format_bytes
@@ -104,13 +105,17 @@ def _history_text(entry: dict[str, Any]) -> str:
     return ", ".join(facts) + (f"; {edit_text(entry)}" if "refitted" in entry else "")
 
 
-def edit_text(entry: dict[str, Any]) -> str:
-    """What an edit that fits has done, from its line of history."""
-    names = [",".join(map(str, name)) for name in entry["refitted"]]
+def edit_text(entry: dict[str, Any], anew: Iterable[Sequence[int]] = ()) -> str:
+    """What an edit that fits has done, from its line of history.
+
+    Args:
+        anew: ids of the old partitions that it has fitted anew, if they are to be listed.
+    """
+    names = [",".join(map(str, name)) for name in anew]
     listed = f" ({'; '.join(names[:_LISTED])}{'; ...' if len(names) > _LISTED else ''})" if names else ""
     reached = _quality(entry["psnr"], entry["stopped"])
     text = (
-        f"{counted(len(entry['added']), 'partition')} added, {len(names)} fitted anew{listed}: {reached} there after "
+        f"{counted(entry['added'], 'partition')} added, {entry['refitted']} fitted anew{listed}: {reached} there after "
         f"{counted(entry['steps'], 'step')} in {entry['seconds']:.1f} s"
     )
     if "moved" in entry:
@@ -118,6 +123,13 @@ def edit_text(entry: dict[str, Any]) -> str:
         kept = _quality(psnr_against, entry["stopped"])
         text += f"; the old region moved: {kept} against what it was, at most by {largest:.4g}"
     return text
+
+
+def fitted_anew(old: Representation, new: Representation) -> list[list[int]]:
+    """Ids of the partitions of `old` whose rows the last edit of `new` has fitted."""
+    last = new.row_edit == len(new.history) - 1
+    ids: list[list[int]] = new.ids[last & (old.lattice.find(new.ids) >= 0)].tolist()
+    return ids
 
 
 def compare(representation: Representation, original: Signal, device: str = "auto") -> dict[str, Any]:
@@ -209,12 +221,12 @@ def _cut(representation: Representation, original: Signal) -> Signal:
     reference = replace(original, value_range=representation.signal.value_range)
     if original.shape == box_shape(window):
         return reference
-    for box in (representation.extent, box_of_shape(representation.frame.size)):
+    for box in (representation.extent, box_of_shape(representation.coordinates.size)):
         if original.shape == box_shape(box) and contains(box, window):
             return _region(reference, box, window)
     raise SignalError(
         f"the original has {times(original.shape)} samples, the file holds {times(box_shape(window))} of "
-        f"{times(representation.frame.size)}; give the signal that was encoded"
+        f"{times(representation.coordinates.size)}; give the signal that was encoded"
     )
 
 

@@ -1,54 +1,39 @@
 """Representation: what a file holds, as frozen data. Editing it makes a new one."""
 
-import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lgsirens.errors import ConfigError
-from lgsirens.grid.box import Box, box_shape
-from lgsirens.grid.coordinates import Frame
-from lgsirens.grid.lattice import Lattice
-from lgsirens.nn.siren import ModelConfig, count, parameter_counts, row_layout
-from lgsirens.signal import KINDS
+from lgsirens.grid.box import LARGEST_POSITION, Box, box_shape, contains
+from lgsirens.grid.coordinates import COORDINATES, Coordinates
+from lgsirens.grid.lattice import Ids, Lattice
+from lgsirens.nn.siren import (
+    AGGREGATIONS,
+    LARGEST_DEPTH,
+    LARGEST_WIDTH,
+    MODES,
+    ModelConfig,
+    count,
+    parameter_counts,
+    row_layout,
+)
+from lgsirens.representation.rows import CODECS, MemoryRows, Rows
+from lgsirens.signal import KINDS, LARGEST_VALUE, SAMPLE_TYPES, Signal
 from lgsirens.system.console import times
 from lgsirens.system.program import __version__
+from lgsirens.system.schema import convert
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from lgsirens.signal import Signal
-
     _Edit = Callable[..., "Representation"]
 
-
-class Rows(Protocol):
-    """P rows of K weights, in memory or in a file."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def width(self) -> int:
-        """K."""
-        ...
-
-    def read(self, places: NDArray[Any]) -> Tensor:
-        """Rows `[n, K]` float32 at the given places (sorted, unique)."""
-        ...
-
-    def crc32(self) -> NDArray[np.uint32]:
-        """CRC-32 of each row's bytes, `[P]`."""
-        ...
-
-    def select(self, places: NDArray[Any]) -> "Rows":
-        """Only the rows at the given places (sorted, unique); reads none of them."""
-        ...
+LARGEST_FACTOR = 1e6  # of w0 and of scales
 
 
 @dataclass(frozen=True)
@@ -66,7 +51,7 @@ class SignalInfo:
     spacing: tuple[float, ...] | None = None
 
     @classmethod
-    def of(cls, signal: "Signal") -> "SignalInfo":
+    def of(cls, signal: Signal) -> "SignalInfo":
         """What is known of a signal."""
         rate = None if signal.sampling_rate is None else signal.sampling_rate.as_integer_ratio()
         return cls(signal.kind, signal.channels, signal.value_range, signal.dtype, rate, signal.spacing)
@@ -104,37 +89,62 @@ class FitRecord:
     device: str
 
 
-@dataclass(frozen=True, eq=False)
-class Representation:
-    """A signal as rows of weights, one per partition, and one small shared network.
+@dataclass(frozen=True)
+class Header:
+    """All of a representation that is no tensor; a file keeps it as JSON under the same names.
 
     Attributes:
         model: widths and mode.
-        lattice: tile size and the ids of the partitions that are present.
-        frame: the fixed map from positions to network coordinates.
+        tile: T, samples per dimension of one partition.
+        halo: extra samples on each side of a partition that its local network also trains on.
+        coordinates: the fixed map from positions to what the networks see.
         extent: the box of positions that is encoded.
         window: the box that `decode` returns by default, inside the extent.
         signal: what is known of the signal.
-        shared: the shared network's tensors by name, float32; empty unless mode is "lg".
-        rows: `[P, K]` float32, one row per partition, in the lattice's order.
-        origin: hash of the encoding that this comes from; edits of the rows keep it.
+        codec: how a file keeps rows, a key of `CODECS`.
+        origin: hash of what gives rows their meaning; edits of the rows keep it, and only what has one origin merges.
+        lineage: hash of the encoding that this comes from, rows included; edits of the rows keep it too.
         history: what was done to it, oldest first.
-        fit: how the fit ended.
+        fit: how the first fit ended.
         config: the options of the run that encoded it.
     """
 
     model: ModelConfig
-    lattice: Lattice
-    frame: Frame
+    tile: tuple[int, ...]
+    halo: tuple[int, ...]
+    coordinates: Coordinates
     extent: Box
     window: Box
     signal: SignalInfo
-    shared: dict[str, Tensor]
-    rows: Rows
+    codec: str
     origin: str
+    lineage: str
     history: tuple[dict[str, Any], ...]
     fit: FitRecord
     config: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Representation(Header):
+    """A signal as rows of weights, one per partition, and one small shared network.
+
+    Attributes:
+        ids: `[P, D]` int32, the partitions that are present, unique, in C order.
+        rows: `[P, K]` float32, one row per partition.
+        row_edit: `[P]` int32, which entry of the history has fitted each row.
+        row_blank: `[P]` int32, 0 for rows all of whose samples were given. Else the entry of the history, counted from
+            1, that left some blank, negative if the row was complete before; what the entries from there on gave tells
+            which are blank still (`training.refit.unknown`).
+        shared: the shared network's tensors by name, float32; empty unless mode is "lg".
+        overview: `[P, C]` float32, the mean of the samples that each partition decodes to, if it is known.
+    """
+
+    ids: Ids
+    rows: Rows
+    row_edit: NDArray[np.int32]
+    row_blank: NDArray[np.int32]
+    shared: dict[str, Tensor]
+    overview: NDArray[np.float32] | None = None
 
     if TYPE_CHECKING:  # attached by lgsirens/__init__.py, from the rooms above this one
         crop: ClassVar[_Edit]
@@ -145,6 +155,11 @@ class Representation:
         save: ClassVar[Callable[..., None]]
         __call__: ClassVar[Callable[..., Tensor]]
 
+    @cached_property
+    def lattice(self) -> Lattice:
+        """The tiles, and the ids of those that are present."""
+        return Lattice(self.tile, self.halo, self.ids)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Samples of the window along each dimension."""
@@ -153,85 +168,67 @@ class Representation:
     @property
     def parameters(self) -> dict[str, int]:
         """Numbers of parameters: total, local, shared, per_partition."""
-        local, shared = parameter_counts(self.model, len(self.lattice))
-        return {
-            "total": local + shared,
-            "local": local,
-            "shared": shared,
-            "per_partition": count(row_layout(self.model)),
-        }
+        local, shared = parameter_counts(self.model, len(self.ids))
+        each = count(row_layout(self.model))
+        return {"total": local + shared, "local": local, "shared": shared, "per_partition": each}
+
+    def select(self, places: NDArray[Any]) -> "Representation":
+        """Only the partitions at `places` (sorted), with all that is kept for each; reads no row."""
+        return replace(
+            self,
+            ids=np.ascontiguousarray(self.ids[places]),
+            rows=self.rows.select(places),
+            row_edit=self.row_edit[places],
+            row_blank=self.row_blank[places],
+            overview=None if self.overview is None else self.overview[places],
+        )
 
     def __repr__(self) -> str:
         return (
             f"Representation({self.signal.kind} {times(self.shape)}x{self.signal.channels}, "
-            f"{self.model.mode}, {len(self.lattice)} partitions, {self.parameters['total']:,} parameters)"
+            f"{self.model.mode}, {len(self.ids)} partitions, {self.parameters['total']:,} parameters)"
         )
 
 
-@dataclass(frozen=True, eq=False)
-class MemoryRows:
-    """Rows held in memory, `[P, K]` float32."""
+def first_encoding(
+    action: str,
+    model: ModelConfig,
+    lattice: Lattice,
+    coordinates: Coordinates,
+    extent: Box,
+    signal: SignalInfo,
+    rows: Tensor,
+    shared: dict[str, Tensor],
+    fit: FitRecord,
+    config: dict[str, Any],
+) -> Representation:
+    """A representation that nothing was done to yet, without origin and lineage (`file.identified`).
 
-    values: Tensor
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    @property
-    def width(self) -> int:
-        return self.values.shape[1]
-
-    def read(self, places: NDArray[Any]) -> Tensor:
-        return self.values[torch.from_numpy(np.asarray(places, dtype=np.int64))]
-
-    def crc32(self) -> NDArray[np.uint32]:
-        return row_checksums(self.values)
-
-    def select(self, places: NDArray[Any]) -> "MemoryRows":
-        return MemoryRows(self.read(places))
-
-
-@dataclass(frozen=True, eq=False)
-class GatheredRows:
-    """Rows out of several others: row i is row `places[i]` of `sources[owners[i]]`.
-
-    The rows of each source are taken in its own order.
+    Args:
+        action: how it came about, for its history.
+        rows: `[P, K]`.
     """
-
-    sources: tuple[Rows, ...]
-    owners: NDArray[np.int64]
-    places: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    @property
-    def width(self) -> int:
-        return self.sources[0].width
-
-    def read(self, places: NDArray[Any]) -> Tensor:
-        out = torch.empty(len(places), self.width)
-        for number, source in enumerate(self.sources):
-            here = np.flatnonzero(self.owners[places] == number)
-            out[torch.from_numpy(here)] = source.read(self.places[places][here])
-        return out
-
-    def crc32(self) -> NDArray[np.uint32]:
-        checksums = np.empty(len(self), dtype=np.uint32)
-        for number, source in enumerate(self.sources):
-            here = self.owners == number
-            checksums[here] = source.crc32()[self.places[here]]
-        return checksums
-
-    def select(self, places: NDArray[Any]) -> "GatheredRows":
-        return replace(self, owners=self.owners[places], places=self.places[places])
-
-
-def check_representation(value: object) -> Representation:
-    """`value` if it is a representation, else ConfigError."""
-    if not isinstance(value, Representation):
-        raise ConfigError(f"{value!r} is no Representation; make one with encode(signal) or load(path)")
-    return value
+    partitions = len(lattice)
+    return Representation(
+        model=model,
+        tile=lattice.tile,
+        halo=lattice.halo,
+        coordinates=coordinates,
+        extent=extent,
+        window=extent,
+        signal=signal,
+        codec="float32",
+        origin="",
+        lineage="",
+        history=(history_entry(action, extent, partitions),),
+        fit=fit,
+        config=config,
+        ids=lattice.ids,
+        rows=MemoryRows(rows),
+        row_edit=np.zeros(partitions, dtype=np.int32),
+        row_blank=np.zeros(partitions, dtype=np.int32),
+        shared=shared,
+    )
 
 
 def history_entry(action: str, window: Box, partitions: int, **facts: Any) -> dict[str, Any]:
@@ -241,7 +238,61 @@ def history_entry(action: str, window: Box, partitions: int, **facts: Any) -> di
     return {**entry, "partitions": partitions, **facts}
 
 
-def row_checksums(rows: Tensor) -> NDArray[np.uint32]:
-    """CRC-32 of the little-endian bytes of each row, `[n]`."""
-    data = np.ascontiguousarray(rows.numpy(), dtype="<f4")
-    return np.fromiter((zlib.crc32(row) for row in data), dtype=np.uint32, count=len(data))
+def check_header(header: Header) -> None:
+    """Check what types alone do not say.
+
+    Raises:
+        ValueError: names the part that cannot be.
+    """
+    model, signal = header.model, header.signal
+    _require(model.mode in MODES, f"mode {model.mode!r} is unknown")
+    _require(model.agg_type in AGGREGATIONS, f"agg_type {model.agg_type!r} is unknown")
+    _require(1 <= model.local_width <= LARGEST_WIDTH, f"local width {model.local_width} is out of range")
+    least_global = 1 if model.mode == "lg" else 0
+    _require(least_global <= model.global_width <= LARGEST_WIDTH, f"global width {model.global_width} is out of range")
+    _require(0 <= model.hidden_layers <= LARGEST_DEPTH, f"{model.hidden_layers} hidden layers are out of range")
+    _require(0 < model.w0 <= LARGEST_FACTOR, f"w0 {model.w0} is out of range")
+    _require(header.codec in CODECS, f"row codec {header.codec!r} is unknown; update lgsirens")
+    _require(signal.kind in KINDS, f"kind {signal.kind!r} is unknown")
+    kind = KINDS[signal.kind]
+    _require(model.dimensions == kind.dimensions, f"{model.dimensions} dimensions do not fit kind {signal.kind}")
+    _require(1 <= signal.channels <= kind.max_channels, f"{signal.channels} channels do not fit kind {signal.kind}")
+    _require(model.channels == signal.channels, "the model's channels do not match the signal's")
+    lowest, highest = signal.value_range
+    _require(-LARGEST_VALUE <= lowest < highest <= LARGEST_VALUE, f"value range {signal.value_range} is out of range")
+    _require(signal.dtype in SAMPLE_TYPES, f"sample type {signal.dtype!r} is unknown")
+    _require(all(n > 0 for n in signal.sampling_rate or ()), "the sampling rate is not positive")
+    spacing = signal.spacing or (1.0,) * kind.dimensions
+    _require(len(spacing) == kind.dimensions and min(spacing) > 0, "the spacing is not positive in each dimension")
+    _require(len(header.history) > 0, "the history is empty")
+    _check_boxes(header)
+
+
+def _check_boxes(header: Header) -> None:
+    dimensions, coordinates = header.model.dimensions, header.coordinates
+    for name in ("tile", "halo", "extent", "window"):
+        _require(len(getattr(header, name)) == dimensions, f"{name} does not have {dimensions} dimensions")
+    _require(coordinates.kind in COORDINATES, f"coordinates {coordinates.kind!r} are unknown")
+    own = coordinates.local_scale is not None
+    _require(own or coordinates.kind == "signal", "tile coordinates have no local scale")
+    scales = [coordinates.shared_scale, coordinates.local_scale or coordinates.shared_scale]
+    _require(
+        all(len(numbers) == dimensions for numbers in (coordinates.size, *scales)),
+        f"the coordinates do not have {dimensions} dimensions",
+    )
+    _require(all(1 <= n < LARGEST_POSITION for n in (*header.tile, *coordinates.size)), "a size is out of range")
+    _require(all(0 <= n < LARGEST_POSITION for n in header.halo), "a halo is out of range")
+    _require(all(0 < s <= LARGEST_FACTOR for numbers in scales for s in numbers), "a scale is out of range")
+    for name in ("extent", "window"):
+        for start, stop in getattr(header, name):
+            _require(-LARGEST_POSITION <= start < stop <= LARGEST_POSITION, f"{name} {start}:{stop} is out of range")
+    _require(contains(header.extent, header.window), "the window is not inside the extent")
+    for entry in header.history:
+        for name in {"box", "held"} & entry.keys():
+            box = convert(tuple[tuple[int, int], ...], entry[name], f"{name} in the history")
+            _require(len(box) == dimensions, f"{name} in the history does not have {dimensions} dimensions")
+
+
+def _require(condition: bool, reason: str) -> None:
+    if not condition:
+        raise ValueError(reason)

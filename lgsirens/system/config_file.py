@@ -19,7 +19,7 @@ def config_yaml(config: Mapping[str, Any]) -> str:
         pass
 
     Dumper.add_implicit_resolver(*YAML_FLOAT)  # quotes text that reads as a number
-    return str(yaml.dump(dict(config), Dumper=Dumper, sort_keys=False, default_flow_style=None))
+    return str(yaml.dump(dict(config), Dumper=Dumper, sort_keys=True, default_flow_style=None))
 
 
 def yaml_module() -> Any:

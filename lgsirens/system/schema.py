@@ -1,10 +1,12 @@
 """Plain data (JSON, YAML) to frozen dataclasses and back, strictly: no silent conversion, no unknown key."""
 
 import dataclasses
+import json
 import math
 import types
 import typing
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -93,3 +95,42 @@ def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
     if hint is float and not math.isfinite(value):
         raise ValueError(f"{where} is {value!r}, expected a finite number")
     return value
+
+
+def canonical_json(value: Any) -> str:
+    """Plain data as the one JSON text that every program can write again (RFC 8785): keys sorted, no blanks, numbers as
+    JavaScript prints them.
+
+    >>> canonical_json({"b": 1e21, "a": [1.0, 0.5, None]})
+    '{"a":[1,0.5,null],"b":1e+21}'
+
+    Raises:
+        ValueError: a number is not finite, a key is no text, or a text is no Unicode.
+    """
+    if isinstance(value, dict):
+        # JavaScript compares UTF-16 code units.
+        keys = sorted(value, key=lambda key: key.encode("utf-16-be"))
+        return "{" + ",".join(f"{canonical_json(key)}:{canonical_json(value[key])}" for key in keys) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(canonical_json, value)) + "]"
+    if isinstance(value, float):
+        return _javascript_number(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _javascript_number(value: float) -> str:
+    """Number::toString of ECMA-262; Python finds the same shortest digits, but places the point otherwise."""
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is no number of JSON")
+    if value == 0:
+        return "0"
+    sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
+    text, point = "".join(map(str, digits)), len(digits) + int(exponent)
+    if 0 < point <= 21:
+        text = text.ljust(point, "0")
+        text = f"{text[:point]}.{text[point:]}".rstrip(".")
+    elif -6 < point <= 0:
+        text = f"0.{'0' * -point}{text}"
+    else:
+        text = f"{text[0]}.{text[1:]}".rstrip(".") + f"e{point - 1:+d}"
+    return f"{'-' * sign}{text}"

@@ -1,4 +1,4 @@
-"""What options mean for one signal: lattice, frame and widths, before any weight is drawn."""
+"""What options mean for one signal: lattice, coordinates and widths, before any weight is drawn."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,11 +9,11 @@ import numpy as np
 
 from lgsirens.errors import ConfigError
 from lgsirens.grid.box import Box, box_of_shape
-from lgsirens.grid.coordinates import LONGEST_FRAME, Frame
+from lgsirens.grid.coordinates import LONGEST_AXIS, Coordinates
 from lgsirens.grid.lattice import Lattice
-from lgsirens.nn.siren import AGGREGATIONS, LARGEST_WIDTH, MODES, ModelConfig, parameter_counts
+from lgsirens.nn.siren import AGGREGATIONS, LARGEST_DEPTH, LARGEST_WIDTH, MODES, ModelConfig, parameter_counts
 from lgsirens.nn.widths import default_widths, widths_for_budget
-from lgsirens.representation.manifest import LARGEST_DEPTH, LARGEST_FACTOR
+from lgsirens.representation.representation import LARGEST_FACTOR
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.console import commas, counted
 from lgsirens.system.hardware import check_fits
@@ -127,14 +127,14 @@ class Plan:
 
     model: ModelConfig
     lattice: Lattice
-    frame: Frame
+    coordinates: Coordinates
     extent: Box
     config: EncodeConfig
     notes: tuple[str, ...]
 
 
 def plan(signal: Signal, config: EncodeConfig) -> Plan:
-    """Lattice, frame and widths for a signal (no weights yet).
+    """Lattice, coordinates and widths for a signal (no weights yet).
 
     Raises:
         ConfigError: the config does not fit the signal.
@@ -159,10 +159,13 @@ def plan(signal: Signal, config: EncodeConfig) -> Plan:
         model = default_widths(empty, len(lattice), math.prod(signal.shape), kind.parameters_per_sample)
     # weights, the best ones, gradients and two moments
     check_fits(20 * sum(parameter_counts(model, len(lattice))), f"a fit of {len(lattice)} partitions of this width")
-    frame = Frame(signal.shape, kind.frame_scale, _local_scale(signal, config, lattice.tile))
+    local_scale = _local_scale(signal, config, lattice.tile)
+    scales = (kind.coordinate_scale,) * kind.dimensions
+    own_scales = None if local_scale is None else (local_scale,) * kind.dimensions
+    coordinates = Coordinates("signal", signal.shape, scales, own_scales)
     resolved = replace(
         config,
-        local_scale=frame.local_scale,
+        local_scale=local_scale,
         partitions=None,
         partition_size=None if config.mode == "mlp" else lattice.tile,
         parameters=None,
@@ -170,7 +173,7 @@ def plan(signal: Signal, config: EncodeConfig) -> Plan:
         global_width=model.global_width or None,
         overlaps=halo,
     )
-    return Plan(model, lattice, frame, extent, resolved, tuple(_notes(signal, config, lattice.tile)))
+    return Plan(model, lattice, coordinates, extent, resolved, tuple(_notes(signal, config, lattice.tile)))
 
 
 def along_axes(name: str, numbers: Sequence[int], kind: str) -> tuple[int, ...]:
@@ -208,11 +211,11 @@ def _tile(signal: Signal, config: EncodeConfig) -> tuple[int, ...]:
 
 def _local_scale(signal: Signal, config: EncodeConfig, tile: tuple[int, ...]) -> float | None:
     """The local scale asked for; where float32 cannot tell the samples of a long axis apart, the one that gives local
-    networks coordinates of their own tile at the frame's step."""
+    networks coordinates of their own tile at the step of so many samples."""
     longest = max(signal.shape)
-    if config.local_scale is not None or longest <= LONGEST_FRAME or config.mode == "mlp":
+    if config.local_scale is not None or longest <= LONGEST_AXIS or config.mode == "mlp":
         return config.local_scale
-    step = 2 * KINDS[signal.kind].frame_scale / (LONGEST_FRAME - 1)
+    step = 2 * KINDS[signal.kind].coordinate_scale / (LONGEST_AXIS - 1)
     return step * tile[signal.shape.index(longest)] / 2
 
 
@@ -223,7 +226,7 @@ def _notes(signal: Signal, config: EncodeConfig, tile: tuple[int, ...]) -> Itera
     if config.partitions not in (None, real):
         asked, got, samples, whole = (commas(numbers) for numbers in (config.partitions, real, tile, shape))
         yield f"partitions: asked for {asked}, got {got}, because tiles of {samples} samples cover {whole}"
-    if config.local_scale is not None or longest <= LONGEST_FRAME:
+    if config.local_scale is not None or longest <= LONGEST_AXIS:
         return
     if config.mode == "mlp":
         yield f"mode mlp: float32 cannot tell all of {longest} samples along one axis apart; modes lg and lc can"

@@ -18,10 +18,10 @@ from lgsirens.monitoring.log import FitState, RunLog, check_folder
 from lgsirens.monitoring.watcher import Watcher
 from lgsirens.nn.memory import DEFAULT_LIMIT, training_bytes, training_samples
 from lgsirens.nn.siren import SirenPerPartition, build_model, parameter_counts
-from lgsirens.representation.decode import decode
-from lgsirens.representation.file import content_hash, sizes
+from lgsirens.representation.decode import decode, partition_means
+from lgsirens.representation.file import identified, sizes
 from lgsirens.representation.metrics import psnr, recorded
-from lgsirens.representation.representation import FitRecord, MemoryRows, Representation, SignalInfo, history_entry
+from lgsirens.representation.representation import FitRecord, Representation, SignalInfo, first_encoding
 from lgsirens.signal import KINDS, Signal, check_signal
 from lgsirens.system.console import Progress, note
 from lgsirens.system.hardware import as_bytes, resolve_device
@@ -158,7 +158,7 @@ def prepare(
     model = build_model(planned.model, len(planned.lattice), torch.Generator().manual_seed(config.seed)).to(device)
     generator = torch.Generator(device).manual_seed(config.seed)
     per_block = training_samples(planned.model, device.type != "cpu", max_memory)
-    common = (Placed.first(signal), planned.lattice, planned.frame, per_block, device)
+    common = (Placed.first(signal), planned.lattice, planned.coordinates, per_block, device)
     if config.sample_frac is None:
         return model, AllSamples(*common), generator
     return model, RandomSamples(*common, config.sample_frac, generator), generator
@@ -182,25 +182,24 @@ def _assemble(
 ) -> Representation:
     """The representation of a model, its PSNR measured on what it decodes to."""
     record = FitRecord(state.step, round(state.seconds, 3), None, state.stopped or "running", device.type)
-    representation = Representation(
-        model=planned.model,
-        lattice=planned.lattice,
-        frame=planned.frame,
-        extent=planned.extent,
-        window=planned.extent,
-        signal=SignalInfo.of(signal),
-        shared={name: value.detach().cpu() for name, value in model.shared.items()},
-        rows=MemoryRows(model.local.detach().cpu()),
-        origin="",
-        history=(history_entry("encode", planned.extent, len(planned.lattice)),),
-        fit=record,
-        config=described,
+    representation = first_encoding(
+        "encode",
+        planned.model,
+        planned.lattice,
+        planned.coordinates,
+        planned.extent,
+        SignalInfo.of(signal),
+        model.local.detach().cpu(),
+        {name: value.detach().cpu() for name, value in model.shared.items()},
+        record,
+        described,
     )
     if not measure:
         return representation
-    reached = psnr(signal, decode(representation, device=device))
-    record = replace(record, psnr=recorded(reached))
-    return replace(representation, fit=record, origin=content_hash(representation))
+    decoded = decode(representation, device=device)
+    overview = partition_means(decoded, planned.extent, planned.lattice)
+    fit = replace(record, psnr=recorded(psnr(signal, decoded)))
+    return identified(replace(representation, fit=fit, overview=overview))
 
 
 def _run_key(signal: Signal, config: EncodeConfig, per_block: int, device: torch.device) -> str:

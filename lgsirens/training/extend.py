@@ -9,16 +9,16 @@ import numpy as np
 
 from lgsirens.errors import ConfigError, SignalError
 from lgsirens.grid.box import LARGEST_POSITION, Box, bounding_box, box_size, contains, format_box, intersect, is_empty
-from lgsirens.grid.coordinates import LONGEST_FRAME
+from lgsirens.grid.coordinates import LONGEST_AXIS
 from lgsirens.grid.lattice import Lattice, tiles_meeting
-from lgsirens.representation.representation import Representation, check_representation
+from lgsirens.representation.representation import Representation
 from lgsirens.signal import KINDS, Signal, check_signal
 from lgsirens.system.console import note
-from lgsirens.training.refit import Edit, FitOptions, fit_edit, left_blank
+from lgsirens.training.refit import Edit, FitOptions, brings, fit_edit
 
 FINETUNE = ("none", "shared", "all")
 
-# So far from a frame's centre, in samples, float32 misplaces samples by an eighth of their distance.
+# So far from the middle of the first signal, in samples, float32 misplaces samples by an eighth of their distance.
 _FARTHEST = 1 << 21
 
 
@@ -53,7 +53,6 @@ def extend(
             at its offset.
         ConfigError: mode mlp, or an option out of range.
     """
-    check_representation(representation)
     if representation.model.mode == "mlp":
         raise ConfigError("mode mlp is one network for the whole signal and cannot grow; encode with mode lg or lc")
     if finetune not in FINETUNE:
@@ -72,8 +71,9 @@ def extend(
     before = old.find(lattice.ids)
     gains = lattice.samples_of_each(extent) > lattice.samples_of_each(representation.extent)
     # what was left blank is learnt as soon as the signal has it
-    blank = left_blank(representation)
-    gains |= np.array([tuple(name) in blank for name in ids.tolist()]) & (lattice.samples_of_each(box) > 0)
+    for place in np.flatnonzero((before >= 0) & ~gains & (lattice.samples_of_each(box) > 0)):
+        old_place = int(before[place])
+        gains[place] = representation.row_blank[old_place] != 0 and brings(representation, old_place, signal, box)
     fitted = np.flatnonzero((before < 0) | gains)
     if not len(fitted):
         return representation
@@ -119,7 +119,6 @@ def replace(
 
 def _placed(representation: Representation, signal: Signal, offset: Sequence[int] | None) -> tuple[Signal, Box]:
     """The signal in the representation's value range, and the box where it lies."""
-    check_representation(representation)
     known = representation.signal
     check_signal(signal)
     for name, given, own in (
@@ -171,10 +170,10 @@ def _check_no_gap(extent: Box, box: Box, whole: Box) -> None:
 
 
 def _check_coordinates(representation: Representation, extent: Box) -> None:
-    frame = representation.frame
-    for size, (low, high) in zip(frame.size, extent, strict=True):
-        centre = min(size, LONGEST_FRAME) / 2
-        if frame.local_scale is None and max(high - centre, centre - low) > _FARTHEST:
+    coordinates = representation.coordinates
+    for size, (low, high) in zip(coordinates.size, extent, strict=True):
+        centre = min(size, LONGEST_AXIS) / 2
+        if coordinates.local_scale is None and max(high - centre, centre - low) > _FARTHEST:
             raise ConfigError(
                 f"float32 misplaces samples that lie {_FARTHEST} samples from the middle of the first signal; "
                 "encode the first part with --local_scale"

@@ -18,15 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lgsirens.errors import ConfigError, SignalError
-from lgsirens.grid.box import Box, box_shape, box_size, contains, format_box, intersect, is_empty, slices
-from lgsirens.grid.lattice import Lattice
+from lgsirens.grid.box import Box, bounding_box, box_shape, box_size, format_box, intersect, is_empty, slices
+from lgsirens.grid.lattice import Lattice, bounding_extent
 from lgsirens.monitoring.log import FitState
 from lgsirens.nn.memory import DEFAULT_LIMIT, training_samples
 from lgsirens.nn.siren import SirenPerPartition, build_model
-from lgsirens.representation.decode import decode
-from lgsirens.representation.file import content_hash
+from lgsirens.representation.decode import decode, partition_means
+from lgsirens.representation.file import identified
 from lgsirens.representation.metrics import psnr, recorded
-from lgsirens.representation.representation import GatheredRows, MemoryRows, Representation, history_entry
+from lgsirens.representation.representation import Representation, history_entry
+from lgsirens.representation.rows import GatheredRows, MemoryRows, gather
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.console import Progress
 from lgsirens.system.hardware import as_bytes, check_fits, resolve_device
@@ -137,10 +138,10 @@ def fit_edit(edit: Edit, options: FitOptions) -> Representation:
     per_block = training_samples(model.config, where.type != "cpu", limit)
     samples: Samples
     if config.sample_frac is None:
-        samples = AllSamples(placed, part, edit.old.frame, per_block, where)
+        samples = AllSamples(placed, part, edit.old.coordinates, per_block, where)
     else:
-        samples = RandomSamples(placed, part, edit.old.frame, per_block, where, config.sample_frac, generator)
-    centres = _centres(edit, part).to(where) if edit.old.frame.local_scale is None else None
+        samples = RandomSamples(placed, part, edit.old.coordinates, per_block, where, config.sample_frac, generator)
+    centres = _centres(edit, part).to(where) if edit.old.coordinates.local_scale is None else None
     if centres is not None:
         samples = Centred(samples, centres)
         _shift(model, centres)
@@ -164,18 +165,28 @@ def fit_edit(edit: Edit, options: FitOptions) -> Representation:
     return _assembled(edit, model, state, blank, where)
 
 
-def left_blank(representation: Representation) -> set[tuple[int, ...]]:
-    """Ids of the partitions whose last fit left samples blank."""
-    names: set[tuple[int, ...]] = set()
-    for entry in representation.history:
-        names -= {tuple(name) for key in ("added", "refitted") for name in entry.get(key, ())}
-        names |= {tuple(name) for name in entry.get("blank", ())}
-    return names
+def unknown(representation: Representation, place: int, box: Box) -> NDArray[np.bool_]:
+    """Which samples of a box, inside the tile of a blank row, nobody has given."""
+    number, nowhere = int(representation.row_blank[place]), np.ones(box_shape(box), dtype=bool)
+    since = representation.history[abs(number) - 1 :]
+    boxes = [entry["box"] for entry in since if "box" in entry] + ([since[0]["held"]] if number < 0 else [])
+    for low_and_high in boxes:
+        given = intersect(box, tuple((low, high) for low, high in low_and_high))
+        if not is_empty(given):
+            nowhere[slices(given, box)] = False
+    return nowhere
 
 
-def _targets(edit: Edit, part: Lattice, device: torch.device) -> tuple[Placed, list[list[int]]]:
+def brings(representation: Representation, place: int, signal: Signal, box: Box) -> bool:
+    """Whether a signal that fills a box has samples of a blank row that nobody has given."""
+    common = intersect(representation.lattice.box(place), box)
+    present = signal.present[slices(common, box)]
+    return bool((unknown(representation, place, common) & present).any())
+
+
+def _targets(edit: Edit, part: Lattice, device: torch.device) -> tuple[Placed, NDArray[np.int32]]:
     """What the partitions of `part` learn: the signal where it lies, else what the old representation decodes to; and
-    the ids of those that hold samples which neither has: these are blank."""
+    their `row_blank`: samples that neither has are blank."""
     ranges = tuple((int(window.min()), int(window.max()) + 1) for window in part.windows(edit.extent))
     box = intersect(ranges, edit.extent)
     check_fits(5 * box_size(box) * edit.signal.channels, f"what is to be learnt, {format_box(box)},")
@@ -190,27 +201,33 @@ def _targets(edit: Edit, part: Lattice, device: torch.device) -> tuple[Placed, l
         given = edit.signal.present[slices(common, edit.box)]
         values[slices(common, box)][given] = edit.signal.values[slices(common, edit.box)][given]
         known[slices(common, box)] |= given
-    unknown, blank, before = 0, [], left_blank(edit.old)
-    for place, name in enumerate(part.ids.tolist()):
+    missing, blank = 0, np.zeros(len(part), dtype=np.int32)
+    for place, before in enumerate(edit.before[edit.trained]):
         owned = intersect(part.box(place), edit.extent)
         own = slices(owned, box)
         lacking = int(known[own].size - known[own].sum())
-        # The old file does not tell which samples were blank: where gaps are allowed, what is not given may still be.
-        if lacking or (edit.allow_gap and tuple(name) in before and not _gives(edit, owned)):
-            blank.append(name)
-        unknown, known[own] = unknown + lacking, True
-    if unknown and not edit.allow_gap:
+        missing, known[own] = missing + lacking, True
+        since = 0 if before < 0 else edit.old.row_blank[before]
+        if since:
+            blank[place] = since if _still_blank(edit, int(before), owned) else 0
+        elif lacking:
+            number = len(edit.old.history) + 1
+            blank[place] = number if before < 0 else -number
+    if missing and not edit.allow_gap:
         raise SignalError(
-            f"{unknown} samples of the partitions to fit are neither in the signal nor in the file; give a signal that "
+            f"{missing} samples of the partitions to fit are neither in the signal nor in the file; give a signal that "
             "covers whole partitions, or --allow_gap"
         )
     placed = Placed(replace(edit.signal, values=values, mask=None if known.all() else known), box, edit.extent)
     return placed, blank
 
 
-def _gives(edit: Edit, box: Box) -> bool:
-    """Whether the signal has every sample of a box."""
-    return contains(edit.box, box) and bool(edit.signal.present[slices(box, edit.box)].all())
+def _still_blank(edit: Edit, before: int, owned: Box) -> bool:
+    """Whether a blank row has samples that the signal does not bring either."""
+    left, common = unknown(edit.old, before, owned), intersect(edit.box, owned)
+    if not is_empty(common):
+        left[slices(common, owned)] &= ~edit.signal.present[slices(common, edit.box)]
+    return bool(left.any())
 
 
 def _model(edit: Edit, seed: int, device: torch.device) -> SirenPerPartition:
@@ -233,7 +250,7 @@ def _centres(edit: Edit, part: Lattice) -> Tensor:
     and W x + b = W (x - c) + (b + W c) is the same network.
     """
     middles = (part.ids.astype(np.float64) + 0.5) * part.tile - 0.5
-    axes = [edit.old.frame.coordinate(axis, torch.from_numpy(middles[:, axis])) for axis in range(part.dimensions)]
+    axes = [edit.old.coordinates.of_signal(axis, torch.from_numpy(middles[:, axis])) for axis in range(part.dimensions)]
     return torch.stack(axes, dim=1).float()
 
 
@@ -246,7 +263,7 @@ def _shift(model: SirenPerPartition, by: Tensor) -> None:
 
 def _run_key(edit: Edit, described: list[Any]) -> str:
     """Hash of everything that the result depends on, but the number of threads."""
-    described = [*described, content_hash(edit.old), edit.old.extent, edit.signal.dtype]
+    described = [*described, identified(edit.old).lineage, edit.old.extent, edit.signal.dtype]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     digest.update(memoryview(edit.signal.values.tobytes()))
     digest.update(memoryview(np.ascontiguousarray(edit.signal.present).tobytes()))
@@ -254,46 +271,61 @@ def _run_key(edit: Edit, described: list[Any]) -> str:
 
 
 def _assembled(
-    edit: Edit, model: SirenPerPartition, state: FitState, blank: list[list[int]], device: torch.device
+    edit: Edit, model: SirenPerPartition, state: FitState, blank: NDArray[np.int32], device: torch.device
 ) -> Representation:
     """The representation after an edit, with its line of history."""
     old, moved = edit.old, edit.moved
-    learnt = model.local.detach().cpu()[torch.from_numpy(np.searchsorted(edit.trained, moved))]
+    learnt = np.searchsorted(edit.trained, moved)
     owners, places = np.zeros(len(edit.lattice), dtype=np.int64), edit.before.copy()
     owners[moved], places[moved] = 1, np.arange(len(moved))
+    edits = np.full(len(moved), len(old.history), dtype=np.int32)
     new = replace(
         old,
-        lattice=edit.lattice,
-        rows=GatheredRows((old.rows, MemoryRows(learnt)), owners, places),
+        ids=edit.lattice.ids,
+        rows=GatheredRows((old.rows, MemoryRows(model.local.detach().cpu()[torch.from_numpy(learnt)])), owners, places),
+        row_edit=gather([old.row_edit, edits], owners, places),
+        row_blank=gather([old.row_blank, blank[learnt]], owners, places),
+        overview=None,
         extent=edit.extent,
         window=edit.window,
         shared={name: value.detach().cpu() for name, value in model.shared.items()},
     )
+    part = edit.lattice.select(moved)
+    box = bounding_box([bounding_extent(part, edit.extent), edit.box])
+    decoded = decode(new, box, device=device)
+    if old.overview is not None:
+        means = partition_means(decoded, box, part)
+        new = replace(new, overview=gather([old.overview, means], owners, places))
     is_new = edit.before[edit.fitted] < 0
     facts: dict[str, Any] = {
-        "added": edit.lattice.ids[edit.fitted[is_new]].tolist(),
-        "refitted": edit.lattice.ids[edit.fitted[~is_new]].tolist(),
-        "blank": blank,
-        "psnr": recorded(_fitted_psnr(edit, new, device)),
+        "added": int(is_new.sum()),
+        "refitted": int((~is_new).sum()),
+        "blank": int((blank != 0).sum()),
+        "psnr": recorded(_fitted_psnr(edit, decoded, box)),
         "steps": state.step,
         "seconds": round(state.seconds, 3),
         "stopped": state.stopped,
     }
+    if (blank < 0).any():
+        facts["held"] = to_plain(old.extent)
+    if edit.signal.present.all():  # what a signal lacks it has not given
+        facts["box"] = to_plain(edit.box)
     if edit.finetune != "none":
         facts |= {"finetune": edit.finetune, "moved": _movement(edit, new, device)}
     entry = history_entry(edit.action, edit.window, len(edit.lattice), **facts)
     new = replace(new, history=(*old.history, entry))
-    return new if edit.finetune == "none" else replace(new, origin=content_hash(new))
+    return new if edit.finetune == "none" else identified(new)
 
 
-def _fitted_psnr(edit: Edit, new: Representation, device: torch.device) -> float:
-    """PSNR in dB of the signal where partitions were fitted to it."""
+def _fitted_psnr(edit: Edit, decoded: Signal, box: Box) -> float:
+    """PSNR in dB of the signal where partitions were fitted to it, out of what `box` decodes to."""
     where = np.zeros(edit.signal.shape, dtype=bool)
     for place in edit.fitted:
         own = intersect(edit.lattice.box(place), edit.box)
         if not is_empty(own):
             where[slices(own, edit.box)] = True
-    return psnr(edit.signal, decode(new, edit.box, device=device), where) if where.any() else math.inf
+    there = replace(decoded, values=decoded.values[slices(edit.box, box)], mask=None)
+    return psnr(edit.signal, there, where) if where.any() else math.inf
 
 
 def _movement(edit: Edit, new: Representation, device: torch.device) -> dict[str, Any]:

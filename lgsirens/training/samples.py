@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lgsirens.grid.box import Box, box_of_shape
-from lgsirens.grid.coordinates import Frame, axis_coordinates, mesh
+from lgsirens.grid.coordinates import Coordinates, axis_coordinates, mesh
 from lgsirens.grid.lattice import Lattice, block_shape, split
 from lgsirens.signal import Signal
 
@@ -95,7 +95,7 @@ class AllSamples:
     Args:
         placed: the samples.
         lattice: the P partitions.
-        frame: positions to coordinates.
+        coordinates: of positions.
         samples_per_block: bound on B * N.
         device: where blocks are needed.
     """
@@ -103,7 +103,7 @@ class AllSamples:
     complete = True
 
     def __init__(
-        self, placed: Placed, lattice: Lattice, frame: Frame, samples_per_block: int, device: torch.device
+        self, placed: Placed, lattice: Lattice, coordinates: Coordinates, samples_per_block: int, device: torch.device
     ) -> None:
         signal, windows = placed.signal, lattice.windows(placed.extent)
         self._sizes = tuple(window.shape[1] for window in windows)
@@ -116,7 +116,7 @@ class AllSamples:
             self._own_count = int((owned & mask).sum()) * signal.channels
         self._samples = torch.from_numpy(samples.reshape(*shape, signal.channels)).to(device)
         self._mask = None if mask.all() else torch.from_numpy(mask.reshape(shape)).to(device)
-        self._coordinates = _WindowCoordinates(frame, lattice, windows, device)
+        self._coordinates = _WindowCoordinates(coordinates, lattice, windows, device)
         self._range = signal.value_range
         self._shape = block_shape(self._sizes, samples_per_block)
         self._rows = max(1, samples_per_block // math.prod(self._shape))
@@ -144,7 +144,7 @@ class RandomSamples:
     published recipe for video). Nothing but the signal itself is kept, so memory follows the fraction.
 
     Args:
-        placed, lattice, frame, samples_per_block, device: as for `AllSamples`.
+        placed, lattice, coordinates, samples_per_block, device: as for `AllSamples`.
         fraction: of the samples that the partitions own, above 0 and at most 1.
         generator: on the device.
     """
@@ -155,7 +155,7 @@ class RandomSamples:
         self,
         placed: Placed,
         lattice: Lattice,
-        frame: Frame,
+        coordinates: Coordinates,
         samples_per_block: int,
         device: torch.device,
         fraction: float,
@@ -167,7 +167,7 @@ class RandomSamples:
         self._known = None if signal.mask is None else torch.from_numpy(signal.mask.reshape(-1)).to(device)
         self._box, self._range = placed.box, signal.value_range
         self._windows = [torch.from_numpy(window).to(device) for window in windows]
-        self._coordinates = _WindowCoordinates(frame, lattice, windows, device)
+        self._coordinates = _WindowCoordinates(coordinates, lattice, windows, device)
         self._each = max(1, int(fraction * lattice.samples_within(placed.extent) / len(lattice)))
         self._columns = min(self._each, samples_per_block)
         self._rows = max(1, samples_per_block // self._columns)
@@ -317,8 +317,10 @@ class _Owned:
 class _WindowCoordinates:
     """Network coordinates of the samples of each partition's window, kept per axis `[P, W_d]`."""
 
-    def __init__(self, frame: Frame, lattice: Lattice, windows: list[NDArray[np.int64]], device: torch.device) -> None:
-        shared, local = axis_coordinates(frame, lattice, np.arange(len(lattice)), windows)
+    def __init__(
+        self, coordinates: Coordinates, lattice: Lattice, windows: list[NDArray[np.int64]], device: torch.device
+    ) -> None:
+        shared, local = axis_coordinates(coordinates, lattice, np.arange(len(lattice)), windows)
         self._shared = [axis.to(device) for axis in shared]
         self._local = None if local is None else [axis.to(device) for axis in local]
 

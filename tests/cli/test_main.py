@@ -61,7 +61,7 @@ def test_info_json_has_the_promised_keys(files, capsys):
     assert facts["bits_per_sample"] == 8 * facts["bytes"]["file"] / (65 * 64)
     assert facts["fit"]["steps"] == 30
     assert facts["fit"]["seconds"] > 0
-    assert facts["format_version"] == 1
+    assert facts["format_version"] == 2
     decoded = lg.load("a.safetensors").decode()
     assert facts["fit"]["psnr"] == pytest.approx(lg.psnr(lg.read("photo.png"), decoded), abs=1e-4)
 

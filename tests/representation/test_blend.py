@@ -36,7 +36,9 @@ def problems(draw):
 def predictions(inr, positions):
     """What each partition's network says at positions `[..., D]`: `[P, M, C]`, in the value range, clipped."""
     grid = [np.tile(axis, (len(inr.lattice), 1)) for axis in positions]
-    shared, local = axis_coordinates(inr.frame, inr.lattice, np.arange(len(inr.lattice)), grid)
+    offsets = [axis - tile * inr.ids[:, d, None] for d, (axis, tile) in enumerate(zip(grid, inr.tile, strict=True))]
+    places = np.arange(len(inr.ids))
+    shared, local = axis_coordinates(inr.coordinates, inr.lattice, places, grid, offsets)
     rows = inr.rows.read(np.arange(len(inr.lattice)))
     with torch.inference_mode():
         y = network_of(inr)(mesh(shared), rows, None if local is None else mesh(local)).clamp(-1, 1)

@@ -172,7 +172,7 @@ def test_two_samples_ten_minutes_into_a_recording_do_not_share_a_coordinate():
     place = planned.lattice.meeting(((at, at + 1),))
     first = int(planned.lattice.ids[place[0], 0]) * planned.lattice.tile[0]
     positions = [np.arange(first, first + planned.lattice.tile[0])[None]]
-    _, local = axis_coordinates(planned.frame, planned.lattice, place, positions)
+    _, local = axis_coordinates(planned.coordinates, planned.lattice, place, positions)
     steps = np.diff(local[0].numpy()[0].astype(np.float64))
     assert (steps > 0).all()
     assert math.isclose(steps.mean(), 200 / 2_499_999, rel_tol=1e-3)

@@ -20,9 +20,11 @@ from hypothesis import strategies as st
 from lgsirens.errors import FileFormatError, OutputError, RunError
 from lgsirens.nn.siren import count, row_layout, shared_layout
 from lgsirens.representation.evaluate import network_of
-from lgsirens.representation.file import load, row_chunks, save, sizes
-from lgsirens.representation.representation import FitRecord, MemoryRows
+from lgsirens.representation.file import load, save, sizes
+from lgsirens.representation.representation import FitRecord
+from lgsirens.representation.rows import MemoryRows, row_chunks
 from lgsirens.signal import KINDS
+from lgsirens.system.schema import canonical_json
 from tests.small import contents, representation
 from tests.stored_files import Parts, store, tiny
 
@@ -30,11 +32,7 @@ MODES = ("lg", "lc", "mlp")
 quick = settings(max_examples=25)
 
 json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(10**20), 10**20)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=8),
+    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats(-(2.0**53), 2.0**53) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
@@ -71,12 +69,21 @@ def representations(draw, modes=MODES):
         global_width=draw(st.integers(1, 4)),
         hidden_layers=draw(st.integers(0, 3)),
         agg_type=draw(st.sampled_from(["fc", "fc_and_add"])),
+        overviewed=draw(st.booleans()),
         config=draw(json_objects),
     )
     fit = FitRecord(
         draw(st.integers(0, 2**40)), draw(st.floats(0, 1e9)), draw(st.none() | st.floats(-99, 99)), "x", "é"
     )
-    return replace(inr, fit=fit, history=tuple(draw(st.lists(json_objects, max_size=3))))
+    return replace(
+        inr,
+        fit=fit,
+        history=tuple(
+            draw(
+                st.lists(json_objects.filter(lambda entry: not {"box", "held"} & entry.keys()), min_size=1, max_size=3)
+            )
+        ),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +118,8 @@ def test_the_file_is_as_large_as_its_parts(folder, inr):
     assert figures["header"] == 8 + int.from_bytes(path.read_bytes()[:8], "little")
     assert figures["header"] % 8 == 0
     assert figures["local"] == 4 * len(inr.lattice) * count(row_layout(inr.model))
-    assert figures["index"] == 4 * len(inr.lattice) * (inr.lattice.dimensions + 1)
+    each = inr.lattice.dimensions + 3 + (inr.model.channels if inr.overview is not None else 0)
+    assert figures["index"] == 4 * len(inr.lattice) * each
     assert sizes(load(path)) == figures
 
 
@@ -121,7 +129,8 @@ def test_plain_safetensors_reads_the_tensors_and_the_metadata(folder, inr):
     path = store(inr, folder / "a.safetensors")
     tensors = safetensors.torch.load_file(path)
     shared = [name for name, _ in shared_layout(inr.model)]
-    assert set(tensors) == {"local", "partitions", "row_crc32", *(f"shared.{name}" for name in shared)}
+    index = {"partitions", "row_crc32", "row_edit", "row_blank", *(() if inr.overview is None else ("overview",))}
+    assert set(tensors) == {"local", *index, *(f"shared.{name}" for name in shared)}
     rows = inr.rows.read(np.arange(len(inr.rows)))
     assert torch.equal(tensors["local"], rows)
     assert tensors["local"].dtype == torch.float32
@@ -137,8 +146,23 @@ def test_plain_safetensors_reads_the_tensors_and_the_metadata(folder, inr):
     assert set(metadata) == {"lgsirens", "lgsirens_crc32"}
     assert metadata["lgsirens_crc32"] == str(zlib.crc32(metadata["lgsirens"].encode()))
     manifest = json.loads(metadata["lgsirens"])
-    assert manifest["format_version"] == 1
+    assert manifest["format_version"] == 2
     assert manifest["partitions"] == len(inr.lattice)
+
+
+@quick
+@given(representations())
+def test_the_header_is_canonical_and_as_long_as_if_each_checksum_had_ten_digits(folder, inr):
+    content = store(inr, folder / "a.safetensors").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    text = content[8 : 8 + length].rstrip(b" ").decode()
+    header = json.loads(text)
+    manifest = header["__metadata__"]["lgsirens"]
+    assert canonical_json(header) == text
+    assert canonical_json(json.loads(manifest)) == manifest
+    checksums = [header["__metadata__"]["lgsirens_crc32"], *map(str, json.loads(manifest)["crc32"].values())]
+    longest = len(text.encode()) + sum(10 - len(checksum) for checksum in checksums)
+    assert length == -(-longest // 8) * 8
 
 
 def test_the_row_layout_in_the_manifest_finds_each_tensor_of_a_row(tmp_path):
@@ -202,7 +226,7 @@ def test_selected_rows_are_those_of_the_file_without_a_read(folder, inr, data):
 
 def test_rows_come_in_chunks_of_bounded_size(monkeypatch):
     inr = representation((20, 20), 1, "lc", (4, 4))
-    monkeypatch.setattr("lgsirens.representation.file._WRITE_BYTES", 4 * 3 * inr.parameters["per_partition"] + 1)
+    monkeypatch.setattr("lgsirens.representation.rows._CHUNK_BYTES", 4 * 3 * inr.parameters["per_partition"] + 1)
     chunks = list(row_chunks(inr.rows))
     assert [len(chunk) for chunk in chunks] == [3] * 8 + [1]
     assert torch.equal(torch.cat(chunks), inr.rows.values)
@@ -220,7 +244,8 @@ def test_a_loaded_representation_can_replace_its_own_file(tmp_path):
     path = store(inr, tmp_path / "a.safetensors")
     save(load(path).crop("0:4, 0:8"), path, overwrite=True)
     assert contents(load(path)) == contents(inr) | {
-        name: contents(load(path))[name] for name in ("lattice", "rows", "extent", "window", "history")
+        name: contents(load(path))[name]
+        for name in ("ids", "local", "row_edit", "row_blank", "overview", "extent", "window", "history")
     }
     assert load(path).extent == ((0, 4), (0, 8))
 

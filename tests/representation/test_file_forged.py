@@ -8,8 +8,7 @@ import pytest
 
 from lgsirens.errors import FileFormatError
 from lgsirens.nn.siren import ModelConfig
-from lgsirens.representation.file import load
-from lgsirens.representation.manifest import Manifest
+from lgsirens.representation.file import _row_entries, load
 from lgsirens.system.schema import to_plain
 from tests.small import representation
 from tests.stored_files import Parts, at, drop, refused, store, tiny
@@ -29,7 +28,7 @@ def with_layout(*changes):
     def change(plain):
         for each in changes:
             each(plain)
-        plain["row_layout"] = to_plain(Manifest.layout_of(ModelConfig(**plain["model"])))
+        plain["row_layout"] = to_plain(_row_entries(ModelConfig(**plain["model"])))
 
     return change
 
@@ -37,19 +36,19 @@ def with_layout(*changes):
 BIG = 1 << 31
 
 MANIFESTS = {
-    "a newer version": (at("format_version", value=2), "format version 2"),
+    "a newer version": (at("format_version", value=3), "format version 3"),
     "no version": (drop("format_version"), "format version"),
-    "a version that is true": (at("format_version", value=True), "format_version"),
-    "a version that is a float": (at("format_version", value=1.0), "format_version"),
+    "a version that is true": (at("format_version", value=True), "format version"),
+    "a version that is a float": (at("format_version", value=1.5), "format version"),
     "a version of two lines": (at("format_version", value="1\n1"), "format version"),
     "an unknown key": (at("extra", value=1), "extra is not known"),
     "an unknown key of two lines": (at("ex\ntra", value=1), "is not known"),
     "an unknown key in the model": (at("model", "extra", value=1), "model.extra is not known"),
     "a missing key": (drop("window"), "window is missing"),
-    "a missing key in the frame": (drop("frame", "scale"), "frame.scale is missing"),
+    "a missing key in the coordinates": (drop("coordinates", "size"), "coordinates.size is missing"),
     "a missing key in the row layout": (drop("row_layout", 0, "offset"), "offset is missing"),
     "a model that is a list": (at("model", value=[]), "model"),
-    "a width that is a float": (at("model", "local_width", value=4.0), "model.local_width"),
+    "a width that is a float": (at("model", "local_width", value=4.5), "model.local_width"),
     "a width that is true": (at("model", "local_width", value=True), "model.local_width"),
     "a width that is text": (at("model", "local_width", value="4"), "model.local_width"),
     "a mode that is null": (at("model", "mode", value=None), "model.mode"),
@@ -58,7 +57,7 @@ MANIFESTS = {
     "a history of text": (at("history", value=["crop"]), "history"),
     "a config that is null": (at("config", value=None), "config"),
     "a tile that is a number": (at("tile", value=3), "tile"),
-    "an extent with a float": (at("extent", 0, 1, value=6.0), "extent"),
+    "an extent with a float": (at("extent", 0, 1, value=6.5), "extent"),
     "an extent of three ends": (at("extent", 0, value=[0, 3, 6]), "extent has 3 entries"),
     "an unknown mode": (at("model", "mode", value="lgx"), "mode 'lgx' is unknown"),
     "an unknown aggregation": (at("model", "agg_type", value="sum"), "agg_type"),
@@ -103,10 +102,18 @@ MANIFESTS = {
     "a negative halo": (at("halo", value=[0, -1]), "halo"),
     "a halo beyond all limits": (at("halo", value=[0, BIG]), "halo"),
     "a halo of rank 3": (at("halo", value=[0, 0, 0]), "halo"),
-    "a frame of rank 1": (at("frame", "size", value=[6]), "frame"),
-    "a frame of size zero": (at("frame", "size", value=[6, 0]), "size"),
-    "a negative frame scale": (at("frame", "scale", value=-1), "frame scale"),
-    "a local scale of zero": (at("frame", "local_scale", value=0), "local scale"),
+    "coordinates of rank 1": (at("coordinates", "size", value=[6]), "coordinates"),
+    "coordinates of size zero": (at("coordinates", "size", value=[6, 0]), "size"),
+    "coordinates of another kind": (at("coordinates", "kind", value="polar"), "coordinates 'polar'"),
+    "tile coordinates without a local scale": (at("coordinates", "kind", value="tile"), "local scale"),
+    "a negative scale": (at("coordinates", "shared_scale", value=[-1, 1]), "scale"),
+    "a scale of rank 1": (at("coordinates", "shared_scale", value=[1]), "coordinates"),
+    "a local scale of zero": (at("coordinates", "local_scale", value=[0, 1]), "scale"),
+    "an unknown row codec": (at("codec", value="float8"), "row codec 'float8'"),
+    "no history": (at("history", value=[]), "history"),
+    "a history with a box of rank 1": (at("history", 0, "box", value=[[0, 6]]), "box"),
+    "a history with a box of text": (at("history", 0, "box", value=[["0", 6], [0, 6]]), "box"),
+    "no lineage": (drop("lineage"), "lineage is missing"),
     "an extent of rank 1": (at("extent", value=[[0, 6]]), "extent"),
     "an empty extent": (at("extent", 0, value=[6, 6]), "extent"),
     "an extent beyond all limits": (at("extent", 0, value=[0, BIG + 1]), "extent"),
@@ -151,22 +158,22 @@ def test_mode_mlp_with_two_partitions_is_refused(tmp_path):
 
 
 TEXTS = {
-    "NaN": ('"psnr": 31.5', '"psnr": NaN', "NaN"),
-    "an infinite number": ('"psnr": 31.5', '"psnr": Infinity', "Infinity"),
-    "a negative infinite number": ('"seconds": 0.25', '"seconds": -Infinity', "-Infinity"),
-    "a number beyond float64": ('"psnr": 31.5', '"psnr": 1e999', "1e999"),
-    "an integer beyond float64": ('"psnr": 31.5', f'"psnr": {10**400}', ""),
-    "an integer of 5000 digits": ('"steps": 3', f'"steps": {"9" * 5000}', ""),
-    "NaN in the config": ('"config": {', '"config": {"a": NaN, ', "NaN"),
-    "a number beyond float64 in the config": ('"config": {', '"config": {"a": 1e999, ', ""),
-    "a number beyond float64 in the history": ('"history": [{', '"history": [{"a": [-1e999], ', ""),
-    "a key twice": ('"origin":', '"origin": "", "origin":', "'origin' occurs twice"),
-    "a key twice in the model": ('"w0":', '"w0": 1.0, "w0":', "'w0' occurs twice"),
-    "a key twice in the row layout": ('"offset": 0', '"offset": 0, "offset": 0', "'offset' occurs twice"),
-    "a key twice in the checksums": ('"partitions": ', '"partitions": 1, "partitions": ', "occurs twice"),
-    "a key twice in the config": ('"config": {', '"config": {"mode": "lc", ', "'mode' occurs twice"),
-    "a key twice deep in the config": ('"config": {', '"config": {"a": [{"b": 1, "b": 1}], ', "'b' occurs twice"),
-    "nesting without end": ('"config": {', f'"config": {{"a": {"[" * 100_000}', ""),
+    "NaN": ('"psnr":31.5', '"psnr":NaN', "NaN"),
+    "an infinite number": ('"psnr":31.5', '"psnr":Infinity', "Infinity"),
+    "a negative infinite number": ('"seconds":0.25', '"seconds":-Infinity', "-Infinity"),
+    "a number beyond float64": ('"psnr":31.5', '"psnr":1e999', "1e999"),
+    "an integer beyond float64": ('"psnr":31.5', f'"psnr":{10**400}', ""),
+    "an integer of 5000 digits": ('"steps":3', f'"steps":{"9" * 5000}', ""),
+    "NaN in the config": ('"config":{', '"config":{"a":NaN, ', "NaN"),
+    "a number beyond float64 in the config": ('"config":{', '"config":{"a":1e999, ', ""),
+    "a number beyond float64 in the history": ('"history":[{', '"history":[{"a":[-1e999], ', ""),
+    "a key twice": ('"origin":', '"origin":"", "origin":', "'origin' occurs twice"),
+    "a key twice in the model": ('"w0":', '"w0":1.0, "w0":', "'w0' occurs twice"),
+    "a key twice in the row layout": ('"offset":0', '"offset":0, "offset":0', "'offset' occurs twice"),
+    "a key twice in the checksums": ('"partitions":', '"partitions":1, "partitions":', "occurs twice"),
+    "a key twice in the config": ('"config":{', '"config":{"mode":"lc", ', "'mode' occurs twice"),
+    "a key twice deep in the config": ('"config":{', '"config":{"a":[{"b":1, "b":1}], ', "'b' occurs twice"),
+    "nesting without end": ('"config":{', f'"config":{{"a":{"[" * 100_000}', ""),
     "more text after its end": ("}", "}", "Extra data"),
 }
 
@@ -206,9 +213,9 @@ TABLES = {
     ),
     "offsets out of range": at("local", "data_offsets", value=[0, 1 << 60]),
     "negative offsets": at("local", "data_offsets", value=[-8, 0]),
-    "offsets that are floats": lambda h: h["local"].update(data_offsets=[float(n) for n in h["local"]["data_offsets"]]),
+    "offsets that are floats": lambda h: h["local"].update(data_offsets=[n + 0.5 for n in h["local"]["data_offsets"]]),
     "an offset that is false": lambda h: h["shared.global_0_weight"]["data_offsets"].__setitem__(0, False),
-    "a size that is a float": lambda h: h["row_crc32"].update(shape=[4.0]),
+    "a size that is a float": lambda h: h["row_crc32"].update(shape=[4.5]),
 }
 
 
@@ -224,16 +231,16 @@ def test_a_header_is_refused_if_its_table_has(parts, change):
 
 
 HEADERS = {
-    "a tensor twice": ('"local":', '"local": {}, "local":', "'local' occurs twice"),
-    "a key of a tensor twice": ('"dtype":', '"dtype": "F32", "dtype":', "'dtype' occurs twice"),
-    "metadata twice": ('"__metadata__":', '"__metadata__": {}, "__metadata__":', "'__metadata__' occurs twice"),
-    "a manifest twice": ('"lgsirens":', '"lgsirens": "", "lgsirens":', "'lgsirens' occurs twice"),
+    "a tensor twice": ('"local":', '"local":{}, "local":', "'local' occurs twice"),
+    "a key of a tensor twice": ('"dtype":', '"dtype":"F32", "dtype":', "'dtype' occurs twice"),
+    "metadata twice": ('"__metadata__":', '"__metadata__":{}, "__metadata__":', "'__metadata__' occurs twice"),
+    "a manifest twice": ('"lgsirens":', '"lgsirens":"", "lgsirens":', "'lgsirens' occurs twice"),
     "no manifest": ('"lgsirens":', '"other":', "it has no manifest"),
-    "a manifest that is a number": ('"lgsirens":', '"lgsirens": 1, "other":', "it has no manifest"),
+    "a manifest that is a number": ('"lgsirens":', '"lgsirens":1, "other":', "it has no manifest"),
     "no checksum of its manifest": ('"lgsirens_crc32":', '"other":', "manifest's CRC-32"),
-    "another checksum of its manifest": ('"lgsirens_crc32": "', '"lgsirens_crc32": "1', "manifest's CRC-32"),
-    "metadata that is a list": ('"__metadata__":', '"__metadata__": [], "other":', "it has no manifest"),
-    "NaN": ('"shape": [4]', '"shape": [NaN]', "NaN"),
+    "another checksum of its manifest": ('"lgsirens_crc32":"', '"lgsirens_crc32":"1', "manifest's CRC-32"),
+    "metadata that is a list": ('"__metadata__":', '"__metadata__":[], "other":', "it has no manifest"),
+    "NaN": ('"shape":[4]', '"shape":[NaN]', "NaN"),
     "no closing brace": ("}}", "}", ""),
     "text that is not UTF-8": ("local", "\udcff", ""),
 }
@@ -275,7 +282,7 @@ def test_unsorted_repeated_and_foreign_partitions_are_refused_though_checksums_m
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", ["local", "shared.global_2_bias", "shared.aggregation_0_weight"])
+@pytest.mark.parametrize("name", ["local", "overview", "shared.global_2_bias", "shared.aggregation_0_weight"])
 def test_weights_that_are_not_finite_are_refused_though_checksums_match(parts, name, value):
     parts.tensors[name].flat[-1] = value
     parts.checksum()
@@ -283,11 +290,22 @@ def test_weights_that_are_not_finite_are_refused_though_checksums_match(parts, n
     refused(parts.path, "NaN or infinite")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("row_edit", -1), ("row_edit", 1), ("row_blank", 2), ("row_blank", -1), ("row_blank", -(1 << 31))],
+)
+def test_a_row_that_names_an_edit_which_is_not_there_is_refused_though_checksums_match(parts, name, value):
+    parts.tensors[name][-1] = value
+    parts.checksum()
+    parts.write()
+    refused(parts.path, "history" if (name, value) == ("row_blank", -1) else "edit")
+
+
 NOT_FLOAT32 = {
     "value range": at("signal", "value_range", value=[-1e300, 1e300]),
     "w0": at("model", "w0", value=1e300),
-    "frame scale": at("frame", "scale", value=1e300),
-    "local scale": at("frame", "local_scale", value=1e300),
+    "shared scale": at("coordinates", "shared_scale", value=[1e300, 1e300]),
+    "local scale": at("coordinates", "local_scale", value=[1e300, 1e300]),
 }
 
 
@@ -307,7 +325,7 @@ def test_a_claimed_number_of_partitions_allocates_nothing(parts):
     parts.manifest["partitions"] = partitions
     offset = 0
     for name, entry in parts.header.items():
-        if name in ("local", "partitions", "row_crc32"):
+        if not name.startswith("shared."):
             entry["shape"][0] = partitions
         end = offset + 4 * int(np.prod(entry["shape"], dtype=object))
         entry["data_offsets"] = [offset, end]

@@ -1,4 +1,6 @@
+import json
 import math
+import struct
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -6,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lgsirens.system.schema import from_plain, to_plain
+from lgsirens.system.schema import canonical_json, from_plain, to_plain
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -158,3 +160,66 @@ def test_what_is_no_mapping_is_refused(data):
 def test_messages_tell_where_they_were_found():
     with pytest.raises(ValueError, match=r"^model\.width is 1\.5, expected int$"):
         from_plain(Inner, {"width": 1.5}, "model.")
+
+
+# RFC 8785, appendix B
+NUMBERS = {
+    "0000000000000000": "0",
+    "8000000000000000": "0",
+    "0000000000000001": "5e-324",
+    "8000000000000001": "-5e-324",
+    "7fefffffffffffff": "1.7976931348623157e+308",
+    "4340000000000000": "9007199254740992",
+    "c340000000000000": "-9007199254740992",
+    "4430000000000000": "295147905179352830000",
+    "44b52d02c7e14af5": "9.999999999999997e+22",
+    "44b52d02c7e14af6": "1e+23",
+    "44b52d02c7e14af7": "1.0000000000000001e+23",
+    "444b1ae4d6e2ef4e": "999999999999999700000",
+    "444b1ae4d6e2ef4f": "999999999999999900000",
+    "444b1ae4d6e2ef50": "1e+21",
+    "3eb0c6f7a0b5ed8c": "9.999999999999997e-7",
+    "3eb0c6f7a0b5ed8d": "0.000001",
+    "41b3de4355555553": "333333333.3333332",
+    "41b3de4355555557": "333333333.33333343",
+    "becbf647612f3696": "-0.0000033333333333333333",
+    "43143ff3c1cb0959": "1424953923781206.2",
+}
+
+
+@pytest.mark.parametrize("bits", NUMBERS)
+def test_numbers_are_written_as_javascript_writes_them(bits):
+    (number,) = struct.unpack(">d", bytes.fromhex(bits))
+    assert canonical_json(number) == NUMBERS[bits]
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_number_comes_back_as_it_was(number):
+    assert float(canonical_json(number)) == number
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(-(2.0**53), 2.0**53) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(plain)
+def test_canonical_json_is_json_with_one_spelling(value):
+    text = canonical_json(value)
+    assert json.loads(text) == value
+    assert canonical_json(json.loads(text)) == text
+
+
+def test_keys_are_sorted_as_javascript_sorts_them_and_text_is_not_escaped():
+    # beyond U+FFFF come surrogates, which JavaScript sorts before U+FB33
+    assert canonical_json({"\ufb33": 1, "\U0001f600": 2, "\u00f6": 3, "1": 4, "\r": 5}) == (
+        '{"\\r":5,"1":4,"\u00f6":3,"\U0001f600":2,"\ufb33":1}'
+    )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), [{"a": -float("inf")}]])
+def test_what_json_cannot_say_is_refused(value):
+    with pytest.raises(ValueError, match="no number"):
+        canonical_json(value)

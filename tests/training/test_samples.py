@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import lgsirens as lg
 from lgsirens.grid.box import box_of_shape
-from lgsirens.grid.coordinates import Frame
+from lgsirens.grid.coordinates import Coordinates
 from lgsirens.grid.lattice import Lattice
 from lgsirens.training.samples import AllSamples, CachedSharedFeatures, Placed, RandomSamples
 
@@ -22,29 +22,30 @@ KINDS = {1: "audio", 2: "image", 3: "video"}
 
 @st.composite
 def problems(draw):
-    """A signal whose values are its own sample numbers, with its lattice and frame."""
+    """A signal whose values are its own sample numbers, with its lattice and coordinates."""
     dimensions = draw(st.integers(1, 3))
     shape = tuple(draw(st.lists(st.integers(1, 12), min_size=dimensions, max_size=dimensions)))
     tile = tuple(draw(st.integers(1, size)) for size in shape)
     halo = tuple(draw(st.integers(0, size - 1)) for size in shape)
     numbers = np.arange(math.prod(shape), dtype=np.float32).reshape(*shape, 1)
     signal = lg.Signal.from_array(numbers, KINDS[dimensions], (0.0, 4096.0))
-    frame = Frame(shape, 1.0, draw(st.sampled_from([None, 0.5])))
-    return signal, Lattice.covering(box_of_shape(shape), tile, halo), frame
+    local_scale = draw(st.sampled_from([None, (0.5,) * len(shape)]))
+    coordinates = Coordinates("signal", shape, (1.0,) * len(shape), local_scale)
+    return signal, Lattice.covering(box_of_shape(shape), tile, halo), coordinates
 
 
-def positions_of(block, frame, shape):
+def positions_of(block, coordinates, shape):
     """Positions of a block's samples, from their coordinates."""
     axes = []
     for axis in range(len(shape)):
-        table = frame.coordinate(axis, torch.arange(-64, 128, dtype=torch.float64)).float()
+        table = coordinates.of_signal(axis, torch.arange(-64, 128, dtype=torch.float64)).float()
         axes.append(torch.searchsorted(table, block.x[..., axis].contiguous()) - 64)
     return torch.stack(axes, -1)
 
 
-def check_block(block, signal, lattice, frame):
+def check_block(block, signal, lattice, coordinates):
     """Targets are the samples at the coordinates, inside the window of the block's partitions."""
-    position = positions_of(block, frame, signal.shape)
+    position = positions_of(block, coordinates, signal.shape)
     bounds = torch.tensor(signal.shape)
     real = ((position >= 0) & (position < bounds)).all(-1)
     if block.weight is None:
@@ -64,12 +65,12 @@ def check_block(block, signal, lattice, frame):
 
 @given(problems(), st.sampled_from([16, 40, 1000]))
 def test_all_samples_are_seen_each_once_and_nothing_else(problem, samples_per_block):
-    signal, lattice, frame = problem
+    signal, lattice, coordinates = problem
     seen = 0
-    draw = AllSamples(Placed.first(signal), lattice, frame, samples_per_block, CPU).draw()
+    draw = AllSamples(Placed.first(signal), lattice, coordinates, samples_per_block, CPU).draw()
     for block in draw.blocks:
         assert block.x.shape[0] * block.x.shape[1] <= max(samples_per_block, block.x.shape[1])
-        seen += int(check_block(block, signal, lattice, frame).sum())
+        seen += int(check_block(block, signal, lattice, coordinates).sum())
     assert seen == draw.count
     if not any(lattice.halo):
         assert seen == math.prod(signal.shape)
@@ -77,14 +78,14 @@ def test_all_samples_are_seen_each_once_and_nothing_else(problem, samples_per_bl
 
 @given(problems(), st.floats(0.01, 1.0), st.sampled_from([16, 40, 1000]), st.integers(0, 100))
 def test_random_samples_are_samples_of_the_windows(problem, fraction, samples_per_block, seed):
-    signal, lattice, frame = problem
+    signal, lattice, coordinates = problem
     generator = torch.Generator().manual_seed(seed)
-    samples = RandomSamples(Placed.first(signal), lattice, frame, samples_per_block, CPU, fraction, generator)
+    samples = RandomSamples(Placed.first(signal), lattice, coordinates, samples_per_block, CPU, fraction, generator)
     each = max(1, int(fraction * math.prod(signal.shape) / len(lattice)))
     for _ in range(2):
         draw, seen, rows = samples.draw(), 0, np.zeros(len(lattice), dtype=int)
         for block in draw.blocks:
-            seen += int(check_block(block, signal, lattice, frame).sum())
+            seen += int(check_block(block, signal, lattice, coordinates).sum())
             rows[block.rows] += block.x.shape[1]
         assert (rows == each).all()
         assert draw.count == max(1, seen)
@@ -95,7 +96,13 @@ def test_random_samples_reach_every_sample_of_a_window_and_repeat_some():
     signal = lg.Signal.from_array(numbers, "audio", (0.0, 4096.0))
     lattice = Lattice.covering(((0, 64),), (16,), (2,))
     samples = RandomSamples(
-        Placed.first(signal), lattice, Frame((64,), 100.0), 1000, CPU, 1.0, torch.Generator().manual_seed(0)
+        Placed.first(signal),
+        lattice,
+        Coordinates("signal", (64,), (100.0,)),
+        1000,
+        CPU,
+        1.0,
+        torch.Generator().manual_seed(0),
     )
     seen = [set() for _ in range(4)]
     for _ in range(40):
@@ -144,7 +151,9 @@ def test_a_draw_takes_the_memory_of_a_block(known, halo, samples_per_block):
     mask = None if known else np.arange(8000) % 3 > 0
     placed = Placed(replace(signal, mask=mask), ((0, 8000),), ((0, 8000),))
     lattice, generator = Lattice.covering(((0, 8000),), (8,), (halo,)), torch.Generator().manual_seed(0)
-    samples = RandomSamples(placed, lattice, Frame((8000,), 100.0), samples_per_block, CPU, 1.0, generator)
+    samples = RandomSamples(
+        placed, lattice, Coordinates("signal", (8000,), (100.0,)), samples_per_block, CPU, 1.0, generator
+    )
     with LargestTensor() as largest:
         drawn = sum(block.target.numel() for block in samples.draw().blocks)
     assert drawn == 8000
@@ -153,11 +162,11 @@ def test_a_draw_takes_the_memory_of_a_block(known, halo, samples_per_block):
 
 @given(problems(), st.sampled_from([4, 16, 40]), st.integers(0, 100))
 def test_what_is_drawn_does_not_depend_on_the_blocks(problem, samples_per_block, seed):
-    signal, lattice, frame = problem
+    signal, lattice, coordinates = problem
     draws = []
     for limit in (samples_per_block, 1 << 20):
         generator = torch.Generator().manual_seed(seed)
-        samples = RandomSamples(Placed.first(signal), lattice, frame, limit, CPU, 0.8, generator)
+        samples = RandomSamples(Placed.first(signal), lattice, coordinates, limit, CPU, 0.8, generator)
         first, second = samples.draw(), samples.draw()
         # whoever looks at the first draw only now sees the same
         targets = [torch.cat([block.target.flatten() for block in draw.blocks]) for draw in (first, second)]
@@ -171,14 +180,14 @@ def test_what_is_drawn_does_not_depend_on_the_blocks(problem, samples_per_block,
 @pytest.mark.parametrize(("limit", "computed_so_far"), [(1535, [1, 2, 3, 4]), (1536, [0, 0, 0, 0])])
 def test_shared_features_are_kept_where_all_fit_and_else_computed_block_by_block(limit, computed_so_far):
     signal = lg.Signal.from_array(np.zeros((64, 1), dtype=np.float32), "audio", (-1.0, 1.0))
-    lattice, frame = Lattice.covering(((0, 64),), (8,)), Frame((64,), 100.0)
+    lattice, coordinates = Lattice.covering(((0, 64),), (8,)), Coordinates("signal", (64,), (100.0,))
     computed = []
 
     def features(x):
         computed.append(x)
         return iter([x.mT * depth for depth in range(4)])
 
-    samples = CachedSharedFeatures(AllSamples(Placed.first(signal), lattice, frame, 16, CPU), features, limit)
+    samples = CachedSharedFeatures(AllSamples(Placed.first(signal), lattice, coordinates, 16, CPU), features, limit)
     first = [torch.stack(block.shared_features) for block in samples.draw().blocks]
     assert len(computed) == len(first) == 4
     for _ in range(2):
