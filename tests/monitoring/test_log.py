@@ -42,7 +42,7 @@ def test_a_log_is_a_run_log_and_its_folder_a_path(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("package", "extra"), [("tensorboard", "[tensorboard]"), ("wandb", "[wandb]"), ("yaml", "pyyaml")]
+    ("package", "extra"), [("tensorboard", "[tensorboard]"), ("wandb", "[wandb]"), ("yaml", "[cli]")]
 )
 def test_a_missing_package_is_named_before_anything_is_done(tmp_path, monkeypatch, package, extra):
     monkeypatch.setitem(sys.modules, package, None)

@@ -270,7 +270,9 @@ def test_a_file_is_settled_through_a_descriptor_that_may_write(tmp_path, monkeyp
     system, modes = os.fsync, []
 
     def fsync(descriptor):
-        modes.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE))
+        modes.append(
+            (stat.S_ISDIR(os.fstat(descriptor).st_mode), fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE)
+        )
         return system(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
