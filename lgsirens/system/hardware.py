@@ -65,9 +65,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
         resolved = torch.device(device)
         if resolved.type == "cpu" or (resolved.type == "cuda" and (resolved.index or 0) < torch.cuda.device_count()):
             return resolved
-    raise ConfigError(
-        f"{device!r}: is not known or not here; choose auto, cpu, or cuda where PyTorch finds it", "device"
-    )
+    raise ConfigError(f"{device!r}: PyTorch finds no such device here; choose auto, cpu or cuda", "device")
 
 
 def as_bytes(limit: int | str) -> int:

@@ -211,10 +211,15 @@ def test_the_longest_name_that_the_system_takes_is_taken(tmp_path):
 def test_a_file_that_came_meanwhile_is_not_replaced(tmp_path):
     """Encoders take minutes: two writers of one name may both have found it free."""
     path = tmp_path / "a.bin"
-    with pytest.raises(OutputError, match="exists already"), replacing(path) as late:
-        late.write_bytes(b"late")
-        with replacing(path) as early:
-            early.write_bytes(b"early")
+
+    def meet():
+        with replacing(path) as late:
+            late.write_bytes(b"late")
+            with replacing(path) as early:
+                early.write_bytes(b"early")
+
+    with pytest.raises(OutputError, match="exists already"):
+        meet()
     assert path.read_bytes() == b"early"
     assert names(tmp_path) == ["a.bin"]
 
