@@ -79,3 +79,12 @@ def test_a_room_says_what_it_is_and_offers_nothing():
     for path in PACKAGE.glob("*/__init__.py"):
         body = ast.parse(path.read_text(encoding="utf-8")).body
         assert [type(statement) for statement in body] == [ast.Expr], path
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))]
+)
+def test_files_that_are_named_are_there(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    named = set(re.findall(r"\b(?:lgsirens|tests|benchmarks|docs|examples)/[\w/]+\.\w+", text))
+    assert not [path for path in named if not (ROOT / path).exists()]
