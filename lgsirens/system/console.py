@@ -37,8 +37,8 @@ class Progress(AbstractContextManager["Progress"]):
         self._total, self._done, self._first = total, done, done
         self._started = self._told = time.monotonic()
         if self._live:
-            shown = {"desc": self._label, "unit": self._unit, "unit_scale": total > 10_000}
-            self._bar = tqdm(total=total, initial=done, dynamic_ncols=True, **shown)
+            name, unit, scaled = self._label, self._unit, total > 10_000
+            self._bar = tqdm(desc=name, unit=unit, total=total, initial=done, unit_scale=scaled, dynamic_ncols=True)
 
     def advance(self, count: int = 1, **figures: str) -> None:
         """Count on; `figures` are shown beside the count."""
