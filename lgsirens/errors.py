@@ -64,7 +64,10 @@ def require(module: str, purpose: str, extra: str) -> Any:
         MissingDependencyError: it is not there, or the library that it wraps is not.
     """
     try:
-        return importlib.import_module(module)
+        found = importlib.import_module(module)
+        if found.__file__ is None:  # any folder of that name passes for a package; wandb makes one in each run's folder
+            raise ImportError(f"{module} is a mere folder")
+        return found
     except (ImportError, OSError) as error:
         package = module.partition(".")[0]
         raise MissingDependencyError(f"{purpose} needs {package}: pip install 'lgsirens[{extra}]'") from error

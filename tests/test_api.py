@@ -1,10 +1,15 @@
 """The public API: what it exports, and that misuse of it raises errors of ours alone."""
 
+import doctest
+import importlib
+import pkgutil
+
 import numpy as np
 import pytest
 import torch
 
 import lgsirens as lg
+from lgsirens.errors import require
 from tests.small import representation
 
 ARRAY = np.zeros((4, 4), dtype=np.uint8)
@@ -20,6 +25,23 @@ def test_every_error_is_one_of_ours():
     errors = [name for name in lg.__all__ if name.endswith("Error")]
     assert len(errors) == 8
     assert all(issubclass(getattr(lg, name), lg.LgsirensError) for name in errors)
+
+
+@pytest.mark.parametrize("name", [module.name for module in pkgutil.walk_packages(lg.__path__, "lgsirens.")])
+def test_the_examples_of_docstrings_run(name, folder):
+    if not name.endswith("__main__"):
+        assert doctest.testmod(importlib.import_module(name), raise_on_error=True).failed == 0
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_package_that_is_not_there_is_named_with_its_extra(folder, monkeypatch, there):
+    """A folder of its name is none."""
+    monkeypatch.syspath_prepend(folder)
+    if there:
+        (folder / "no_such_package").mkdir()
+    with pytest.raises(lg.MissingDependencyError) as missing:
+        require("no_such_package", "nothing", "none")
+    assert str(missing.value) == "nothing needs no_such_package: pip install 'lgsirens[none]'"
 
 
 def inr():

@@ -28,10 +28,7 @@ _COLD_TO_WARM = np.array([(33, 80, 160), (255, 255, 255), (178, 30, 40)])
 def picture(values: Array, value_range: tuple[float, float]) -> Pixels:
     """`[H, W, C]`, lowest value black and highest white; gray or colour, alpha left out."""
     shown = values[..., :3] if values.shape[-1] >= 3 else values[..., :1].repeat(3, axis=-1)
-    lowest, highest = value_range
-    return np.rint((shown.astype(np.float64) - lowest).clip(0, highest - lowest) * (255 / (highest - lowest))).astype(
-        np.uint8
-    )
+    return np.rint(np.interp(shown, value_range, (0, 255))).astype(np.uint8)
 
 
 def heat(values: Array) -> Pixels:
@@ -48,11 +45,9 @@ def waveform(samples: Array, height: int = 96) -> Pixels:
     """`[S]` in [-1, 1]: from lowest to highest sample in each of `WIDTH` columns."""
     starts = np.arange(WIDTH) * len(samples) // WIDTH
     lowest, highest = np.minimum.reduceat(samples, starts), np.maximum.reduceat(samples, starts)
-    middle = (height - 1) / 2
-    rows = np.arange(height)[:, None]
-    inked = (rows >= np.floor(middle - middle * highest.clip(-1, 1))) & (
-        rows <= np.ceil(middle - middle * lowest.clip(-1, 1))
-    )
+    rows, middle = np.arange(height)[:, None], (height - 1) / 2
+    top, bottom = middle * (1 - highest.clip(-1, 1)), middle * (1 - lowest.clip(-1, 1))
+    inked = (rows >= np.floor(top)) & (rows <= np.ceil(bottom))
     pixels = np.full((height, WIDTH, 3), _PAPER, dtype=np.uint8)
     pixels[inked] = _INK
     return pixels
@@ -78,23 +73,17 @@ def reduced(pixels: Pixels, most: int) -> Pixels:
 
 def row(panels: list[Pixels]) -> Pixels:
     """Panels side by side."""
-    height = max(panel.shape[0] for panel in panels)
-    return _joined([_padded(panel, height, panel.shape[1]) for panel in panels], axis=1)
+    return _joined(panels, axis=1)
 
 
 def column(panels: list[Pixels]) -> Pixels:
     """Panels one below the other."""
-    width = max(panel.shape[1] for panel in panels)
-    return _joined([_padded(panel, panel.shape[0], width) for panel in panels], axis=0)
+    return _joined(panels, axis=0)
 
 
 def titled(panels: Mapping[str, Pixels]) -> list[Pixels]:
     """Panels with their names above them; one that is narrower than its name gets a margin."""
-    result = []
-    for name, panel in panels.items():
-        strip = _title(name, panel.shape[1])
-        result.append(_joined([strip, _padded(panel, panel.shape[0], strip.shape[1])], axis=0, gap=0))
-    return result
+    return [_joined([_title(name, panel.shape[1]), panel], axis=0, gap=0) for name, panel in panels.items()]
 
 
 def png(pixels: Pixels) -> bytes:
@@ -117,14 +106,12 @@ def _title(text: str, least_width: int) -> Pixels:
     return np.asarray(strip)
 
 
-def _padded(pixels: Pixels, height: int, width: int) -> Pixels:
-    margins = ((0, height - pixels.shape[0]), (0, width - pixels.shape[1]), (0, 0))
-    return np.pad(pixels, margins, constant_values=_PAPER)
-
-
 def _joined(panels: list[Pixels], axis: int, gap: int = _GAP) -> Pixels:
-    shape = list(panels[0].shape)
-    shape[axis] = gap
-    paper = np.full(shape, _PAPER, dtype=np.uint8)
-    parts = [part for panel in panels for part in (panel, paper)]
-    return np.concatenate(parts[:-1], axis=axis)
+    """Panels along an axis, with gaps between them, each padded to the longest across."""
+    across = max(panel.shape[1 - axis] for panel in panels)
+    parts = []
+    for place, panel in enumerate(panels):
+        margins = [(0, 0)] * 3
+        margins[axis], margins[1 - axis] = (gap if place else 0, 0), (0, across - panel.shape[1 - axis])
+        parts.append(np.pad(panel, margins, constant_values=_PAPER))
+    return np.concatenate(parts, axis=axis)

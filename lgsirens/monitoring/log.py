@@ -5,6 +5,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,7 +68,7 @@ class RunLog:
         texts: what else to keep beside the config, by file name.
 
     Raises:
-        ConfigError: a number of steps below 1, or a folder that is no path.
+        ConfigError: a number of steps below 1, or a folder without a name.
     """
 
     folder: Path
@@ -80,12 +81,12 @@ class RunLog:
     texts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.folder, str | os.PathLike) or not os.fspath(self.folder):
-            raise ConfigError(f"folder {self.folder!r} is no path; name the folder of the log")
+        if not os.fspath(self.folder):
+            raise ConfigError(f"{self.folder!r}: name the folder of the log", "folder")
         object.__setattr__(self, "folder", Path(self.folder))
-        for what, steps in (("every", self.every), ("checkpoint_every", self.checkpoint_every)):
-            if steps is not None and (type(steps) is not int or steps < 1):
-                raise ConfigError(f"{what} {steps!r}: a log counts steps; give a whole number of at least 1")
+        for option, steps in (("every", self.every), ("checkpoint_every", self.checkpoint_every)):
+            if steps is not None and steps < 1:
+                raise ConfigError(f"{steps}: must be at least 1", option)
 
     @property
     def final(self) -> Path:
@@ -95,8 +96,7 @@ class RunLog:
 
 def state_of(folder: Path) -> str | None:
     """How far the run in a folder is; None if there is none."""
-    standing = _standing(folder)
-    return None if standing is None else standing[1]
+    return _standing(folder)[1]
 
 
 def check_folder(log: RunLog, resume: bool, resuming: bool) -> None:
@@ -110,10 +110,8 @@ def check_folder(log: RunLog, resume: bool, resuming: bool) -> None:
         OutputError: there is a run in the folder already, neither resumed nor to be replaced, or there are files of
             the same names that are none of ours.
     """
-    try:
+    with _possible(log.folder):
         left = list(_left(log.folder))
-    except (OSError, ValueError) as error:
-        raise _no_log(log, error) from None
     state = state_of(log.folder)
     if state is None:
         if left or any(os.path.exists(log.folder / name) for name in (_CONFIG, log.final.name, *log.texts)):
@@ -141,30 +139,28 @@ def prepare_folder(log: RunLog, resuming: bool, key: str, config: str) -> None:
         OutputError: the folder cannot be made, or belongs to a run of another input or other options.
         RunError: the folder is not writable.
     """
-    folder, standing = log.folder, _standing(log.folder)
-    if standing is not None and standing[0] != key and (resuming or not log.overwrite):
+    folder = log.folder
+    earlier, _, _ = _standing(folder)
+    if earlier not in (None, key) and (resuming or not log.overwrite):
         raise OutputError(
             f"{folder}: the run that is logged there has another input or other options (config.yaml lists them); give "
             "those, or choose another folder"
         )
-    try:
+    with _possible(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _write_config(folder, key, RUNNING, config)
+        _write(folder / _CONFIG, _HEADER.format(key=key, state=RUNNING) + config)
         if not resuming:
             for name in list(_left(folder)):
                 (folder / name).unlink()
             link = folder / "wandb" / "latest-run"
-            if standing is not None and link.is_symlink():  # the run that it names stays, but this is another one
+            if earlier is not None and link.is_symlink():  # the run that it names stays, but this is another one
                 link.unlink()
         for name in (_CONFIG, log.final.name, f"model_final{CHECKPOINT_SUFFIX}", *log.texts, *_NUMBERED):
             for path in abandoned(folder / name):
                 path.unlink()
-    except (OSError, ValueError) as error:
-        raise _no_log(log, error) from None
     for name, text in log.texts.items():
         if not (resuming and (folder / name).exists()):
-            with replacing(folder / name, overwrite=True) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+            _write(folder / name, text)
 
 
 def keep_state(folder: Path, state: str) -> None:
@@ -173,25 +169,23 @@ def keep_state(folder: Path, state: str) -> None:
     Raises:
         OutputError, RunError: it cannot be written.
     """
-    standing = _standing(folder)
-    if standing is not None:
-        key, _, config = standing
-        _write_config(folder, key, state, config)
+    key, _, config = _standing(folder)
+    if key is not None:
+        _write(folder / _CONFIG, _HEADER.format(key=key, state=state) + config)
 
 
-def _write_config(folder: Path, key: str, state: str, config: str) -> None:
-    with replacing(folder / _CONFIG, overwrite=True) as temporary:
-        temporary.write_text(_HEADER.format(key=key, state=state) + config, encoding="utf-8")
+def _write(path: Path, text: str) -> None:
+    with replacing(path, overwrite=True) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
-def _standing(folder: Path) -> tuple[str, str, str] | None:
-    """Key, state and config of the run in a folder, if there is one."""
-    try:
+def _standing(folder: Path) -> tuple[str | None, str | None, str]:
+    """Key, state and config of the run in a folder; None and None if there is none."""
+    with suppress(OSError, ValueError):
         text = (folder / _CONFIG).read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return None
-    found = _HEADER_PATTERN.match(text)
-    return None if found is None else (found[1], found[2], text[found.end() :])
+        if found := _HEADER_PATTERN.match(text):
+            return found[1], found[2], text[found.end() :]
+    return None, None, ""
 
 
 def _left(folder: Path) -> Iterator[str]:
@@ -203,6 +197,11 @@ def _left(folder: Path) -> Iterator[str]:
                 yield name
 
 
-def _no_log(log: RunLog, error: OSError | ValueError) -> OutputError:
-    reason = getattr(error, "strerror", None) or error
-    return OutputError(f"{log.folder}: no log can be kept there ({reason}); choose another folder")
+@contextmanager
+def _possible(folder: Path) -> Iterator[None]:
+    """Errors of the system as one of ours."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"{folder}: no log can be kept there ({reason}); choose another folder") from None

@@ -1,7 +1,6 @@
 """Where figures of a run go: TensorBoard and Weights & Biases, told the same in the same way.
 
-Both packages are optional and imported late. What fails inside them is for the caller to survive: a log is not worth
-a run.
+What fails inside the two packages is for the caller to survive: a log is not worth a run.
 """
 
 import html
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lgsirens.errors import MissingDependencyError
+from lgsirens.errors import require
 from lgsirens.monitoring.drawing import png
 from lgsirens.system.console import note
 
@@ -71,17 +70,12 @@ class TensorBoard:
     Args:
         folder: of the run.
         first_step: what earlier files of the folder say of this step and later ones no longer counts.
-
-    Raises:
-        MissingDependencyError: tensorboard is not installed.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
-        require_tensorboard()
-        from torch.utils.tensorboard.writer import SummaryWriter
-
-        # Untyped in some releases of PyTorch.
-        self._writer: Any = SummaryWriter(str(folder), purge_step=first_step)
+        self._summary = require("tensorboard.compat.proto.summary_pb2", "a log", "tensorboard").Summary
+        writer = require("torch.utils.tensorboard.writer", "a log", "tensorboard")  # which stands on tensorboard
+        self._writer = writer.SummaryWriter(str(folder), purge_step=first_step)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         for name, value in values.items():
@@ -89,25 +83,17 @@ class TensorBoard:
         self._writer.flush()  # so that a viewer sees the whole summary
 
     def image(self, name: str, pixels: Pixels, step: int) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        height, width, channels = pixels.shape
         # `add_image` would pack it three times as long.
-        image = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=png(pixels))
-        self._writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
+        height, width, channels = pixels.shape
+        packed = {"height": height, "width": width, "colorspace": channels, "encoded_image_string": png(pixels)}
+        self._add(step, tag=name, image=packed)
 
     def audio(self, name: str, clip: Clip, step: int) -> None:
         # `add_audio` knows one channel only.
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        audio = Summary.Audio(
-            sample_rate=clip.rate,
-            num_channels=clip.samples.shape[1],
-            length_frames=len(clip.samples),
-            encoded_audio_string=clip.wav(),
-            content_type="audio/wav",
-        )
-        self._writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, audio=audio)]), step)
+        length, channels = clip.samples.shape
+        packed = {"sample_rate": clip.rate, "num_channels": channels, "length_frames": length}
+        packed |= {"encoded_audio_string": clip.wav(), "content_type": "audio/wav"}
+        self._add(step, tag=name, audio=packed)
 
     def text(self, name: str, text: str, step: int) -> None:
         # It is shown as Markdown, where indented text stays as it is.
@@ -115,6 +101,9 @@ class TensorBoard:
 
     def close(self) -> None:
         self._writer.close()
+
+    def _add(self, step: int, **value: Any) -> None:
+        self._writer.file_writer.add_summary(self._summary(value=[value]), step)
 
 
 class WeightsAndBiases:
@@ -125,31 +114,24 @@ class WeightsAndBiases:
         name: shown at Weights & Biases.
         config: the options of the run.
         resuming: go on with the last run in the folder.
-
-    Raises:
-        MissingDependencyError: wandb is not installed.
     """
 
     def __init__(self, folder: Path, name: str, config: Mapping[str, Any], resuming: bool) -> None:
-        self._wandb = require_wandb()
+        self._wandb = require("wandb", "Weights & Biases", "wandb")
         # Before anything else, so that nothing is printed.
         self._wandb.setup(self._wandb.Settings(silent=True))
-        last = _last_run(folder) if resuming else ""
-        self._options = {
-            "project": "lgsirens",
-            "dir": str(folder),
-            "name": name,
-            "config": dict(config),
-            **({"id": last, "resume": "allow"} if last else {}),
-            "settings": self._wandb.Settings(
-                silent=True,
-                console="off",  # standard output is the result's
-                reinit="create_new",  # a run of the caller's own goes on
-                init_timeout=_SECONDS_FOR_THE_NETWORK,
-                finish_timeout=_SECONDS_FOR_THE_NETWORK,
-                x_disable_stats=True,
-            ),
-        }
+        settings = self._wandb.Settings(
+            silent=True,
+            console="off",  # standard output is the result's
+            reinit="create_new",  # a run of the caller's own goes on
+            init_timeout=_SECONDS_FOR_THE_NETWORK,
+            finish_timeout=_SECONDS_FOR_THE_NETWORK,
+            x_disable_stats=True,
+        )
+        self._options: dict[str, Any] = {"project": "lgsirens", "dir": str(folder), "name": name, "settings": settings}
+        self._options |= {"config": dict(config)}
+        if resuming and (last := _last_run(folder)):
+            self._options |= {"id": last, "resume": "allow"}
         self._run = self._start()
 
     def _start(self) -> Any:
@@ -183,25 +165,6 @@ class WeightsAndBiases:
 
     def close(self) -> None:
         self._run.finish()
-
-
-def require_tensorboard() -> None:
-    """Raise MissingDependencyError if tensorboard is not installed."""
-    try:
-        import tensorboard  # noqa: F401
-    except ImportError:
-        raise MissingDependencyError("a log needs tensorboard: pip install 'lgsirens[tensorboard]'") from None
-
-
-def require_wandb() -> Any:
-    """The package wandb, or MissingDependencyError."""
-    try:
-        import wandb
-
-        wandb.init  # noqa: B018 (a folder of that name passes for a package)
-    except (ImportError, AttributeError):
-        raise MissingDependencyError("Weights & Biases needs wandb: pip install 'lgsirens[wandb]'") from None
-    return wandb
 
 
 def _last_run(folder: Path) -> str:

@@ -1,7 +1,7 @@
 """What is told of a reconstruction: figures, pictures and clips of excerpts, beside those of the original."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -11,18 +11,8 @@ from torch import Tensor
 
 from lgsirens.errors import MissingDependencyError
 from lgsirens.grid.box import Box, box_shape
-from lgsirens.monitoring.drawing import (
-    Pixels,
-    cold_to_warm,
-    column,
-    heat,
-    picture,
-    reduced,
-    row,
-    spectrogram,
-    titled,
-    waveform,
-)
+from lgsirens.monitoring import drawing
+from lgsirens.monitoring.drawing import Pixels
 from lgsirens.monitoring.sinks import Clip
 from lgsirens.representation.evaluate import evaluate
 from lgsirens.representation.metrics import psnr, ssim
@@ -42,7 +32,7 @@ class Summary:
     """What is told at one step.
 
     Attributes:
-        scalars: by name; PSNR in dB, left out where it is infinite; SSIM where it is defined and installed.
+        scalars: by name; PSNR in dB, infinite where there is no error; SSIM where it is defined and installed.
         images: by name.
         clips: by name; of sounds with a sampling rate.
         picture: all images in one, with titles.
@@ -68,30 +58,30 @@ def of_planes(
         derivatives: `[H, W]` length of the gradient, `[H, W]` Laplacian.
     """
     pairs = list(zip(originals, decoded, strict=True))
+    one = len(pairs) == 1
     scalars = {"psnr": psnr(_in_one(originals), _in_one(decoded))}
-    if len(pairs) > 1:
+    if not one:
         scalars |= {f"psnr_{name}": psnr(*pair) for name, pair in zip(names, pairs, strict=True)}
-    similarities = [value for value in (_similarity(*pair) for pair in pairs) if value is not None]
-    if similarities:
-        scalars["ssim"] = float(np.mean(similarities))
-    most = _LARGEST_PANEL if len(pairs) == 1 else _STRIP_PANEL
+    with suppress(MissingDependencyError):  # a figure is no reason to end a run
+        if similarities := [value for value in (ssim(*pair) for pair in pairs) if value is not None]:
+            scalars["ssim"] = float(np.mean(similarities))
 
-    def strip(panels: Sequence[Pixels]) -> Pixels:
-        return row([reduced(panel, most) for panel in panels])
+    def strip(panels: Iterable[Pixels]) -> Pixels:
+        return drawing.row([drawing.reduced(panel, _LARGEST_PANEL if one else _STRIP_PANEL) for panel in panels])
 
     images = {
-        "original": strip([picture(signal.values, signal.value_range) for signal in originals]),
-        "reconstruction": strip([picture(signal.values, signal.value_range) for signal in decoded]),
-        "error": strip([heat(_error(*pair) / FULL_ERROR) for pair in pairs]),
+        "original": strip(drawing.picture(signal.values, signal.value_range) for signal in originals),
+        "reconstruction": strip(drawing.picture(signal.values, signal.value_range) for signal in decoded),
+        "error": strip(drawing.heat(_error(*pair) / FULL_ERROR) for pair in pairs),
     }
     if derivatives is not None:
         slope, laplacian = derivatives
-        images["gradient"] = strip([heat(slope / _typical_peak(slope))])
-        images["laplacian"] = strip([cold_to_warm(laplacian / _typical_peak(laplacian))])
-    join = row if len(pairs) == 1 else column
-    of = f" of {', '.join(names)}" if len(pairs) > 1 else ""
+        images["gradient"] = strip([drawing.heat(slope / _typical_peak(slope))])
+        images["laplacian"] = strip([drawing.cold_to_warm(laplacian / _typical_peak(laplacian))])
+    of = "" if one else f" of {', '.join(names)}"
     titles = {name: name + of for name in images} | {"error": f"error{of}, {FULL_ERROR:.0%} is bright"}
-    return Summary(_finite(scalars), images, {}, join(titled({titles[name]: panel for name, panel in images.items()})))
+    panels = drawing.titled({titles[name]: panel for name, panel in images.items()})
+    return Summary(scalars, images, {}, drawing.row(panels) if one else drawing.column(panels))
 
 
 def of_sound(original: Signal, decoded: Signal) -> Summary:
@@ -101,32 +91,24 @@ def of_sound(original: Signal, decoded: Signal) -> Summary:
     spectra: dict[str, Pixels] = {}
     for channel in range(min(_MOST_CHANNELS, original.channels)):
         which = f", channel {channel}" if original.channels > 1 else ""
-        one, two = truth[:, channel], heard[:, channel]
-        error, factor = two - one, _magnification(two - one)
-        waves |= {
-            f"original{which}": waveform(one),
-            f"reconstruction{which}": waveform(two),
-            f"error x {factor:,}{which}": waveform(factor * error),
-        }
-        spectra |= {f"original{which}": spectrogram(one), f"reconstruction{which}": spectrogram(two)}
-    images = {"waveform": column(titled(waves)), "spectrogram": column(titled(spectra))}
+        for name, samples in (("original", truth), ("reconstruction", heard)):
+            waves[name + which] = drawing.waveform(samples[:, channel])
+            spectra[name + which] = drawing.spectrogram(samples[:, channel])
+        error = heard[:, channel] - truth[:, channel]
+        factor = _magnification(error)
+        waves[f"error x {factor:,}{which}"] = drawing.waveform(factor * error)
+    images = {"waveform": drawing.column(drawing.titled(waves)), "spectrogram": drawing.column(drawing.titled(spectra))}
     clips = {}
     if original.sampling_rate is not None:
         rate = max(1, round(original.sampling_rate))
         clips = {"original": Clip(truth[:, :2], rate), "reconstruction": Clip(heard[:, :2], rate)}
-    return Summary(_finite({"psnr": psnr(original, decoded)}), images, clips, column(list(images.values())))
+    return Summary({"psnr": psnr(original, decoded)}, images, clips, drawing.column(list(images.values())))
 
 
 def _in_one(planes: Sequence[Signal]) -> Signal:
     """All samples of all planes in one image of one column."""
     values = np.concatenate([plane.values.reshape(-1, 1, plane.channels) for plane in planes])
     return replace(planes[0], values=values)
-
-
-def _similarity(original: Signal, decoded: Signal) -> float | None:
-    with suppress(MissingDependencyError):  # a figure is no reason to end a run
-        return ssim(original, decoded)
-    return None
 
 
 def _error(original: Signal, decoded: Signal) -> Array:
@@ -151,10 +133,6 @@ def _magnification(error: Array) -> int:
 def _typical_peak(values: Array) -> float:
     """What nearly all values stay below: single extremes would leave the rest in the dark."""
     return max(float(np.quantile(np.abs(values), 0.99)), 1e-12)
-
-
-def _finite(scalars: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in scalars.items() if math.isfinite(value)}
 
 
 # Excerpts: the parts of a signal that a summary looks at, few enough to be read at any time.
@@ -207,12 +185,10 @@ def cut(signal: Signal, excerpt: Excerpt) -> Signal:
 
 def read(representation: Representation, original: Signal, excerpt: Excerpt, device: torch.device) -> Signal:
     """The part of what is decoded, as `cut` gives that of the original; equal to `decode` but for rounding."""
+    at_once = _positions(excerpt.box, _POSITIONS_AT_ONCE, device)
     with torch.no_grad():
-        values = [
-            evaluate(representation, positions).cpu()
-            for positions in _positions(excerpt.box, _POSITIONS_AT_ONCE, device)
-        ]
-    decoded = torch.cat(values).numpy().clip(*original.value_range)
+        values = torch.cat([evaluate(representation, positions).cpu() for positions in at_once])
+    decoded = values.numpy().clip(*original.value_range)
     return _as_signal(original, decoded.reshape(*box_shape(excerpt.box), -1), excerpt)
 
 
@@ -234,11 +210,12 @@ def _derive(representation: Representation, positions: Tensor) -> tuple[Tensor, 
     values = evaluate(representation, positions) / (highest - lowest)
     colours = 3 if values.shape[1] >= 3 else 1
     (gradient,) = torch.autograd.grad(values[:, :colours].mean(dim=1).sum(), positions, create_graph=True)
-    laplacian = torch.zeros(len(positions), dtype=gradient.dtype, device=gradient.device)
+    # Samples do not meet in the network, so the gradient of a sum over them is each one's own.
+    laplacian = torch.zeros_like(gradient[:, 0])
     for axis in range(positions.shape[1]):
         (second,) = torch.autograd.grad(gradient[:, axis].sum(), positions, retain_graph=True)
         laplacian += second[:, axis]
-    return gradient.detach().norm(dim=1), laplacian
+    return gradient.detach().norm(dim=1), laplacian.detach()
 
 
 def _as_signal(signal: Signal, values: Array, excerpt: Excerpt) -> Signal:

@@ -2,17 +2,17 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
+from lgsirens.errors import require
 from lgsirens.monitoring.drawing import png
 from lgsirens.monitoring.log import FINISHED, STOPPED, FitState, RunLog, keep_state, prepare_folder
-from lgsirens.monitoring.sinks import Sink, TensorBoard, WeightsAndBiases, require_tensorboard, require_wandb
+from lgsirens.monitoring.sinks import Sink, TensorBoard, WeightsAndBiases
 from lgsirens.monitoring.summaries import Summary, cut, derivatives, excerpts, of_planes, of_sound, read
 from lgsirens.representation.file import save
 from lgsirens.representation.metrics import psnr_of_error
@@ -23,15 +23,7 @@ from lgsirens.system.console import note
 from lgsirens.system.output import replacing
 
 
-class Snapshot(Protocol):
-    """Makes a representation of the present weights."""
-
-    def __call__(self, state: FitState, *, measure: bool = True) -> Representation:
-        """`measure`: decode it to say its PSNR, so that it can be saved."""
-        ...
-
-
-class Watcher:
+class Watcher(AbstractContextManager["Watcher"]):
     """Writes the log of one run; `fit` calls it after each step. Nothing that the fit uses is changed.
 
     Use it as a context manager.
@@ -41,7 +33,8 @@ class Watcher:
         signal: what is encoded.
         key: tells the run, its input and its options, from others; hexadecimal.
         config: the options of the run.
-        snapshot: makes a representation of the present weights.
+        snapshot: makes a representation of the present weights; with `measure=False` one that cannot be saved, as its
+            PSNR, which takes a decode, is not known.
         steps: of the whole run.
         resuming: the run goes on from a checkpoint, and so does the log.
         device: where to decode.
@@ -57,7 +50,7 @@ class Watcher:
         signal: Signal,
         key: str,
         config: Mapping[str, Any],
-        snapshot: Snapshot,
+        snapshot: Callable[..., Representation],
         steps: int,
         resuming: bool,
         device: torch.device,
@@ -70,9 +63,9 @@ class Watcher:
         self._summarised = -1  # the step of the last summary
         if log.show_grads and len(signal.shape) != 2:
             note("show_grads: gradients are drawn of images alone, not of kind %s", signal.kind)
-        require_tensorboard()
+        require("tensorboard", "a log", "tensorboard")
         if log.use_wandb:
-            require_wandb()
+            require("wandb", "Weights & Biases", "wandb")
         self._text = config_yaml(self._config)
         prepare_folder(log, resuming, key, self._text)
 
@@ -86,8 +79,7 @@ class Watcher:
         if not (summarise or keep) or not _is_finite(present := self._snapshot(state, measure=False)):
             return
         if summarise:
-            with _survived(step):
-                self._summarise(present, state)
+            self._summarise(present, state)
         if keep:
             with _survived(step):
                 path = log.folder / "checkpoints" / f"model_step_{step}.safetensors"
@@ -97,92 +89,89 @@ class Watcher:
     def finish(self, representation: Representation, state: FitState) -> None:
         """Keep the result, and tell of it unless the run was stopped: one that goes on then has the log of one that
         never was."""
-        interrupted = state.stopped == "interrupted"
-        kept = False
+        interrupted, kept = state.stopped == "interrupted", False
         with _survived(state.step):
             save(representation, self._log.final, overwrite=True)
             kept = True
         if not interrupted and state.step != self._summarised:
             if self._sinks is None:
                 self._open(state)
-            with _survived(state.step):
-                self._summarise(representation, state)
+            self._summarise(representation, state)
         if kept:
             with _survived(state.step):
                 keep_state(self._log.folder, STOPPED if interrupted else FINISHED)
 
-    def __enter__(self) -> "Watcher":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._tell(lambda sink: sink.close())
 
     def _open(self, state: FitState) -> None:
         """Only now is it known with which step a resumed run goes on."""
         self._sinks, self._timed = [], replace(state)
-        log = self._log
+        log, name = self._log, self._log.name or self._log.folder.resolve().name
         openers: list[Callable[[], Sink]] = [lambda: TensorBoard(log.folder, state.step)]
         if log.use_wandb:
-            name = log.name or log.folder.resolve().name
             openers.append(lambda: WeightsAndBiases(log.folder, name, self._config, self._resuming))
         for opener in openers:
-            try:
+            with _survived():
                 self._sinks.append(opener())
-            except Exception as error:
-                _lost(error)
         self._tell(lambda sink: sink.text("config", self._text, state.step))
 
     def _summarise(self, representation: Representation, state: FitState) -> None:
-        step, counts, before = state.step, representation.parameters, self._timed
-        summary = self._look(representation)
-        scalars = {
+        step = state.step
+        with _survived(step):
+            summary = self._look(representation)
+            scalars = self._figures(representation, state)
+            scalars |= {f"decoded/{name}": value for name, value in summary.scalars.items()}
+            scalars = {name: value for name, value in scalars.items() if math.isfinite(value)}
+            self._timed, self._summarised = replace(state), step
+
+            def tell(sink: Sink) -> None:
+                for name, pixels in summary.images.items():
+                    sink.image(f"pictures/{name}", pixels, step)
+                for name, clip in summary.clips.items():
+                    sink.audio(f"clips/{name}", clip, step)
+                sink.scalars(scalars, step)
+
+            self._tell(tell)
+            path = self._log.folder / "pictures" / f"step_{step:06d}.png"
+            path.parent.mkdir(exist_ok=True)
+            with replacing(path, overwrite=True) as temporary:
+                temporary.write_bytes(png(summary.picture))
+
+    def _figures(self, representation: Representation, state: FitState) -> dict[str, float]:
+        """What is known without looking: of the fit, since the last summary, and of the model."""
+        peak, counts = KINDS[self._signal.kind].psnr_peak, representation.parameters
+        steps, seconds = state.step - self._timed.step, state.seconds - self._timed.seconds
+        return {
             "train/loss": state.error,
-            "train/psnr": psnr_of_error(state.error, KINDS[self._signal.kind].psnr_peak),
+            "train/psnr": psnr_of_error(state.error, peak),
             "train/learning_rate": state.rate,
+            "train/steps_per_second": steps / seconds if seconds > 0 and steps else math.nan,
+            **{f"parameters/{name}": counts[name] for name in ("total", "local", "shared")},
         }
-        scalars |= {f"decoded/{name}": value for name, value in summary.scalars.items()}
-        scalars |= {f"parameters/{name}": counts[name] for name in ("total", "local", "shared")}
-        if step > before.step and state.seconds > before.seconds:
-            scalars["train/steps_per_second"] = (step - before.step) / (state.seconds - before.seconds)
-        scalars = {name: value for name, value in scalars.items() if math.isfinite(value)}
-        self._timed, self._summarised = replace(state), step
-
-        def tell(sink: Sink) -> None:
-            for name, pixels in summary.images.items():
-                sink.image(f"pictures/{name}", pixels, step)
-            for name, clip in summary.clips.items():
-                sink.audio(f"clips/{name}", clip, step)
-            sink.scalars(scalars, step)
-
-        self._tell(tell)
-        path = self._log.folder / "pictures" / f"step_{step:06d}.png"
-        path.parent.mkdir(exist_ok=True)
-        with replacing(path, overwrite=True) as temporary:
-            temporary.write_bytes(png(summary.picture))
 
     def _look(self, representation: Representation) -> Summary:
-        originals = [cut(self._signal, excerpt) for excerpt in self._excerpts]
-        decoded = [read(representation, self._signal, excerpt, self._device) for excerpt in self._excerpts]
-        dimensions = len(self._signal.shape)
-        if dimensions == 1:
+        signal, device = self._signal, self._device
+        originals = [cut(signal, excerpt) for excerpt in self._excerpts]
+        decoded = [read(representation, signal, excerpt, device) for excerpt in self._excerpts]
+        if len(signal.shape) == 1:
             return of_sound(originals[0], decoded[0])
         slopes = None
-        if self._log.show_grads and dimensions == 2:
-            slopes = derivatives(representation, self._excerpts[0], self._device)
+        if self._log.show_grads and len(signal.shape) == 2:
+            slopes = derivatives(representation, self._excerpts[0], device)
         return of_planes([excerpt.name for excerpt in self._excerpts], originals, decoded, slopes)
 
     def _tell(self, say: Callable[[Sink], None]) -> None:
         """Tell every sink; one that fails is told no more."""
-        for sink in list(self._sinks or ()):
-            try:
+        working = []
+        for sink in self._sinks or ():
+            with _survived():
                 say(sink)
-            except Exception as error:  # whatever its package throws is no reason to end a run
-                _lost(error)
-                (self._sinks or []).remove(sink)
-                with suppress(Exception):
-                    sink.close()
+                working.append(sink)
+                continue
+            with suppress(Exception):
+                sink.close()
+        self._sinks = working
 
 
 def _is_finite(representation: Representation) -> bool:
@@ -193,14 +182,10 @@ def _is_finite(representation: Representation) -> bool:
 
 
 @contextmanager
-def _survived(step: int) -> Iterator[None]:
-    """Hours of work are worth more than what is kept of them on the way."""
+def _survived(step: int | None = None) -> Iterator[None]:
+    """Hours of work are worth more than what is told of them, or kept at a step, whatever a package throws."""
     try:
         yield
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        note("the run goes on without what was to be kept at step %d: %s", step, reason)
-
-
-def _lost(error: Exception) -> None:
-    note("the run goes on with less of a log: %s", " ".join(f"{type(error).__name__}: {error}".split()))
+        loss = "with less of a log" if step is None else f"without what was to be kept at step {step}"
+        note("the run goes on %s: %s", loss, " ".join(f"{type(error).__name__}: {error}".split()))

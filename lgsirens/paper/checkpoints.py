@@ -28,7 +28,6 @@ from lgsirens.representation.metrics import psnr, recorded
 from lgsirens.representation.representation import FitRecord, Representation, SignalInfo, first_encoding
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.console import commas, counted, note
-from lgsirens.system.schema import to_plain
 
 # A zip archive, as torch.save writes; before version 1.6 it wrote a pickle, whose protocol is the second byte.
 _MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
@@ -73,21 +72,12 @@ def read_checkpoint(path: Path) -> PublishedNetwork:
     Raises:
         FileFormatError: another pickle, or a state_dict of another model.
     """
-    refusal = f"{path}: is no state_dict of the published code"
-    state = _state_dict(path, refusal)
-    model, partitions = _model_of(state, refusal)
-    names = _names(model)
-    for name, shape in _expected(model, partitions).items():
-        found = tuple(state[names[name]].shape) if names[name] in state else None
-        if found != shape:
-            raise FileFormatError(f"{refusal}: {names[name]} has shape {found}, expected {shape}; name another file")
-    unknown = sorted(set(map(str, state)) - set(names.values()))
-    if unknown:
-        raise FileFormatError(f"{refusal}: it also holds {unknown[0]}; name another file")
-    tensors = {ours: state[theirs].float() for ours, theirs in names.items()}
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        raise FileFormatError(f"{refusal}: it holds NaN or infinite weights; train again")
-    return PublishedNetwork(model, *_repacked(model, tensors))
+    try:
+        return _network(_state_dict(path))
+    except ValueError as error:
+        raise FileFormatError(
+            f"{path}: is no state_dict of the published code: {error}; save the network's state_dict() alone"
+        ) from None
 
 
 def as_representation(
@@ -108,11 +98,10 @@ def as_representation(
         ConfigError: grid, dimensions or channels do not fit the network.
     """
     model, kind = network.model, KINDS[signal.kind]
-    if model.dimensions != kind.dimensions or model.channels != signal.channels:
+    if (model.dimensions, model.channels) != (kind.dimensions, signal.channels):
         raise ConfigError(
-            f"the network has {counted(model.dimensions, 'dimension')} and {counted(model.channels, 'channel')}, the "
-            f"signal (kind {signal.kind}) has {kind.dimensions} and {signal.channels}; name the signal that it was "
-            "trained on"
+            f"the network has {counted(model.dimensions, 'dimension')} and {counted(model.channels, 'channel')}, "
+            f"{signal.kind} {kind.dimensions} and {signal.channels}; name the signal that it was trained on"
         )
     if len(grid) != len(shape) or min(grid) < 1 or math.prod(grid) != len(network):
         raise ConfigError(f"partitions {commas(grid)}: the network has {len(network)}; give its number per dimension")
@@ -145,8 +134,7 @@ def measured(representation: Representation, signal: Signal) -> Representation:
     """The representation with its PSNR on the signal that it was trained on, of the shape that it had."""
     part = tuple(slice(start, stop) for start, stop in representation.extent)
     reached = psnr(replace(signal, values=signal.values[part]), decode(representation))
-    fit = replace(representation.fit, psnr=recorded(reached))
-    return replace(representation, fit=fit)
+    return replace(representation, fit=replace(representation.fit, psnr=recorded(reached)))
 
 
 def _head(path: Path) -> bytes:
@@ -159,34 +147,61 @@ def _head(path: Path) -> bytes:
         raise SignalError(f"{path}: cannot be read: {error.strerror}; check its permissions") from None
 
 
-def _state_dict(path: Path, refusal: str) -> dict[str, Tensor]:
-    """The weights that a file holds by name, without the prefix that `DataParallel` gives them."""
+def _state_dict(path: Path) -> dict[str, Tensor]:
+    """The weights that a file holds by name, without the prefix that `DataParallel` gives them.
+
+    Raises:
+        FileFormatError: the file is damaged.
+        ValueError: it holds something else.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # torch.load checks no CRC; files from before version 1.6 have none.
             damaged = zipfile.ZipFile(path).testzip() if zipfile.is_zipfile(path) else None
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes end in errors of any type
-        raise FileFormatError(f"{refusal}: {_first_sentence(error)}; name another file") from None
+    except Exception as error:  # damaged bytes end in errors of any type, whose first sentence says which
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(words.split(". ")[0][:120]) from None
     if damaged is not None:
         raise FileFormatError(f"{path}: damaged, the CRC-32 of {damaged} differs; get or save the file again")
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise FileFormatError(f"{refusal}, but other data; save the network's state_dict() alone")
+    if not isinstance(state, dict):
+        raise ValueError(f"it holds a {type(state).__name__}")
     for name, tensor in state.items():
-        usable = tensor.layout is torch.strided and tensor.device.type == "cpu" and tensor.is_floating_point()
-        if not usable or tensor.ndim == 0 or tensor.numel() == 0:
-            raise FileFormatError(f"{refusal}: {name} is no array of floating-point weights; name another file")
+        if not isinstance(tensor, Tensor) or not _is_array_of_weights(tensor):
+            raise ValueError(f"{name} is no array of floating-point weights")
     return {str(name).removeprefix("module."): tensor.detach() for name, tensor in state.items()}
 
 
-def _model_of(state: dict[Any, Tensor], refusal: str) -> tuple[ModelConfig, int]:
-    """The model that the first layers speak of, and P."""
+def _is_array_of_weights(tensor: Tensor) -> bool:
+    plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and tensor.is_floating_point()
+    return plain and tensor.ndim > 0 and tensor.numel() > 0
+
+
+def _network(state: dict[str, Tensor]) -> PublishedNetwork:
+    """The network of a state_dict that holds its tensors and no other (raises ValueError)."""
+    model, partitions = _model_of(state)
+    expected = {_published_name(name, model): (name, shape) for name, shape in _layout(model, partitions).items()}
+    tensors = {}
+    for theirs, (ours, shape) in expected.items():
+        found = tuple(state[theirs].shape) if theirs in state else None
+        if found != shape:
+            raise ValueError(f"{theirs} has shape {found}, expected {shape}")
+        tensors[ours] = state[theirs].float()
+    if unknown := sorted(set(state) - set(expected)):
+        raise ValueError(f"it also holds {unknown[0]}")
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise ValueError("it holds NaN or infinite weights")
+    return PublishedNetwork(model, *_repacked(model, tensors))
+
+
+def _model_of(state: dict[str, Tensor]) -> tuple[ModelConfig, int]:
+    """The model that the first layers speak of, and P (raises ValueError)."""
     first, layers = state.get("net.net.0.0.weight"), 0
     while f"net.net.{layers}.0.bias" in state:
         layers += 1
     if first is None or first.ndim not in (2, 3) or layers < 2:
-        raise FileFormatError(f"{refusal}: it holds no layers net.net.0 and following; name another file")
+        raise ValueError("it holds no layers net.net.0 and following")
     last, local = state[f"net.net.{layers - 1}.0.bias"], first.ndim == 3
     dimensions, width = tuple(first.shape[1:] if local else reversed(first.shape))
     added = state.get("net.global_net.0.0.0.weight")
@@ -198,27 +213,20 @@ def _model_of(state: dict[Any, Tensor], refusal: str) -> tuple[ModelConfig, int]
     return model, len(first) if local else 1
 
 
-def _names(model: ModelConfig) -> dict[str, str]:
-    """The published name of each tensor of ours."""
-    pairs = {}
-    for name, _ in row_layout(model) + shared_layout(model):
-        part, depth, what = name.split("_")
-        if part == "local":
-            path = f"net.{depth}.0"
-        elif model.agg_type == "fc":
-            path = f"global_net.{depth}.0" if part == "global" else "agg_func.0"
-        else:
-            path = f"global_net.{depth}.{'0' if part == 'global' else '1'}.0"
-        pairs[name] = f"net.{path}.{what}"
-    return pairs
+def _published_name(name: str, model: ModelConfig) -> str:
+    part, depth, what = name.split("_")
+    if part == "local":
+        return f"net.net.{depth}.0.{what}"
+    if model.agg_type == "fc_and_add":
+        return f"net.global_net.{depth}.{'0' if part == 'global' else '1'}.0.{what}"
+    return f"net.global_net.{depth}.0.{what}" if part == "global" else f"net.agg_func.0.{what}"
 
 
-def _expected(model: ModelConfig, partitions: int) -> dict[str, tuple[int, ...]]:
+def _layout(model: ModelConfig, partitions: int) -> dict[str, tuple[int, ...]]:
     """The shapes of the published tensors by our names; weights of local networks are `[P, in, out]`."""
-    shapes = dict(shared_layout(model))
-    for name, shape in row_layout(model):
-        shapes[name] = shape if model.mode == "mlp" else (partitions, *reversed(shape))
-    return shapes
+    single = model.mode == "mlp"
+    local = {name: shape if single else (partitions, *reversed(shape)) for name, shape in row_layout(model)}
+    return local | dict(shared_layout(model))
 
 
 def _repacked(model: ModelConfig, tensors: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -229,8 +237,7 @@ def _repacked(model: ModelConfig, tensors: dict[str, Tensor]) -> tuple[Tensor, d
         if len(shape) == 2 and model.mode != "mlp":
             tensor = tensor.mT
         parts.append(tensor.reshape(len(tensor), -1))
-    shared = {name: tensors[name].contiguous() for name, _ in shared_layout(model)}
-    return torch.cat(parts, dim=1).contiguous(), shared
+    return torch.cat(parts, dim=1), {name: tensors[name].contiguous() for name, _ in shared_layout(model)}
 
 
 def _resized(size: int, parts: int) -> int:
@@ -246,14 +253,9 @@ def _config(model: ModelConfig, signal: SignalInfo, tile: tuple[int, ...]) -> di
         "kind": signal.kind,
         "value_range": list(signal.value_range),
         "mode": model.mode,
-        "partition_size": None if model.mode == "mlp" else to_plain(tile),
+        "partition_size": None if model.mode == "mlp" else list(tile),
         "local_width": model.local_width,
         "global_width": model.global_width or None,
         "hidden_layers": model.hidden_layers,
         "agg_type": model.agg_type,
     }
-
-
-def _first_sentence(error: Exception) -> str:
-    words = " ".join(str(error).split())
-    return words.split(". ")[0][:120] if words else type(error).__name__

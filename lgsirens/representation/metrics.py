@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lgsirens.errors import MissingDependencyError, SignalError
+from lgsirens.errors import SignalError, require
 from lgsirens.signal import KINDS, Signal, check_signal
 
 _SSIM_WINDOW = 11
@@ -69,10 +69,7 @@ def ssim(reference: Signal, decoded: Signal) -> float | None:
     _check_same(reference, decoded)
     if len(reference.shape) < 2 or min(reference.shape) < _SSIM_WINDOW:
         return None
-    try:
-        import pytorch_msssim
-    except ImportError:
-        raise MissingDependencyError("SSIM needs pytorch-msssim: pip install 'lgsirens[ssim]'") from None
+    pytorch_msssim = require("pytorch_msssim", "SSIM", "ssim")
     import torch
 
     def planes(values: NDArray[Any]) -> torch.Tensor:

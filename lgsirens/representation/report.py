@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 
 from lgsirens.errors import SignalError
-from lgsirens.grid.box import Box, box_of_shape, box_shape, box_size, contains, format_box, intersect, is_empty
+from lgsirens.grid.box import (
+    Box,
+    box_of_shape,
+    box_shape,
+    box_size,
+    contains,
+    format_box,
+    intersect,
+    is_empty,
+    slices,
+)
 from lgsirens.representation.decode import decode
 from lgsirens.representation.file import FORMAT_VERSION, sizes
 from lgsirens.representation.metrics import psnr, recorded, ssim
@@ -60,49 +70,39 @@ def describe(representation: Representation) -> dict[str, Any]:
 
 def summary(path: Path, representation: Representation) -> str:
     """One line on a file that was written."""
-    fit = representation.fit
-    whole = " (of the first encoding)" if len(representation.history) > 1 else ""
+    signal, count = representation.signal, representation.parameters["total"]
+    size = format_bytes(sizes(representation)["file"])
     return (
-        f"{path}: {representation.signal.kind} {times(representation.shape)}, "
-        f"{counted(representation.signal.channels, 'channel')}, {representation.model.mode}, "
-        f"{counted(len(representation.lattice), 'partition')}, "
-        f"{representation.parameters['total']:,} parameters, {format_bytes(sizes(representation)['file'])}, "
-        f"{_quality(fit.psnr, fit.stopped)}{whole} after {counted(fit.steps, 'step')} in {fit.seconds:.1f} s"
+        f"{path}: {signal.kind} {times(representation.shape)}, {counted(signal.channels, 'channel')}, "
+        f"{representation.model.mode}, {counted(len(representation.lattice), 'partition')}, {count:,} parameters, "
+        f"{size}, {_reached(to_plain(representation.fit), of_first=len(representation.history) > 1)}"
     )
 
 
 def describe_text(facts: dict[str, Any]) -> str:
     """`describe` for people."""
-    count, size, fit = facts["parameters"], facts["bytes"], facts["fit"]
-    quality = _quality(fit["psnr"], fit["stopped"])
-    widths = f"L = {facts['local_width']}" + (f", G = {facts['global_width']}" if facts["global_width"] else "")
-    whole = ", of the first encoding" if len(facts["history"]) > 1 else ""
-    rate = "" if facts["sampling_rate"] is None else f", {facts['sampling_rate']:.6g} per second"
+    size, fit, lines = facts["bytes"], facts["fit"], _lines(facts)
+    lowest, highest = facts["value_range"]
     lines = {
-        "signal": f"{facts['kind']}, {times(facts['shape'])} samples{rate}, {counted(facts['channels'], 'channel')}, "
-        f"{facts['sample_type']}, values {facts['value_range'][0]:g} to {facts['value_range'][1]:g}",
+        "signal": f"{facts['kind']}, {lines['signal']}, {facts['sample_type']}, values {lowest:g} to {highest:g}",
         "window": f"{format_box(facts['window'])} of {format_box(facts['extent'])}",
-        "model": f"{facts['mode']}, {counted(facts['partitions'], 'partition')} of {times(facts['tile'])} samples, "
-        f"{widths}",
-        "parameters": f"{count['total']:,}: {count['local']:,} local ({count['per_partition']:,} a partition), "
-        f"{count['shared']:,} shared",
-        "bytes": f"{size['file']:,} ({format_bytes(size['file'])}): {size['local']:,} local, {size['shared']:,} "
-        f"shared, {size['index']:,} index, {size['header']:,} header; {facts['bits_per_sample']:.2f} bits per sample",
-        "fit": f"{quality} after {counted(fit['steps'], 'step')}, {fit['seconds']:.1f} s on {fit['device']} "
-        f"({fit['stopped']}){whole}",
+        "model": f"{facts['mode']}, {lines['model']}",
+        "parameters": lines["parameters"],
+        "bytes": f"{lines['bytes']}: {size['local']:,} local, {size['shared']:,} shared, {size['index']:,} index, "
+        f"{size['header']:,} header; {facts['bits_per_sample']:.2f} bits per sample",
+        "fit": f"{_reached(fit, of_first=len(facts['history']) > 1)} on {fit['device']} ({fit['stopped']})",
         "format": f"version {facts['format_version']}, origin {facts['origin'][:12]}",
     }
-    history = [(str(entry["action"]), _history_text(entry)) for entry in facts["history"]]
-    return "\n".join(f"{name:<11} {text}" for name, text in [*lines.items(), *history])
+    return _table([*lines.items(), *((str(entry["action"]), _history_text(entry)) for entry in facts["history"])])
 
 
-def _history_text(entry: dict[str, Any]) -> str:
-    facts = [f"{entry['date']} by {entry['version']}", f"window {format_box(entry['window'])}"]
-    if "partitions" in entry:
-        facts.append(counted(entry["partitions"], "partition"))
-    if "pieces" in entry:
-        facts.append(counted(entry["pieces"], "piece"))
-    return ", ".join(facts) + (f"; {edit_text(entry)}" if "refitted" in entry else "")
+def dry_run_text(facts: dict[str, Any]) -> str:
+    """`encode.dry_run` for people."""
+    expected = {
+        "time": f"about {facts['seconds']:.0f} s",
+        "memory": f"about {format_bytes(facts['memory'])} beside PyTorch itself",
+    }
+    return _table((_lines(facts) | expected).items())
 
 
 def edit_text(entry: dict[str, Any], anew: Iterable[Sequence[int]] = ()) -> str:
@@ -113,15 +113,15 @@ def edit_text(entry: dict[str, Any], anew: Iterable[Sequence[int]] = ()) -> str:
     """
     names = [",".join(map(str, name)) for name in anew]
     listed = f" ({'; '.join(names[:_LISTED])}{'; ...' if len(names) > _LISTED else ''})" if names else ""
-    reached = _quality(entry["psnr"], entry["stopped"])
     text = (
-        f"{counted(entry['added'], 'partition')} added, {entry['refitted']} fitted anew{listed}: {reached} there after "
-        f"{counted(entry['steps'], 'step')} in {entry['seconds']:.1f} s"
+        f"{counted(entry['added'], 'partition')} added, {entry['refitted']} fitted anew{listed}: "
+        f"{_reached(entry, where=' there')}"
     )
     if "moved" in entry:
-        psnr_against, largest = entry["moved"]["psnr"], entry["moved"]["largest"]
-        kept = _quality(psnr_against, entry["stopped"])
-        text += f"; the old region moved: {kept} against what it was, at most by {largest:.4g}"
+        moved = entry["moved"]
+        text += (
+            f"; the old region moved: {_decibels(moved['psnr'])} against what it was, at most by {moved['largest']:.4g}"
+        )
     return text
 
 
@@ -132,6 +132,42 @@ def fitted_anew(old: Representation, new: Representation) -> list[list[int]]:
     return ids
 
 
+def _lines(facts: dict[str, Any]) -> dict[str, str]:
+    """What is said of a file that is there and of one that would be."""
+    count, size, wide = facts["parameters"], facts["bytes"]["file"], facts["global_width"]
+    rate = f", {facts['sampling_rate']:.6g} per second" if facts.get("sampling_rate") else ""
+    widths = f"L = {facts['local_width']}" + (f", G = {wide}" if wide else "")
+    return {
+        "signal": f"{times(facts['shape'])} samples{rate}, {counted(facts['channels'], 'channel')}",
+        "model": f"{counted(facts['partitions'], 'partition')} of {times(facts['tile'])} samples, {widths}",
+        "parameters": f"{count['total']:,}: {count['local']:,} local ({count['per_partition']:,} a partition), "
+        f"{count['shared']:,} shared",
+        "bytes": f"{size:,} ({format_bytes(size)})",
+    }
+
+
+def _history_text(entry: dict[str, Any]) -> str:
+    facts = [f"{entry['date']} by {entry['version']}", f"window {format_box(entry['window'])}"]
+    facts += [counted(entry[f"{noun}s"], noun) for noun in ("partition", "piece") if f"{noun}s" in entry]
+    return ", ".join(facts) + (f"; {edit_text(entry)}" if "refitted" in entry else "")
+
+
+def _reached(fit: dict[str, Any], where: str = "", of_first: bool = False) -> str:
+    """How a fit ended; after an edit that of the file's first encoding says less."""
+    unknown = fit["psnr"] is None and fit["stopped"] == "imported"
+    quality = ("not measured" if unknown else _decibels(fit["psnr"])) + where
+    first = " (of the first encoding)" if of_first else ""
+    return f"{quality}{first} after {counted(fit['steps'], 'step')} in {fit['seconds']:.1f} s"
+
+
+def _decibels(psnr: float | None) -> str:
+    return "exact" if psnr is None else f"{psnr:.2f} dB"
+
+
+def _table(lines: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(f"{name:<11} {text}" for name, text in lines)
+
+
 def compare(representation: Representation, original: Signal, device: str = "auto") -> dict[str, Any]:
     """PSNR (dB) and SSIM of the window against the original, overall and of the five worst partitions.
 
@@ -139,98 +175,58 @@ def compare(representation: Representation, original: Signal, device: str = "aut
         original: the signal that was encoded, or just its part in the window.
 
     Raises:
-        SignalError: the original has another size or number of channels.
+        SignalError: the original has another size, type or number of channels.
     """
-    window = representation.window
-    reference = _cut(representation, original)
-    decoded = decode(representation, device=device)
-    where = decoded.mask
-    worst = []
-    for place in range(len(representation.lattice)):
-        box = intersect(representation.lattice.box(place), window)
-        if not is_empty(box):
-            parts = _region(reference, window, box), _region(decoded, window, box)
-            worst.append((psnr(*parts), place, box, parts))
-    worst.sort(key=lambda entry: entry[:2])
+    window, lattice = representation.window, representation.lattice
+    reference, decoded = _cut(representation, original), decode(representation, device=device)
+    boxes = [intersect(lattice.box(place), window) for place in range(len(lattice))]
+
+    def parts(place: int) -> tuple[Signal, Signal]:
+        return _region(reference, window, boxes[place]), _region(decoded, window, boxes[place])
+
+    qualities = {place: psnr(*parts(place)) for place, box in enumerate(boxes) if not is_empty(box)}
     return {
-        "psnr": recorded(psnr(reference, decoded, where)),
+        "psnr": recorded(psnr(reference, decoded, decoded.mask)),
         # SSIM looks at neighbourhoods: where partitions are missing it would measure the holes.
-        "ssim": ssim(reference, decoded) if where is None else None,
+        "ssim": ssim(reference, decoded) if decoded.mask is None else None,
         "worst": [
             {
-                "partition": to_plain(tuple(int(k) for k in representation.lattice.ids[place])),
-                "region": format_box(box),
-                "psnr": recorded(value),
-                "ssim": ssim(*parts),
+                "partition": lattice.ids[place].tolist(),
+                "region": format_box(boxes[place]),
+                "psnr": recorded(qualities[place]),
+                "ssim": ssim(*parts(place)),
             }
-            for value, place, box, parts in worst[:_WORST]
+            for place in sorted(qualities, key=qualities.__getitem__)[:_WORST]
         ],
     }
 
 
 def compare_text(facts: dict[str, Any]) -> str:
     """`compare` for people."""
-
-    def row(name: str, region: str, values: dict[str, Any]) -> str:
-        quality = "exact" if values["psnr"] is None else f"{values['psnr']:.2f} dB"
-        similarity = "-" if values["ssim"] is None else f"{values['ssim']:.4f}"
-        return f"{name:<11} {region:<24} PSNR {quality:<10} SSIM {similarity}"
-
-    lines = [row("against", "whole window", facts)]
-    return "\n".join(
-        lines + [row("worst " + ",".join(map(str, w["partition"])), w["region"], w) for w in facts["worst"]]
-    )
-
-
-def dry_run_text(facts: dict[str, Any]) -> str:
-    """`encode.dry_run` for people."""
-    count, size = facts["parameters"], facts["bytes"]
-    widths = f"L = {facts['local_width']}" + (f", G = {facts['global_width']}" if facts["global_width"] else "")
-    return "\n".join(
-        (
-            f"signal      {times(facts['shape'])} samples, {counted(facts['channels'], 'channel')}",
-            f"model       {counted(facts['partitions'], 'partition')} of {times(facts['tile'])} samples, {widths}",
-            f"parameters  {count['total']:,}: {count['local']:,} local, {count['shared']:,} shared",
-            f"bytes       {size['file']:,} ({format_bytes(size['file'])})",
-            f"time        about {facts['seconds']:.0f} s",
-            f"memory      about {format_bytes(facts['memory'])} beside PyTorch itself",
-        )
-    )
-
-
-def _quality(value: float | None, stopped: str) -> str:
-    """The PSNR of a fit in words."""
-    if value is None:
-        return "not measured" if stopped == "imported" else "exact"
-    return f"{value:.2f} dB"
+    whole = {"partition": None, "region": "whole window", **facts}
+    lines = []
+    for part in (whole, *facts["worst"]):
+        name = "against" if part is whole else f"worst {','.join(map(str, part['partition']))}"
+        similarity = "-" if part["ssim"] is None else f"{part['ssim']:.4f}"
+        lines.append((name, f"{part['region']:<24} PSNR {_decibels(part['psnr']):<10} SSIM {similarity}"))
+    return _table(lines)
 
 
 def _cut(representation: Representation, original: Signal) -> Signal:
     """The part of the original that lies in the window."""
-    window = representation.window
-    if original.channels != representation.signal.channels:
-        raise SignalError(
-            f"the original has {counted(original.channels, 'channel')}, the file {representation.signal.channels}; "
-            "give its own"
-        )
-    if original.dtype != representation.signal.dtype:
-        raise SignalError(
-            f"the original has samples of type {original.dtype}, the file of type {representation.signal.dtype}; "
-            "give the signal that was encoded"
-        )
-    reference = replace(original, value_range=representation.signal.value_range)
-    if original.shape == box_shape(window):
-        return reference
-    for box in (representation.extent, box_of_shape(representation.coordinates.size)):
-        if original.shape == box_shape(box) and contains(box, window):
-            return _region(reference, box, window)
+    signal, window, first = representation.signal, representation.window, representation.coordinates.size
+    reference = replace(original, value_range=signal.value_range)
+    if (original.channels, original.dtype) == (signal.channels, signal.dtype):
+        for box in (window, representation.extent, box_of_shape(first)):
+            if original.shape == box_shape(box) and contains(box, window):
+                return _region(reference, box, window)
     raise SignalError(
-        f"the original has {times(original.shape)} samples, the file holds {times(box_shape(window))} of "
-        f"{times(representation.coordinates.size)}; give the signal that was encoded"
+        f"the original has {times(original.shape)} samples, {counted(original.channels, 'channel')}, {original.dtype}; "
+        f"the file {times(representation.shape)} of {times(first)}, {counted(signal.channels, 'channel')}, "
+        f"{signal.dtype}; give the signal that was encoded"
     )
 
 
 def _region(signal: Signal, box: Box, region: Box) -> Signal:
     """The part of a signal whose samples fill `box`."""
-    cut = tuple(slice(start - low, stop - low) for (start, stop), (low, _) in zip(region, box, strict=True))
-    return replace(signal, values=np.ascontiguousarray(signal.values[cut]), mask=None)
+    return replace(signal, values=np.ascontiguousarray(signal.values[slices(region, box)]), mask=None)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lgsirens.errors import ConfigError, MissingDependencyError
+from lgsirens.errors import ConfigError, require
 
 # 5e-4 is a number, as in YAML 1.2; PyYAML wants 5.0e-4.
 YAML_FLOAT = ("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
@@ -24,11 +24,7 @@ def config_yaml(config: Mapping[str, Any]) -> str:
 
 def yaml_module() -> Any:
     """PyYAML, or MissingDependencyError."""
-    try:
-        import yaml
-    except ImportError:
-        raise MissingDependencyError("YAML configs need pyyaml: pip install 'lgsirens[cli]'") from None
-    return yaml
+    return require("yaml", "a YAML config", "cli")
 
 
 def read_settings(path: Path, example: str = "`info --config` prints an example") -> dict[str, Any]:

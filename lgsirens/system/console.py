@@ -6,8 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from types import TracebackType
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -17,7 +16,7 @@ log = logging.getLogger("lgsirens")
 _SECONDS_BETWEEN_LINES = 10.0
 
 
-class Progress:
+class Progress(AbstractContextManager["Progress"]):
     """A progress bar on a terminal; a log line every ten seconds elsewhere. Use it as a context manager.
 
     Args:
@@ -38,10 +37,8 @@ class Progress:
         self._total, self._done, self._first = total, done, done
         self._started = self._told = time.monotonic()
         if self._live:
-            scaled = total > 10_000
-            self._bar = tqdm(
-                total=total, initial=done, desc=self._label, unit=self._unit, unit_scale=scaled, dynamic_ncols=True
-            )
+            name, unit, scaled = self._label, self._unit, total > 10_000
+            self._bar = tqdm(desc=name, unit=unit, total=total, initial=done, unit_scale=scaled, dynamic_ncols=True)
 
     def advance(self, count: int = 1, **figures: str) -> None:
         """Count on; `figures` are shown beside the count."""
@@ -61,22 +58,13 @@ class Progress:
 
     def _tell(self, figures: dict[str, str]) -> None:
         self._told = time.monotonic()
-        rate = (self._done - self._first) / max(1e-9, self._told - self._started)
-        left = (self._total - self._done) / max(1e-9, rate)
-        extra = "".join(f", {name} {value}" for name, value in figures.items())
-        print(
-            f"{self._label}: {self._unit} {self._done} of {self._total}{extra}, {rate:,.1f} {self._unit}/s, "
-            f"{left:.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )
+        rate = max(1e-9, self._done - self._first) / max(1e-9, self._told - self._started)
+        left = (self._total - self._done) / rate
+        so_far = f"{self._unit} {self._done} of {self._total}"
+        told = [so_far, *(f"{name} {value}" for name, value in figures.items()), f"{rate:,.1f} {self._unit}/s"]
+        print(f"{self._label}: {', '.join(told)}, {left:.0f} s left", file=sys.stderr, flush=True)
 
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.close()
 
@@ -101,7 +89,7 @@ def interruption() -> Iterator[threading.Event]:
         return
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     # What is ignored (nohup) stays ignored, and what Python did not install cannot be put back.
-    previous = {number: h for number, h in previous.items() if h not in (signal.SIG_IGN, None)}
+    previous = {number: handler for number, handler in previous.items() if handler not in (signal.SIG_IGN, None)}
 
     def restore() -> None:
         for number, handler in previous.items():
@@ -124,15 +112,27 @@ def interruption() -> Iterator[threading.Event]:
 
 
 def counted(number: int, noun: str) -> str:
-    """1 channel, 2 channels."""
+    """A number with its noun, as messages spell them.
+
+    >>> counted(1, "channel"), counted(2, "channel")
+    ('1 channel', '2 channels')
+    """
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def times(shape: Iterable[int]) -> str:
-    """512x512, the size of a signal or a tile."""
+    """The size of a signal or a tile.
+
+    >>> times((512, 400))
+    '512x400'
+    """
     return "x".join(map(str, shape))
 
 
 def commas(numbers: Iterable[int] | None) -> str:
-    """16,16, as options take one number per dimension."""
+    """One number per dimension, as options take them.
+
+    >>> commas((16, 16))
+    '16,16'
+    """
     return ",".join(map(str, numbers or ()))

@@ -46,52 +46,53 @@ def use_threads(count: int | None) -> None:
         return
     most = 4 * (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     if not 1 <= count <= most:
-        raise ConfigError(f"threads {count} must be from 1 to {most} on this machine")
+        raise ConfigError(f"{count}: must be from 1 to {most} on this machine", "threads")
     torch.set_num_threads(count)
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
     """`"auto"` (CUDA if there is one), `"cpu"` or `"cuda"` as a device.
 
+    >>> resolve_device("cpu")
+    device(type='cpu')
+
     Raises:
-        ConfigError: unknown, or PyTorch finds no such device here.
+        ConfigError: another one, or PyTorch finds no such device here.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
+    with suppress(RuntimeError, TypeError):
         resolved = torch.device(device)
-    except (RuntimeError, TypeError):
-        raise ConfigError(f"device {device!r} is unknown; choose auto, cpu or cuda") from None
-    if resolved.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device {device!r} is not supported; choose auto, cpu or cuda")
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device cuda: PyTorch finds no CUDA device here; use --device cpu")
-    return resolved
+        if resolved.type == "cpu" or (resolved.type == "cuda" and (resolved.index or 0) < torch.cuda.device_count()):
+            return resolved
+    raise ConfigError(f"{device!r}: PyTorch finds no such device here; choose auto, cpu or cuda", "device")
 
 
 def as_bytes(limit: int | str) -> int:
-    """A limit in bytes, given as a number or as text (raises ConfigError)."""
-    if isinstance(limit, str):
-        return parse_bytes(limit)
-    if not isinstance(limit, int) or limit <= 0:
-        raise ConfigError(f"max_memory {limit!r}: give a number of bytes, or text such as 1GiB")
-    return limit
+    """The limit `max_memory` in bytes, given as a number or as text (raises ConfigError)."""
+    return parse_bytes(str(limit))
 
 
 def parse_bytes(text: str) -> int:
-    """`"1GiB"`, `"500MB"`, `"65536"` as a number of bytes (raises ConfigError)."""
+    """An amount of memory as a number of bytes (raises ConfigError).
+
+    >>> parse_bytes("1GiB"), parse_bytes("500 MB"), parse_bytes("65536")
+    (1073741824, 500000000, 65536)
+    """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text.lower())
-    if match is None:
-        raise ConfigError(f"{text!r} is no amount of memory; write it like 1GiB, 500MB or 65536")
-    number, prefix, binary = match.groups()
+    number, prefix, binary = match.groups() if match else ("inf", "", "")
     count = float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix or " ")
     if count >= 1 << 62:
-        raise ConfigError(f"{text!r} is more memory than there is; write it like 1GiB, 500MB or 65536")
+        raise ConfigError(f"{text!r}: is no amount of memory; write it like 1GiB, 500MB or 65536", "max_memory")
     return int(count)
 
 
 def format_bytes(count: float) -> str:
-    """A number of bytes for people: `198.9 kB`, `1.1 GB`."""
+    """A number of bytes for people.
+
+    >>> format_bytes(999), format_bytes(198_930), format_bytes(1.1e9)
+    ('999 B', '198.9 kB', '1.1 GB')
+    """
     if count < 1000:
         return f"{count:.0f} B"
     for prefix in "kMGT":

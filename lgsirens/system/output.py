@@ -14,21 +14,21 @@ _MARK = "lgsirens-"  # in the names of temporary files
 
 
 def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
-    """Return `path` if a file may be written there.
+    """Return `path`, links followed, if a file may be written there.
 
     Raises:
-        OutputError: the folder is missing, the path is a folder, or the file exists and `overwrite` is false.
+        OutputError: the folder is missing, the path is a folder or device, or the file exists and `overwrite` is false.
         RunError: the folder is not writable.
     """
     path = Path(path)
     if "\0" in str(path):
         raise OutputError(f"{str(path)!r}: a name has no NUL byte; choose another name")
-    path = Path(os.path.realpath(path))  # a link stays a link
+    path = Path(os.path.realpath(path))
     try:
         if not path.parent.is_dir():
             raise OutputError(f"{path}: the folder {path.parent} does not exist; create it first")
-        if path.is_dir():
-            raise OutputError(f"{path}: is a folder; name a file")
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{path}: is {'a folder' if path.is_dir() else 'a device'}; name a file")
         if path.exists() and not overwrite:
             raise OutputError(f"{path}: exists already; choose another name or pass --overwrite (overwrite=True)")
     except OSError as error:
@@ -42,10 +42,12 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
 def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary path in the same folder; move it to `path` if the block succeeds, delete it if not.
 
-    The temporary name keeps the suffix of `path`, because encoders choose their format by it.
+    The temporary name keeps the suffix of `path`, because encoders choose their format by it. A link stays a link, an
+    existing file keeps its permissions; other names of that file (hard links) keep the old content. Of several writers
+    each has its own temporary file.
 
     Raises:
-        OutputError: as `check_output`.
+        OutputError: as `check_output`, also of what came to `path` meanwhile.
         RunError: the file cannot be written (disk full, no permission).
     """
     suffix = Path(path).suffix
@@ -57,7 +59,9 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if exists else 0o666))
         mode = stat.S_IMODE((path if exists else temporary).stat().st_mode)
         yield temporary
+        # The content before the name: after a crash there is the old file or the whole new one.
         settle(temporary, mode)
+        check_output(path, overwrite)
         os.replace(temporary, path)
         with suppress(OSError):  # it is in place already, and some platforms open no folder
             settle(path.parent)
@@ -76,7 +80,8 @@ def temporary_beside(path: Path, suffix: str) -> Path:
 
 def settle(path: Path, mode: int | None = None) -> None:
     """Wait until a file or folder is on the disk, and give it its permissions, where the file system can do that."""
-    descriptor = os.open(path, os.O_RDONLY)
+    # A folder is opened to be read; a file, on some systems, has to be opened to be written.
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         if mode is not None:
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Signal -> representation: the run itself. What its options mean is in `plan.py`."""
+"""Signal -> representation: the run itself. What its options mean is in `config.py`."""
 
 import hashlib
 import json

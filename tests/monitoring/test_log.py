@@ -27,23 +27,23 @@ encode_module = importlib.import_module("lgsirens.training.encode")  # `lg.encod
 # What is asked for
 
 
-@pytest.mark.parametrize("steps", [0, -1, 1.5, True])
-@pytest.mark.parametrize("what", ["every", "checkpoint_every"])
-def test_a_log_counts_whole_steps(tmp_path, what, steps):
-    with pytest.raises(lg.ConfigError, match=what):
-        lg.RunLog(tmp_path, **{what: steps})
+@pytest.mark.parametrize("value", [0, -1])
+@pytest.mark.parametrize("option", ["every", "checkpoint_every"])
+def test_a_log_counts_steps_from_one(tmp_path, option, value):
+    with pytest.raises(lg.ConfigError) as caught:
+        lg.RunLog(tmp_path, **{option: value})
+    assert caught.value.option == option
 
 
-def test_a_log_is_a_run_log_and_its_folder_a_path(tmp_path):
-    with pytest.raises(lg.ConfigError, match="folder None"):
-        lg.RunLog(None)
-    with pytest.raises(lg.ConfigError, match="RunLog"):
-        encode(log=tmp_path)
+def test_the_folder_of_a_log_has_a_name():
+    with pytest.raises(lg.ConfigError) as caught:
+        lg.RunLog("")
+    assert caught.value.option == "folder"
     assert lg.RunLog("logs/a") == lg.RunLog(Path("logs/a"))
 
 
 @pytest.mark.parametrize(
-    ("package", "extra"), [("tensorboard", "[tensorboard]"), ("wandb", "[wandb]"), ("yaml", "pyyaml")]
+    ("package", "extra"), [("tensorboard", "[tensorboard]"), ("wandb", "[wandb]"), ("yaml", "[cli]")]
 )
 def test_a_missing_package_is_named_before_anything_is_done(tmp_path, monkeypatch, package, extra):
     monkeypatch.setitem(sys.modules, package, None)

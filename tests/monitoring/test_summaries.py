@@ -160,7 +160,8 @@ def test_slices_of_different_sizes_stand_in_one_strip():
     planes = [cut(volume, excerpt) for excerpt in summaries.excerpts(volume)]
     summary = summaries.of_planes(list("abc"), planes, planes)
     assert summary.images["original"].shape == (6, 7 + 7 + 6 + 2 * 4, 3)
-    assert summary.scalars == {}  # infinite PSNR, and smaller than the window of SSIM
+    assert set(summary.scalars) == {"psnr", "psnr_a", "psnr_b", "psnr_c"}  # smaller than the window of SSIM
+    assert set(summary.scalars.values()) == {np.inf}
 
 
 def test_a_missing_ssim_package_is_no_reason_to_end_a_run(monkeypatch):
@@ -202,7 +203,7 @@ def test_a_sound_without_a_rate_has_no_clips_and_may_be_one_sample():
     sound = lg.Signal.from_array(np.array([0.5]), "audio")
     summary = summaries.of_sound(sound, sound)
     assert not summary.clips
-    assert summary.scalars == {}
+    assert summary.scalars == {"psnr": np.inf}
     assert summary.images["spectrogram"].shape[1] == drawing.WIDTH
 
 

@@ -206,3 +206,81 @@ def test_the_longest_name_that_the_system_takes_is_taken(tmp_path):
     with replacing(tmp_path / name) as temporary:
         temporary.write_bytes(b"x")
     assert names(tmp_path) == [name]
+
+
+def test_a_file_that_came_meanwhile_is_not_replaced(tmp_path):
+    """Encoders take minutes: two writers of one name may both have found it free."""
+    path = tmp_path / "a.bin"
+
+    def meet():
+        with replacing(path) as late:
+            late.write_bytes(b"late")
+            with replacing(path) as early:
+                early.write_bytes(b"early")
+
+    with pytest.raises(OutputError, match="exists already"):
+        meet()
+    assert path.read_bytes() == b"early"
+    assert names(tmp_path) == ["a.bin"]
+
+
+def test_of_two_writers_that_may_overwrite_the_last_one_stays_whole(tmp_path):
+    path = tmp_path / "a.bin"
+    with replacing(path, overwrite=True) as one, replacing(path, overwrite=True) as two:
+        assert one != two
+        one.write_bytes(b"one")
+        two.write_bytes(b"two")
+    assert path.read_bytes() == b"one"
+    assert names(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_there_but_no_file_is_never_replaced(tmp_path, overwrite):
+    """For the superuser nothing else keeps `--overwrite /dev/null` from ending that device."""
+    path = tmp_path / "a.bin"
+    os.mkfifo(path)
+    with pytest.raises(OutputError, match="a.bin"), replacing(path, overwrite):
+        pytest.fail("the block must not run")
+    assert stat.S_ISFIFO(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_link_stays_a_link_and_its_target_gets_the_file(tmp_path, exists):
+    target, link = tmp_path / "far" / "target", tmp_path / "near" / "a.bin"
+    target.parent.mkdir()
+    link.parent.mkdir()
+    if exists:
+        target.write_bytes(b"old")
+    link.symlink_to(target)
+    with replacing(link, overwrite=True) as temporary:
+        assert (temporary.parent, temporary.suffix) == (target.parent, ".bin")
+        temporary.write_bytes(b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+
+
+def test_other_names_of_a_replaced_file_keep_the_old_content(tmp_path):
+    one, two = tmp_path / "one.bin", tmp_path / "two.bin"
+    one.write_bytes(b"old")
+    os.link(one, two)
+    with replacing(one, overwrite=True) as temporary:
+        temporary.write_bytes(b"new")
+    assert (one.read_bytes(), two.read_bytes()) == (b"new", b"old")
+
+
+def test_a_file_is_settled_through_a_descriptor_that_may_write(tmp_path, monkeypatch):
+    """Not every system waits for the disk through one that only reads."""
+    import fcntl
+
+    system, modes = os.fsync, []
+
+    def fsync(descriptor):
+        modes.append(
+            (stat.S_ISDIR(os.fstat(descriptor).st_mode), fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE)
+        )
+        return system(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with replacing(tmp_path / "a.bin"):
+        pass
+    assert modes == [(False, os.O_RDWR), (True, os.O_RDONLY)]

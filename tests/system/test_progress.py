@@ -1,0 +1,39 @@
+"""Progress off a terminal: a line now and then."""
+
+import time
+
+from lgsirens.system.console import Progress
+
+
+def test_a_line_every_ten_seconds_says_how_far_and_how_fast(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Progress("encode", "step") as bar:
+        bar.start(100, done=20)
+        for _ in range(30):
+            now[0] += 1.0
+            bar.advance(2, psnr="30.00 dB")
+    assert capsys.readouterr().err.splitlines() == [
+        f"encode: step {done} of 100, psnr 30.00 dB, 2.0 step/s, {(100 - done) // 2} s left" for done in (40, 60, 80)
+    ]
+
+
+def test_quiet_is_quiet(monkeypatch, capsys):
+    now = iter(range(0, 1000, 100))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(now)))
+    with Progress("encode", "step", quiet=True) as bar:
+        bar.start(2)
+        bar.advance()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_counting_frames_begins_with_the_first(monkeypatch, capsys):
+    now = iter(range(0, 1000, 100))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(now)))
+    with Progress("read", "frame") as bar:
+        for done in (1, 2):
+            bar.count(done, 2)
+    assert [line.split(",")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "read: frame 1 of 2",
+        "read: frame 2 of 2",
+    ]
