@@ -17,87 +17,68 @@ Region = str | Sequence[slice | tuple[int, int]]
 
 LARGEST_POSITION = 1 << 31
 
-_TIME = re.compile(r"([+-]?\d{1,18}(?:\.\d{1,18})?)s(?![\w.])")
-_RANGE = re.compile(r"([+-]?\d{1,18})?:([+-]?\d{1,18})?")
+_END = r"([+-]?\d{1,18}(?:(?:\.\d{1,18})?s)?)?"  # a position, or a time in seconds
+_RANGE = re.compile(rf"\s*{_END}:{_END}\s*")
 
 
-def parse_region(text: str, extent: Box, rate: Fraction | None = None, name: str = "region") -> Box:
-    """Read a region such as `"100:300, 50:"`: `start:stop` per dimension, rows first.
+def as_region(region: Region, extent: Box, rate: Fraction | None = None, name: str = "region") -> Box:
+    """A region such as `"100:300, 50:"` as a box: `start:stop` per dimension, rows first.
 
-    Along the first dimension an end may be a time, such as `1.5s`, if there is a sampling rate.
+    >>> as_region("2:8, :-1", ((0, 10), (-5, 5)))
+    ((2, 8), (-5, -1))
+    >>> as_region("1.5s:", ((0, 8000),), rate=Fraction(2000))
+    ((3000, 8000),)
 
     Args:
-        text: one range per dimension; an empty end means the border of `extent`.
+        region: text, or a slice or pair for each dimension; an end left out is the border of `extent`. Along the first
+            dimension an end may be a time in seconds if there is a sampling rate.
         extent: the box that the region must lie in.
         rate: samples per second along the first dimension.
         name: what the ranges are, for messages.
 
     Raises:
-        RegionError: malformed text, wrong number of dimensions, an empty region, or one outside `extent`.
+        RegionError: no such ranges, another number of them than dimensions, an empty region, or one outside `extent`.
     """
-    parts = [part.strip() for part in text.split(",")]
-    if len(parts) != len(extent):
-        raise RegionError(
-            f"{name} {text!r} has {counted(len(parts), 'range')}, the signal {counted(len(extent), 'dimension')}; "
-            f"give start:stop for each, within {format_box(extent)}"
-        )
-    bounds = []
-    for axis, (part, (low, high)) in enumerate(zip(parts, extent, strict=True)):
-        if "s" in part and axis == 0:
-            part = _times_to_positions(part, rate, text)
+    try:
+        parts = region.split(",") if isinstance(region, str) else region
+        ranges = [_ends(part, rate if axis == 0 else None) for axis, part in enumerate(parts)]
+    except (TypeError, ValueError) as error:
+        raise RegionError(f"{name} {region!r}: {error}; give start:stop, such as 100:300, per dimension") from None
+    if len(ranges) != len(extent):
+        given, wanted = counted(len(ranges), "range"), counted(len(extent), "dimension")
+        raise RegionError(f"{name} {region!r} has {given}, the signal {wanted}; give start:stop for each")
+    box = tuple(
+        (low if start is None else start, high if stop is None else stop)
+        for (start, stop), (low, high) in zip(ranges, extent, strict=True)
+    )
+    if is_empty(box) or not contains(extent, box):
+        within = format_box(extent)
+        raise RegionError(f"{name} {format_box(box)} is empty or outside what is encoded; choose one within {within}")
+    return box
+
+
+def _ends(part: str | slice | tuple[int, int], rate: Fraction | None) -> tuple[int | None, ...]:
+    if isinstance(part, str):
         match = _RANGE.fullmatch(part)
         if match is None:
-            raise RegionError(f"{name} {text!r}: {part!r} is not start:stop with whole numbers, such as 100:300")
-        start, stop = match.groups()
-        bounds.append((low if start is None else int(start), high if stop is None else int(stop)))
-    return check_region(tuple(bounds), extent, name)
+            raise ValueError(f"{part.strip()!r} is no range of whole numbers")
+        return tuple(_position(end, rate) for end in match.groups())
+    if isinstance(part, slice) and part.step not in (None, 1):
+        raise ValueError("a step is not possible")
+    start, stop = (part.start, part.stop) if isinstance(part, slice) else part
+    return tuple(None if end is None else operator.index(end) for end in (start, stop))
 
 
-def _times_to_positions(part: str, rate: Fraction | None, text: str) -> str:
+def _position(end: str | None, rate: Fraction | None) -> int | None:
+    if end is None or not end.endswith("s"):
+        return None if end is None else int(end)
     if rate is None:
-        raise RegionError(f"region {text!r}: times need a sampling rate, this signal has none; give sample numbers")
-    return _TIME.sub(lambda time: str(round(Fraction(time.group(1)) * rate)), part)
-
-
-def check_region(region: Box, extent: Box, name: str = "region") -> Box:
-    """Return `region` if it is not empty and lies in `extent`, else raise RegionError naming the range."""
-    if len(region) != len(extent):
-        raise RegionError(
-            f"{name} {format_box(region)} has {counted(len(region), 'dimension')}, the signal has {len(extent)}"
-        )
-    for start, stop in region:
-        if start >= stop:
-            raise RegionError(f"{name} {format_box(region)} is empty: {start}:{stop} must have start < stop")
-    if not contains(extent, region):
-        raise RegionError(
-            f"{name} {format_box(region)} is outside what is encoded; choose one within {format_box(extent)}"
-        )
-    return region
-
-
-def as_region(region: Region, extent: Box, rate: Fraction | None = None, name: str = "region") -> Box:
-    """A region given as text, slices or pairs, checked against `extent` (raises as `parse_region`)."""
-    if isinstance(region, str):
-        return parse_region(region, extent, rate, name)
-    try:
-        ends = [(part.start, part.stop, part.step) if isinstance(part, slice) else (*part, None) for part in region]
-        if len(ends) != len(extent):
-            raise RegionError(
-                f"{name} {region!r} has {counted(len(ends), 'range')}, the signal {counted(len(extent), 'dimension')}"
-            )
-        if any(step not in (None, 1) for _, _, step in ends):
-            raise RegionError(f"{name} {region!r}: a step is not possible; decode the range and subsample it")
-        bounds = tuple(
-            (low if start is None else operator.index(start), high if stop is None else operator.index(stop))
-            for (start, stop, _), (low, high) in zip(ends, extent, strict=True)
-        )
-    except (TypeError, ValueError):
-        raise RegionError(f'{name} {region!r}: give "start:stop" per dimension, or a slice or pair for each') from None
-    return check_region(bounds, extent, name)
+        raise ValueError("times need a sampling rate, which there is not")
+    return round(Fraction(end[:-1]) * rate)
 
 
 def format_box(box: Box) -> str:
-    """`start:stop` per dimension, as `parse_region` reads it."""
+    """`start:stop` per dimension, as `as_region` reads it."""
     return ",".join(f"{start}:{stop}" for start, stop in box)
 
 

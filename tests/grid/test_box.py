@@ -10,12 +10,10 @@ from lgsirens.grid.box import (
     box_of_shape,
     box_shape,
     box_size,
-    check_region,
     contains,
     format_box,
     intersect,
     is_empty,
-    parse_region,
 )
 
 EXTENT = ((0, 100), (-20, 50))
@@ -56,11 +54,11 @@ small_boxes = st.lists(
 @given(boxes_inside(), st.lists(st.sampled_from(["", " ", "  "]), min_size=6, max_size=6))
 def test_what_format_writes_parse_reads(extent_and_region, spaces):
     extent, region = extent_and_region
-    assert parse_region(format_box(region), extent) == region
+    assert as_region(format_box(region), extent) == region
     padded = ",".join(
         f"{spaces[2 * n]}{part}{spaces[2 * n + 1]}" for n, part in enumerate(format_box(region).split(","))
     )
-    assert parse_region(padded, extent) == region
+    assert as_region(padded, extent) == region
 
 
 @given(boxes_inside())
@@ -82,18 +80,18 @@ def test_text_slices_and_pairs_say_the_same(extent_and_region):
 def test_an_open_end_is_the_border_of_the_extent(extent_and_region):
     extent, region = extent_and_region
     everywhere = ",".join(":" for _ in extent)
-    assert parse_region(everywhere, extent) == extent
+    assert as_region(everywhere, extent) == extent
     assert as_region([slice(None)] * len(extent), extent) == extent
     to_end = tuple((start, high) for (start, _), (_, high) in zip(region, extent, strict=True))
-    assert parse_region(",".join(f"{start}:" for start, _ in region), extent) == to_end
+    assert as_region(",".join(f"{start}:" for start, _ in region), extent) == to_end
     assert as_region([slice(start, None) for start, _ in region], extent) == to_end
     from_start = tuple((low, stop) for (_, stop), (low, _) in zip(region, extent, strict=True))
-    assert parse_region(",".join(f":{stop}" for _, stop in region), extent) == from_start
+    assert as_region(",".join(f":{stop}" for _, stop in region), extent) == from_start
     assert as_region([(None, stop) for _, stop in region], extent) == from_start
 
 
 def test_a_negative_position_is_absolute_and_never_from_the_end():
-    assert parse_region("0:100,-20:-10", EXTENT) == ((0, 100), (-20, -10))
+    assert as_region("0:100,-20:-10", EXTENT) == ((0, 100), (-20, -10))
     assert as_region([slice(0, 100), slice(-20, -10)], EXTENT) == ((0, 100), (-20, -10))
     for region in ("-10:100,0:10", [slice(-10, None), slice(0, 10)]):
         with pytest.raises(RegionError, match="outside what is encoded"):
@@ -103,25 +101,25 @@ def test_a_negative_position_is_absolute_and_never_from_the_end():
 
 
 def test_signs_are_read():
-    assert parse_region("+1:+5,-3:+4", EXTENT) == ((1, 5), (-3, 4))
+    assert as_region("+1:+5,-3:+4", EXTENT) == ((1, 5), (-3, 4))
 
 
 @given(boxes(), boxes())
 def test_a_region_is_accepted_if_and_only_if_the_extent_holds_it(extent, region):
     held = len(extent) == len(region) and samples(region) <= samples(extent)
     if held:
-        assert check_region(region, extent) == region
+        assert as_region(region, extent) == region
     else:
         with pytest.raises(RegionError) as caught:
-            check_region(region, extent)
-        assert format_box(region) in str(caught.value)
+            as_region(region, extent)
+        assert str(region) in str(caught.value) or format_box(region) in str(caught.value)
 
 
 @given(st.text(alphabet="0123456789:,+- ;.abc\n\t", max_size=12) | st.text(max_size=12))
 def test_any_text_is_a_region_of_the_extent_or_a_region_error(text):
     region, message = EXTENT, "region"
     try:
-        region = parse_region(text, EXTENT)
+        region = as_region(text, EXTENT)
     except RegionError as error:
         message = str(error)
     assert contains(EXTENT, region)
@@ -130,39 +128,39 @@ def test_any_text_is_a_region_of_the_extent_or_a_region_error(text):
     assert len(message.splitlines()) == 1
 
 
-ERRORS = {
-    "one dimension too few": ("0:10", "has 1 range, the signal 2 dimensions"),
-    "one dimension too many": ("0:10,0:10,0:10", "has 3 ranges"),
-    "nothing": ("", "has 1 range"),
-    "no colon": ("10,0:10", "'10' is not start:stop"),
-    "a step": ("0:10:2,0:10", "'0:10:2' is not start:stop"),
-    "fractions": ("0.5:10,0:10", "'0.5:10' is not start:stop"),
-    "words": ("a:b,0:10", "'a:b' is not start:stop"),
-    "space inside": ("0 : 10,0:10", "'0 : 10' is not start:stop"),
-    "two signs": ("--1:10,0:10", "'--1:10' is not start:stop"),
-    "an empty range": ("10:10,0:10", "10:10 must have start < stop"),
-    "a reversed range": ("0:10,10:5", "10:5 must have start < stop"),
-    "beyond the end": ("0:101,0:10", "choose one within 0:100,-20:50"),
-    "before the start": ("0:100,-21:10", "choose one within 0:100,-20:50"),
-    "an open end that leaves nothing": ("100:,0:10", "100:100 must have start < stop"),
-    "too many digits": ("0:" + "9" * 5000 + ",0:10", "region"),
+WRONG_TEXTS = {
+    "one dimension too few": "0:10",
+    "one dimension too many": "0:10,0:10,0:10",
+    "nothing": "",
+    "no colon": "10,0:10",
+    "a step": "0:10:2,0:10",
+    "fractions": "0.5:10,0:10",
+    "words": "a:b,0:10",
+    "space inside": "0 : 10,0:10",
+    "two signs": "--1:10,0:10",
+    "an empty range": "10:10,0:10",
+    "a reversed range": "0:10,10:5",
+    "beyond the end": "0:101,0:10",
+    "before the start": "0:100,-21:10",
+    "an open end that leaves nothing": "100:,0:10",
+    "a time without a rate": "0s:1s,0:10",
+    "a time along another dimension": "0:10,0s:1s",
+    "too many digits": "0:" + "9" * 5000 + ",0:10",
 }
 
 
-@pytest.mark.parametrize(("text", "message"), ERRORS.values(), ids=ERRORS)
-def test_an_error_names_the_range(text, message):
+@pytest.mark.parametrize("text", WRONG_TEXTS.values(), ids=WRONG_TEXTS)
+def test_an_error_names_the_region(text):
     with pytest.raises(RegionError) as caught:
-        parse_region(text, EXTENT)
-    assert message in str(caught.value)
-    with pytest.raises(RegionError):
         as_region(text, EXTENT)
+    assert text in str(caught.value) or "100:100,0:10" in str(caught.value)
 
 
 def test_an_error_names_what_the_ranges_are():
     with pytest.raises(RegionError, match="^partitions '0:9'"):
-        parse_region("0:9", EXTENT, name="partitions")
-    with pytest.raises(RegionError, match="^partitions 0:9,0:99 is outside"):
-        parse_region("0:9,0:99", EXTENT, name="partitions")
+        as_region("0:9", EXTENT, name="partitions")
+    with pytest.raises(RegionError, match="^partitions 0:9,0:99"):
+        as_region("0:9,0:99", EXTENT, name="partitions")
 
 
 WRONG = {
@@ -178,7 +176,6 @@ WRONG = {
     "three ends": [(0, 5, 10), (0, 10)],
     "one end": [(5,), (0, 10)],
     "text in a pair": [("a", "b"), (0, 10)],
-    "a list of texts": ["0:10", "0:10"],
     "fractions in a pair": [(0.5, 10.5), (0, 10)],
     "fractions in a slice": [slice(0.5, 10.5), slice(0, 10)],
     "an infinite end": [(0, float("inf")), (0, 10)],
