@@ -2,7 +2,6 @@
 
 import hashlib
 import operator
-import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -16,7 +15,7 @@ from lgsirens.grid.box import Box, Region, as_region, bounding_box, intersect, i
 from lgsirens.grid.lattice import Lattice, bounding_extent
 from lgsirens.representation.representation import Representation, SignalInfo, history_entry
 from lgsirens.representation.rows import FileRows, GatheredRows, gather
-from lgsirens.system.console import counted, note
+from lgsirens.system.console import note
 
 _LARGEST_ID = 1 << 31
 # What pieces of one origin have in common, beside coordinates and shared network.
@@ -220,39 +219,24 @@ def _boxes_after(representation: Representation, kept: Lattice, regions: list[Bo
 
 def _kept(lattice: Lattice, ranges: Region) -> NDArray[np.int64]:
     low, high = lattice.ids.min(axis=0), lattice.ids.max(axis=0) + 1
-    held = tuple((int(a), int(b)) for a, b in zip(low, high, strict=True))
-    box = as_region(ranges, held, name="partitions")
-    inside = np.ones(len(lattice), dtype=bool)
-    for axis, (start, stop) in enumerate(box):
-        inside &= (lattice.ids[:, axis] >= start) & (lattice.ids[:, axis] < stop)
-    return np.flatnonzero(inside)
+    box = as_region(ranges, tuple(zip(low.tolist(), high.tolist(), strict=True)), name="partitions")
+    starts, stops = np.array(box).T
+    return np.flatnonzero(((lattice.ids >= starts) & (lattice.ids < stops)).all(axis=1))
 
 
 def _not_dropped(lattice: Lattice, dropped: str | Sequence[Sequence[int]]) -> NDArray[np.int64]:
     try:
-        ids = _parse_ids(dropped) if isinstance(dropped, str) else [tuple(map(operator.index, e)) for e in dropped]
-    except TypeError:
+        entries = [text.split(",") for text in dropped.split(";")] if isinstance(dropped, str) else dropped
+        ids = np.array([[int(n) if isinstance(n, str) else operator.index(n) for n in entry] for entry in entries])
+        if ids.shape != (len(ids), lattice.dimensions):
+            raise ValueError
+    except (TypeError, ValueError):
         raise RegionError(f'partitions {dropped!r}: give ids such as "0,0;15,15" or [(0, 0), (15, 15)]') from None
-    if not ids:
-        raise RegionError("no partition is named to be dropped; name at least one")
-    for entry in ids:
-        if len(entry) != lattice.dimensions:
-            raise RegionError(f"partition {_name(entry)} needs {counted(lattice.dimensions, 'number')}, one an axis")
-    bounded = [[max(-_LARGEST_ID, min(_LARGEST_ID, number)) for number in entry] for entry in ids]
-    places = lattice.find(np.array(bounded, dtype=np.int64).reshape(-1, lattice.dimensions))
-    for entry, place in zip(ids, places, strict=True):
-        if place < 0:
-            first, last = _name(lattice.ids[0]), _name(lattice.ids[-1])
-            raise RegionError(f"partition {_name(entry)} is not in the file, which has {first} to {last}")
+    places = lattice.find(np.clip(ids, -_LARGEST_ID, _LARGEST_ID).astype(np.int64))
+    if (places < 0).any():
+        first, last = _name(lattice.ids[0]), _name(lattice.ids[-1])
+        raise RegionError(f"partitions {dropped!r}: not all are in the file, which has {first} to {last}")
     return np.setdiff1d(np.arange(len(lattice)), places)
-
-
-def _parse_ids(text: str) -> list[tuple[int, ...]]:
-    if not re.fullmatch(
-        r"\s*[+-]?\d{1,18}(\s*,\s*[+-]?\d{1,18})*(\s*;\s*[+-]?\d{1,18}(\s*,\s*[+-]?\d{1,18})*)*\s*", text
-    ):
-        raise RegionError(f'partitions {text!r}: give ids separated by semicolons, such as "0,0;15,15"')
-    return [tuple(int(number) for number in entry.split(",")) for entry in text.split(";")]
 
 
 def _name(entry: Any) -> str:

@@ -160,8 +160,8 @@ BAD_REQUESTS = {
     "time of a row": ("mkv", "decode IN b.mkv --region 0:2,1s:2s,:", "'1s:2s' is not start:stop with whole numbers"),
     "two ranges of a sound": ("wav", "decode IN b.wav --region 0:2,0:2", "has 2 ranges, the signal 1 dimension"),
     "one range of a film": ("mkv", "crop IN b.safetensors --region 0.1s:0.2s", "has 1 range, the signal 3 dimensions"),
-    "one number of an id": ("mkv", "crop IN b.safetensors --drop_partitions 0", "partition 0 needs 3 numbers"),
-    "two numbers of an id": ("wav", "crop IN b.safetensors --drop_partitions 0,0", "partition 0,0 needs 1 number,"),
+    "one number of an id": ("mkv", "crop IN b.safetensors --drop_partitions 0", "partitions '0'"),
+    "two numbers of an id": ("wav", "crop IN b.safetensors --drop_partitions 0,0", "partitions '0,0'"),
     "a sound as a film": (
         "wav",
         "decode IN b.mp4",
