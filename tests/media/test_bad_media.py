@@ -155,7 +155,7 @@ BAD_REQUESTS = {
     "time after the end": (
         "wav",
         "decode IN b.wav --region 0.1s:9s",
-        "is outside what is encoded; choose one within 0:4000",
+        "region 800:72000",
     ),
     "time of a row": ("mkv", "decode IN b.mkv --region 0:2,1s:2s,:", "0:2,1s:2s,:"),
     "two ranges of a sound": ("wav", "decode IN b.wav --region 0:2,0:2", "has 2 ranges, the signal 1 dimension"),
