@@ -12,6 +12,7 @@ import torch
 
 from lgsirens.grid.box import Box
 from lgsirens.grid.lattice import Frame, Lattice
+from lgsirens.nn.kernels.block import Block
 from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.nn.siren import ModelConfig, SirenPerPartition, build_model
 from lgsirens.representation.file import content_hash
@@ -20,7 +21,7 @@ from lgsirens.signal import KINDS, Signal
 from lgsirens.system.schema import to_plain
 from lgsirens.training.config import EncodeConfig, plan
 from lgsirens.training.encode import prepare
-from lgsirens.training.samples import Block, Samples
+from lgsirens.training.samples import Samples
 
 KIND_OF_RANK = {1: "audio", 2: "image", 3: "volume"}
 
@@ -87,7 +88,8 @@ def picture() -> Signal:
 def prepared(*, max_memory: int = DEFAULT_LIMIT, **options: Any) -> tuple[SirenPerPartition, Samples, torch.Generator]:
     """What a fit of a small model to `picture` starts from."""
     planned = plan(picture(), EncodeConfig(partitions=(4, 4), local_width=6, global_width=7, **options))
-    return prepare(picture(), planned, torch.device("cpu"), max_memory)
+    run = prepare(picture(), planned, torch.device("cpu"), max_memory)
+    return run.model, run.samples, run.generator
 
 
 def in_double(block: Block) -> Block:

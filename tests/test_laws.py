@@ -18,7 +18,7 @@ from lgsirens.nn.siren import ModelConfig, build_model
 from lgsirens.representation import file
 from lgsirens.representation.decode import Call, network_of
 from lgsirens.training import loop
-from lgsirens.training.samples import AllSamples, Placed
+from lgsirens.training.samples import AllSamples, PositionedSignal
 from tests.small import in_double, representation, without_times
 
 MODES = ("lg", "lc", "mlp")
@@ -317,7 +317,7 @@ def test_a_step_in_blocks_is_the_step_on_everything(shape_and_tile, mode, sample
     gradients = []
     for limit in (samples_per_block, 1 << 20):
         model = build_model(inr.model, len(inr.lattice), torch.Generator().manual_seed(0)).double()
-        samples = AllSamples(Placed.first(signal), inr.lattice, inr.frame, limit, torch.device("cpu"))
+        samples = AllSamples(PositionedSignal.first(signal), inr.lattice, inr.frame, limit, torch.device("cpu"))
         samples.draw = lambda draw=samples.draw: replace(draw(), blocks=map(in_double, draw().blocks))
         loss = loop.accumulate_gradients(model, samples)
         gradients.append([torch.tensor(loss), *(p.grad.clone() for p in model.parameters())])
