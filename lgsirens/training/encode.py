@@ -72,6 +72,8 @@ def encode(
     """
     if not isinstance(config, EncodeConfig | None):
         raise ConfigError(f"config {config!r} is no EncodeConfig; give one, or its fields as keyword arguments")
+    if not isinstance(log, RunLog | None):
+        raise ConfigError(f"log {log!r} is no RunLog; give RunLog(folder)")
     config = EncodeConfig.from_options({**to_plain(config or EncodeConfig()), **options})
     planned = _told_plan(check_signal(signal), config)
     run = prepare(signal, planned, resolve_device(device), as_bytes(max_memory))
