@@ -87,7 +87,8 @@ def picture() -> Signal:
 
 def prepared(*, max_memory: int = DEFAULT_LIMIT, **options: Any) -> tuple[SirenPerPartition, Samples, torch.Generator]:
     """What a fit of a small model to `picture` starts from."""
-    planned = plan(picture(), EncodeConfig(partitions=(4, 4), local_width=6, global_width=7, **options))
+    settings = {"partitions": (4, 4), "local_width": 6, "global_width": 7} | options
+    planned = plan(picture(), EncodeConfig(**settings))
     run = prepare(picture(), planned, torch.device("cpu"), max_memory)
     return run.model, run.samples, run.generator
 
@@ -95,7 +96,11 @@ def prepared(*, max_memory: int = DEFAULT_LIMIT, **options: Any) -> tuple[SirenP
 def in_double(block: Block) -> Block:
     """A block in float64."""
     doubled = {name: getattr(block, name) for name in ("x", "x_local", "target")}
-    return replace(block, **{name: None if value is None else value.double() for name, value in doubled.items()})
+    doubled = {name: None if value is None else value.double() for name, value in doubled.items()}
+    features = block.shared_features
+    if features is not None:
+        doubled["shared_features"] = [None if value is None else value.double() for value in features]
+    return replace(block, **doubled)
 
 
 def contents(inr: Representation) -> dict[str, Any]:
