@@ -37,7 +37,7 @@ from lgsirens.training.config import EncodeConfig, Plan, plan
 from lgsirens.training.encode import prepare as prepare
 from lgsirens.training.loop import accumulate_gradients
 from lgsirens.training.optimizers import build_optimizer
-from lgsirens.training.samples import AllSamples, Placed, Samples
+from lgsirens.training.samples import AllSamples, PositionedSignal, Samples
 
 LARGEST_DIFFERENCE = 1e-3
 MEMORY_STEPS = 3
@@ -101,8 +101,8 @@ class Problem:
         self.plan = plan(self.signal, EncodeConfig.from_options(self.case.options))
 
     def prepare(self) -> tuple[SirenPerPartition, Samples]:
-        model, samples, _ = prepare(self.signal, self.plan, resolve_device(self.device), DEFAULT_LIMIT)
-        return model, samples
+        run = prepare(self.signal, self.plan, resolve_device(self.device), DEFAULT_LIMIT)
+        return run.model, run.samples
 
     def windows(self) -> "Windows":
         return Windows(self.signal, self.plan, resolve_device(self.device))
@@ -112,7 +112,7 @@ class Windows:
     """Coordinates, targets and weights of all samples of all windows, and the draws of a step."""
 
     def __init__(self, signal: Signal, planned: Plan, device: torch.device) -> None:
-        everything = AllSamples(Placed.first(signal), planned.lattice, planned.coordinates, 1 << 60, device)
+        everything = AllSamples(PositionedSignal.first(signal), planned.lattice, planned.coordinates, 1 << 60, device)
         (block,) = everything.draw().blocks
         self.x, self.target, self.weight = block.x.contiguous(), block.target, block.weight
         self.each = 0

@@ -59,8 +59,8 @@ def plain_loop(signal: lg.Signal, recipe: dict[str, Any], device: str) -> tuple[
     starts with."""
     planned = plan(signal, EncodeConfig.from_options({**recipe, "mode": "lg", **WIDTHS[signal.kind]["lg"]}))
     where = resolve_device(device)
-    model, _, _ = prepare(signal, planned, where, DEFAULT_LIMIT)
-    baseline = Baseline(model, Windows(signal, planned, where), recipe["lr"], groups=8)
+    run = prepare(signal, planned, where, DEFAULT_LIMIT)
+    baseline = Baseline(run.model, Windows(signal, planned, where), recipe["lr"], groups=8)
     errors, peak = [], KINDS[signal.kind].psnr_peak
     with Progress("plain loop", "step") as bar:
         bar.start(recipe["steps"])

@@ -1,7 +1,10 @@
 """Settings of the whole test run, and the fixtures that several modules share."""
 
+import itertools
 import logging
 import os
+import signal
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +15,8 @@ from hypothesis import settings
 from PIL import Image
 
 import lgsirens as lg
+from lgsirens.training import loop
+from lgsirens.training.checkpoint import Checkpoint
 from tests.command import run
 
 # No deadline: machines are noisy. The examples are the same in every run; `--hypothesis-profile search` looks further.
@@ -44,6 +49,43 @@ def disk(monkeypatch):
             os, name, lambda old, new, move=move: done.append(("move", Path(old), Path(new))) or move(old, new)
         )
     return done
+
+
+@pytest.fixture
+def checkpoint_each_step(monkeypatch):
+    """Runs keep their state after every step."""
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+
+
+@pytest.fixture
+def stopping_at(checkpoint_each_step):
+    """`with stopping_at(n):` Ctrl-C comes in step n of a fit, counted from 1, so that it is the last one.
+
+    `with stopping_at(n, error):` the error comes instead, and step n is not taken. With `kept` the state is last kept
+    after that step.
+    """
+
+    @contextmanager
+    def stopping(step, error=None, kept=None):
+        real, save, numbers = loop.accumulate_gradients, Checkpoint.save, itertools.count(1)
+
+        def gradients(*arguments):
+            if next(numbers) == step:
+                if error is not None:
+                    raise error
+                signal.raise_signal(signal.SIGINT)
+            return real(*arguments)
+
+        def save_early(checkpoint, model, optimizer, generator, state, best):
+            if kept is None or state.step <= kept:
+                save(checkpoint, model, optimizer, generator, state, best)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "accumulate_gradients", gradients)
+            patch.setattr(Checkpoint, "save", save_early)
+            yield
+
+    return stopping
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import torch
 from lgsirens.grid.box import Box
 from lgsirens.grid.coordinates import Coordinates
 from lgsirens.grid.lattice import Lattice
+from lgsirens.nn.kernels.block import Block
 from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.nn.siren import ModelConfig, SirenPerPartition, build_model
 from lgsirens.representation.file import identified
@@ -21,7 +22,7 @@ from lgsirens.signal import KINDS, Signal
 from lgsirens.system.schema import to_plain
 from lgsirens.training.config import EncodeConfig, plan
 from lgsirens.training.encode import prepare
-from lgsirens.training.samples import Block, Samples
+from lgsirens.training.samples import Samples
 
 KIND_OF_RANK = {1: "audio", 2: "image", 3: "volume"}
 
@@ -117,14 +118,20 @@ def picture() -> Signal:
 
 def prepared(*, max_memory: int = DEFAULT_LIMIT, **options: Any) -> tuple[SirenPerPartition, Samples, torch.Generator]:
     """What a fit of a small model to `picture` starts from."""
-    planned = plan(picture(), EncodeConfig(partitions=(4, 4), local_width=6, global_width=7, **options))
-    return prepare(picture(), planned, torch.device("cpu"), max_memory)
+    settings = {"partitions": (4, 4), "local_width": 6, "global_width": 7} | options
+    planned = plan(picture(), EncodeConfig(**settings))
+    run = prepare(picture(), planned, torch.device("cpu"), max_memory)
+    return run.model, run.samples, run.generator
 
 
 def in_double(block: Block) -> Block:
     """A block in float64."""
     doubled = {name: getattr(block, name) for name in ("x", "x_local", "target")}
-    return replace(block, **{name: None if value is None else value.double() for name, value in doubled.items()})
+    doubled = {name: None if value is None else value.double() for name, value in doubled.items()}
+    features = block.shared_features
+    if features is not None:
+        doubled["shared_features"] = [None if value is None else value.double() for value in features]
+    return replace(block, **doubled)
 
 
 def contents(inr: Representation) -> dict[str, Any]:

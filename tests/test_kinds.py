@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -17,7 +16,6 @@ import soundfile
 
 import lgsirens as lg
 from lgsirens.system.program import INTERRUPTED
-from lgsirens.training import loop
 from tests.command import run
 from tests.small import without_times
 
@@ -129,19 +127,11 @@ def test_a_region_is_cut_from_the_full_decode(encoded, case):
 
 @pytest.mark.parametrize("sampling", [(), ("--sample_frac", 0.3)], ids=["all samples", "random samples"])
 @pytest.mark.parametrize("name", ["b.wav", "a.mkv", "a.tif"])
-def test_an_interrupted_and_resumed_run_ends_in_the_same_file(encoded, name, sampling, monkeypatch):
+def test_an_interrupted_and_resumed_run_ends_in_the_same_file(encoded, name, sampling, stopping_at):
     command = ["encode", encoded / name, "a.safetensors", *CASES[name].options, *WIDTHS, *sampling, "--steps", 8]
     assert run(*command) == 0
     os.rename("a.safetensors", "whole.safetensors")
-    real, steps = loop.accumulate_gradients, iter(range(99))
-
-    def step(*arguments):
-        if next(steps) == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(*arguments)
-
-    with monkeypatch.context() as stopping:
-        stopping.setattr(loop, "accumulate_gradients", step)
+    with stopping_at(5):
         assert run(*command) == INTERRUPTED
     assert lg.load("a.safetensors").fit.steps == 5
     assert run(*command, "--resume") == 0

@@ -20,7 +20,7 @@ from lgsirens.representation import file
 from lgsirens.representation.decode import Call
 from lgsirens.representation.evaluate import network_of
 from lgsirens.training import loop
-from lgsirens.training.samples import AllSamples, Placed
+from lgsirens.training.samples import AllSamples, PositionedSignal
 from tests.small import in_double, representation, without_times
 
 MODES = ("lg", "lc", "mlp")
@@ -279,28 +279,13 @@ def test_global_random_state_is_neither_used_nor_changed():
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("lr", "sample_frac"), [(None, None), (5e-4, None), (None, 0.3)])
-def test_a_run_that_was_killed_and_resumed_ends_in_the_same_file(tmp_path, monkeypatch, mode, lr, sample_frac):
+def test_a_run_that_was_killed_and_resumed_ends_in_the_same_file(tmp_path, stopping_at, mode, lr, sample_frac):
     options = {"mode": mode, "steps": 9, "lr": lr, "sample_frac": sample_frac, "seed": 4}
     lg.encode(picture(), **options).save(tmp_path / "whole.safetensors")
-
-    class Killed(Exception):
-        pass
-
-    real_step = loop.accumulate_gradients
-    steps = iter(range(100))
-
-    def step(*arguments):
-        if next(steps) == 5:
-            raise Killed
-        return real_step(*arguments)
-
     checkpoint = tmp_path / "state.safetensors"
-    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
-    monkeypatch.setattr(loop, "accumulate_gradients", step)
-    with pytest.raises(Killed):
+    with stopping_at(6, MemoryError), pytest.raises(MemoryError):
         lg.encode(picture(), checkpoint=checkpoint, **options)
     assert checkpoint.exists()
-    monkeypatch.setattr(loop, "accumulate_gradients", real_step)
     resumed = lg.encode(picture(), checkpoint=checkpoint, resume=True, **options)
     resumed.save(tmp_path / "resumed.safetensors")
     assert without_times(tmp_path / "resumed.safetensors") == without_times(tmp_path / "whole.safetensors")
@@ -319,7 +304,7 @@ def test_a_step_in_blocks_is_the_step_on_everything(shape_and_tile, mode, sample
     gradients = []
     for limit in (samples_per_block, 1 << 20):
         model = build_model(inr.model, len(inr.lattice), torch.Generator().manual_seed(0)).double()
-        samples = AllSamples(Placed.first(signal), inr.lattice, inr.coordinates, limit, torch.device("cpu"))
+        samples = AllSamples(PositionedSignal.first(signal), inr.lattice, inr.coordinates, limit, torch.device("cpu"))
         samples.draw = lambda draw=samples.draw: replace(draw(), blocks=map(in_double, draw().blocks))
         loss = loop.accumulate_gradients(model, samples)
         gradients.append([torch.tensor(loss), *(p.grad.clone() for p in model.parameters())])

@@ -7,9 +7,6 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import lgsirens as lg
-from lgsirens.monitoring import watcher
-from lgsirens.training import loop
-from lgsirens.training.checkpoint import Checkpoint
 
 PICTURE = lg.Signal.from_array(np.random.default_rng(0).integers(0, 256, (40, 33, 3), dtype=np.uint8))
 OPTIONS = {"partitions": (3, 2), "local_width": 6, "global_width": 8, "steps": 7}
@@ -35,29 +32,10 @@ def series(folder, name):
     return [event.value for event in events(folder).Scalars(name)]
 
 
-def stopped_after(monkeypatch, step, **options):
+def killed_after(stopping_at, step, **options):
     """A run that is killed after a step, having kept its state two steps before."""
-
-    class Killed(BaseException):
-        pass
-
-    real, keep = watcher.Watcher.__call__, Checkpoint.save
-
-    def die(self, state):
-        real(self, state)
-        if state.step == step:
-            raise Killed
-
-    def early(checkpoint, model, optimizer, generator, state, best):
-        if state.step == step - 2:
-            keep(checkpoint, model, optimizer, generator, state, best)
-
-    with monkeypatch.context() as context:
-        context.setattr(watcher.Watcher, "__call__", die)
-        context.setattr(Checkpoint, "save", early)
-        context.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
-        with pytest.raises(Killed):
-            encode(**options)
+    with stopping_at(step + 1, MemoryError, kept=step - 2), pytest.raises(MemoryError):
+        encode(**options)
     until_the_next_second()
 
 

@@ -180,7 +180,7 @@ def excerpts(signal: Signal) -> tuple[Excerpt, ...]:
 
 def cut(signal: Signal, excerpt: Excerpt) -> Signal:
     """The part of a signal whose first sample lies at position 0: a sound, or an image of what is flat."""
-    return _as_signal(signal, signal.values[tuple(slice(start, stop) for start, stop in excerpt.box)], excerpt)
+    return _as_signal(signal, signal.read(excerpt.box), excerpt)
 
 
 def read(representation: Representation, original: Signal, excerpt: Excerpt, device: torch.device) -> Signal:

@@ -1,12 +1,14 @@
 """PSNR, SSIM and what shows at seams: of the reconstruction as decoded, clipped and never renormalised."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lgsirens.errors import SignalError, require
+from lgsirens.grid.box import Box, box_of_shape, slices
 from lgsirens.signal import KINDS, Signal, check_signal
 
 _SSIM_WINDOW = 11
@@ -32,10 +34,10 @@ def psnr(reference: Signal, decoded: Signal, where: NDArray[np.bool_] | None = N
     """
     _check_same(reference, decoded)
     total, count = 0.0, 0
-    for part in _slabs(reference.values):
-        error = _clipped(decoded.values[part], reference) - reference.values[part].astype(np.float64)
+    for box in slabs(reference):
+        error = _clipped(decoded.read(box), reference) - reference.read(box).astype(np.float64)
         if where is not None:
-            error = error[where[part]]
+            error = error[where[slices(box, box_of_shape(where.shape))]]
         total += float(np.square(error).sum())
         count += error.size
     if count == 0:
@@ -126,11 +128,12 @@ def _clipped(values: NDArray[Any], reference: Signal) -> NDArray[np.float64]:
     return np.clip(values.astype(np.float64), *reference.value_range)
 
 
-def _slabs(values: NDArray[Any]) -> list[slice]:
-    """Slices along the first axis, each of a bounded number of values."""
-    per_row = max(1, values.size // values.shape[0])
-    step = max(1, _ROWS_AT_ONCE // per_row)
-    return [slice(start, start + step) for start in range(0, values.shape[0], step)]
+def slabs(signal: Signal) -> Iterator[Box]:
+    """Boxes that follow each other along the first axis, each of a bounded number of values, for `Signal.read`."""
+    length, *others = signal.shape
+    step = max(1, _ROWS_AT_ONCE // (math.prod(others) * signal.channels))
+    for start in range(0, length, step):
+        yield (start, min(start + step, length)), *box_of_shape(others)
 
 
 def _check_same(reference: Signal, decoded: Signal) -> None:

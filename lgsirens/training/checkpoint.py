@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from lgsirens.errors import FileFormatError, OutputError, RunError
+from lgsirens.errors import ConfigError, FileFormatError, OutputError, RunError
 from lgsirens.monitoring.log import CHECKPOINT_SUFFIX, FitState
 from lgsirens.nn.siren import SirenPerPartition
 from lgsirens.system.console import note
@@ -57,6 +57,18 @@ class Checkpoint:
     key: str
     resume: bool = False
 
+    @classmethod
+    def at(cls, path: str | os.PathLike[str] | None, key: str, resume: bool) -> "Checkpoint | None":
+        """The checkpoint of a run, None for one that keeps none (raises ConfigError if `path` is no path)."""
+        if not isinstance(path, str | os.PathLike | None):
+            raise ConfigError(f"checkpoint {path!r} is no path; name a file, or leave it out")
+        return None if path is None else cls(Path(path), key, resume)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is a run to go on with."""
+        return self.resume and os.path.exists(self.path)
+
     def save(
         self,
         model: SirenPerPartition,
@@ -66,15 +78,15 @@ class Checkpoint:
         best: BestWeights | None,
     ) -> None:
         """Keep where a fit stands; where that cannot be written, say so and let the fit go on."""
-        tensors = {f"model.{name}": value.detach() for name, value in model.named_parameters()}
-        stepped = _flat(optimizer.state_dict(), "optimizer", tensors)
-        tensors["generator"] = generator.get_state()
-        if best is not None:
-            tensors |= {f"best.{index}": weight for index, weight in enumerate(best.weights)}
-            tensors["best.error"] = torch.tensor(best.error, dtype=torch.float64)
-        tensors = {name: tensors[name].detach().cpu() for name in sorted(tensors)}
-        figures = {name: getattr(state, name) for name in _FIGURES}
-        record: dict[str, Any] = {"key": self.key, "optimizer": stepped, **figures}
+        kept = {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "generator": generator.get_state(),
+            "best": None if best is None else {"error": best.error, "weights": best.weights},
+            "state": {name: getattr(state, name) for name in _FIGURES},
+        }
+        tensors: dict[str, torch.Tensor] = {}
+        record = {"key": self.key} | {name: _flat(value, name, tensors) for name, value in kept.items()}
         record["crc32"] = _checksum(record, tensors)
         try:
             with replacing(self.path, overwrite=True) as temporary:
@@ -98,19 +110,17 @@ class Checkpoint:
         if not os.path.exists(self.path):
             note("%s: no checkpoint; starting at the first step", self.path)
             return FitState()
-        state, stepped, tensors = self.read()
-        weights = {name.removeprefix("model."): v for name, v in tensors.items() if name.startswith("model.")}
-        model.load_state_dict(weights)
-        optimizer.load_state_dict(stepped)
-        generator.set_state(tensors["generator"])
+        kept = self.read()
+        model.load_state_dict(kept["model"])
+        optimizer.load_state_dict(kept["optimizer"])
+        generator.set_state(kept["generator"])
         if best is not None:
-            best.error = float(tensors["best.error"])
-            for number, weight in enumerate(best.weights):
-                weight.copy_(tensors[f"best.{number}"])
-        return state
+            best.error = kept["best"]["error"]
+            torch._foreach_copy_(best.weights, kept["best"]["weights"])
+        return FitState(**{name: kind(kept["state"][name]) for name, kind in _FIGURES.items()})
 
-    def read(self) -> tuple[FitState, dict[str, Any], dict[str, torch.Tensor]]:
-        """What the file holds: the state of the fit, that of its optimiser, and all tensors.
+    def read(self) -> dict[str, Any]:
+        """What the file holds, nested as it was kept.
 
         Raises:
             FileFormatError: the file is damaged or belongs to another run.
@@ -118,11 +128,11 @@ class Checkpoint:
         try:
             with safe_open(self.path, "pt") as file:
                 record: dict[str, Any] = json.loads(file.metadata()[_RECORD])
-                tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if record.pop("crc32") != _checksum(record, tensors):
                 raise ValueError("its CRC-32 differs")
-            stepped = _nested(record["optimizer"], tensors)
-            key, figures = record["key"], {name: kind(record[name]) for name, kind in _FIGURES.items()}
+            key = record.pop("key")
+            kept = {name: _nested(value, tensors) for name, value in record.items()}
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{self.path}: damaged checkpoint ({error}); delete it and start again") from error
         if key != self.key:
@@ -130,7 +140,7 @@ class Checkpoint:
                 f"{self.path}: the checkpoint belongs to another input or other options; "
                 "give those it was made with, or run without --resume"
             )
-        return FitState(**figures), stepped, tensors
+        return kept
 
 
 def checkpoint_path(output: Path) -> Path:
@@ -167,7 +177,8 @@ def _is_checkpoint(path: Path) -> bool:
 def _flat(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
     """A nested value as JSON holds it; its tensors go to `tensors`, named by their path."""
     if isinstance(value, torch.Tensor):
-        tensors[path] = value.detach().clone(memory_format=torch.contiguous_format)  # may be a view of another
+        # A copy: it may be a view of another tensor, which the container refuses.
+        tensors[path] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {"tensor": path}
     if isinstance(value, dict):
         return {"dict": [[key, _flat(each, f"{path}[{key!r}]", tensors)] for key, each in value.items()]}
@@ -193,8 +204,9 @@ def _nested(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 def _checksum(record: dict[str, Any], tensors: dict[str, torch.Tensor]) -> int:
     """CRC-32 of all that a checkpoint says: its record, and names, types, shapes and bytes of its tensors."""
-    described = [(name, str(value.dtype), list(value.shape)) for name, value in tensors.items()]
+    names = sorted(tensors)
+    described = [(name, str(tensors[name].dtype), list(tensors[name].shape)) for name in names]
     crc = zlib.crc32(json.dumps([record, described], sort_keys=True).encode())
-    for tensor in tensors.values():
-        crc = zlib.crc32(tensor.contiguous().numpy().tobytes(), crc)
+    for name in names:
+        crc = zlib.crc32(tensors[name].numpy().tobytes(), crc)
     return crc

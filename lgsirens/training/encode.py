@@ -1,14 +1,11 @@
 """Signal -> representation: the run itself. What its options mean is in `config.py`."""
 
-import hashlib
-import json
 import os
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,21 +13,22 @@ import torch
 from lgsirens.errors import ConfigError
 from lgsirens.monitoring.log import FitState, RunLog, check_folder
 from lgsirens.monitoring.watcher import Watcher
-from lgsirens.nn.memory import DEFAULT_LIMIT, training_bytes, training_samples
+from lgsirens.nn.memory import DEFAULT_LIMIT, training_bytes
 from lgsirens.nn.siren import SirenPerPartition, build_model, parameter_counts
 from lgsirens.representation.decode import decode, partition_means
 from lgsirens.representation.file import identified, sizes
 from lgsirens.representation.metrics import psnr, recorded
 from lgsirens.representation.representation import FitRecord, Representation, SignalInfo, first_encoding
-from lgsirens.signal import KINDS, Signal, check_signal
-from lgsirens.system.console import Progress, note
+from lgsirens.signal import Signal, check_signal
+from lgsirens.system.console import note
 from lgsirens.system.hardware import as_bytes, resolve_device
 from lgsirens.system.schema import to_plain
 from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig, Plan, plan
-from lgsirens.training.loop import StopRule, accumulate_gradients, fit
+from lgsirens.training.loop import accumulate_gradients
 from lgsirens.training.optimizers import build_optimizer
-from lgsirens.training.samples import AllSamples, Placed, RandomSamples, Samples
+from lgsirens.training.run import Run
+from lgsirens.training.samples import PositionedSignal
 
 _TIMED_STEPS = 3
 
@@ -74,32 +72,23 @@ def encode(
     """
     if not isinstance(config, EncodeConfig | None):
         raise ConfigError(f"config {config!r} is no EncodeConfig; give one, or its fields as keyword arguments")
-    if not isinstance(checkpoint, str | os.PathLike | None):
-        raise ConfigError(f"checkpoint {checkpoint!r} is no path; name a file")
     if not isinstance(log, RunLog | None):
         raise ConfigError(f"log {log!r} is no RunLog; give RunLog(folder)")
-    check_signal(signal)
-    planned = _told_plan(signal, EncodeConfig.from_options({**to_plain(config or EncodeConfig()), **options}))
-    where = resolve_device(device)
-    limit = as_bytes(max_memory)
-    model, samples, generator = prepare(signal, planned, where, limit)
-    config = planned.config
-    # The size of a block and the device decide how sums are rounded, so they are part of what a run is.
-    key = _run_key(signal, config, training_samples(planned.model, where.type != "cpu", limit), where)
-    keeper = None if checkpoint is None else Checkpoint(Path(checkpoint), key, resume)
+    config = EncodeConfig.from_options({**to_plain(config or EncodeConfig()), **options})
+    planned = _told_plan(check_signal(signal), config)
+    run = prepare(signal, planned, resolve_device(device), as_bytes(max_memory))
+    key = run.key(signal)
+    keeper = Checkpoint.at(checkpoint, key, resume)
     described = _described(signal, planned, source)
-    assemble = partial(_assemble, signal, planned, model, described, device=where)
-    resuming = keeper is not None and keeper.resume and os.path.exists(keeper.path)
-    rule = StopRule(config.steps, config.target_psnr)
-    peak = KINDS[signal.kind].psnr_peak
+    assemble = partial(_assemble, signal, planned, run.model, described, device=run.device)
+    resuming = keeper is not None and keeper.goes_on
     if log is not None:
-        check_folder(log, keeper is not None and keeper.resume, resuming)
+        check_folder(log, keeper is not None and resume, resuming)
         if resuming and keeper is not None:
             keeper.read()  # what cannot go on leaves the folder as it is
-    with _watching(log, signal, key, described, assemble, config.steps, resuming, where) as watcher:
-        with Progress("encode", "step", quiet=not progress) as bar:
-            state = fit(model, samples, rule, config.lr, peak, generator, keeper, bar, watch=watcher)
-        del samples
+    with _watching(log, signal, key, described, assemble, run.config.steps, resuming, run.device) as watcher:
+        state = run.fit("encode", signal, keeper, progress, watch=watcher)
+        del run  # its samples: decoding needs the memory
         representation = assemble(state)
         if watcher is not None:
             watcher.finish(representation, state)
@@ -122,19 +111,17 @@ def dry_run(
 ) -> dict[str, Any]:
     """What an encoding would take, from a few timed steps: parameters, bytes, expected seconds and memory (bytes)."""
     planned = _told_plan(signal, config)
-    where = resolve_device(device)
-    model, samples, _ = prepare(signal, planned, where, max_memory)
-    optimizer = build_optimizer(model)
+    run = prepare(signal, planned, resolve_device(device), max_memory)
+    optimizer = build_optimizer(run.model)
     durations = []
     for _ in range(_TIMED_STEPS):
         began = time.monotonic()
-        accumulate_gradients(model, samples)
+        accumulate_gradients(run.model, run.samples)
         optimizer.step()
         durations.append(time.monotonic() - began)
     described = _described(signal, planned, None)
-    representation = _assemble(signal, planned, model, described, FitState(), device=where, measure=False)
+    representation = _assemble(signal, planned, run.model, described, FitState(), device=run.device, measure=False)
     weights = 4 * sum(parameter_counts(planned.model, len(planned.lattice)))
-    block = training_samples(planned.model, where.type != "cpu", max_memory) * training_bytes(planned.model)
     return {
         "shape": signal.shape,
         "channels": signal.channels,
@@ -146,22 +133,15 @@ def dry_run(
         "bytes": sizes(representation),
         "seconds": sorted(durations)[_TIMED_STEPS // 2] * config.steps,
         # weights, the best ones, gradients and two moments of Adam; the samples as read and as cut
-        "memory": 5 * weights + 2 * signal.values.nbytes + block,
+        "memory": 5 * weights + 2 * signal.values.nbytes + run.samples_per_block * training_bytes(planned.model),
     }
 
 
-def prepare(
-    signal: Signal, planned: Plan, device: torch.device, max_memory: int
-) -> tuple[SirenPerPartition, Samples, torch.Generator]:
-    """Model, samples and the generator of draws. Weights are drawn on the CPU: one seed, one start on any device."""
-    config = planned.config
-    model = build_model(planned.model, len(planned.lattice), torch.Generator().manual_seed(config.seed)).to(device)
-    generator = torch.Generator(device).manual_seed(config.seed)
-    per_block = training_samples(planned.model, device.type != "cpu", max_memory)
-    common = (Placed.first(signal), planned.lattice, planned.coordinates, per_block, device)
-    if config.sample_frac is None:
-        return model, AllSamples(*common), generator
-    return model, RandomSamples(*common, config.sample_frac, generator), generator
+def prepare(signal: Signal, planned: Plan, device: torch.device, max_memory: int) -> Run:
+    """The run of a plan: new weights, a first signal."""
+    model = build_model(planned.model, len(planned.lattice), torch.Generator().manual_seed(planned.config.seed))
+    positioned = PositionedSignal.first(signal)
+    return Run.of(model, positioned, planned.lattice, planned.coordinates, planned.config, device, max_memory)
 
 
 def _described(signal: Signal, planned: Plan, source: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -200,12 +180,3 @@ def _assemble(
     overview = partition_means(decoded, planned.extent, planned.lattice)
     fit = replace(record, psnr=recorded(psnr(signal, decoded)))
     return identified(replace(representation, fit=fit, overview=overview))
-
-
-def _run_key(signal: Signal, config: EncodeConfig, per_block: int, device: torch.device) -> str:
-    """Hash of everything that the result of a run depends on, but the number of threads."""
-    described = [signal.kind, signal.value_range, signal.dtype, signal.values.shape, to_plain(config)]
-    described += [per_block, device.type]
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-    digest.update(memoryview(signal.values.tobytes()))
-    return digest.hexdigest()

@@ -10,12 +10,13 @@ import torch
 
 from lgsirens.errors import RunError
 from lgsirens.monitoring.log import FitState
+from lgsirens.nn.kernels import plain
 from lgsirens.nn.siren import SirenPerPartition
 from lgsirens.representation.metrics import psnr_of_error
 from lgsirens.system.console import Progress, interruption
 from lgsirens.training.checkpoint import BestWeights, Checkpoint
 from lgsirens.training.optimizers import build_optimizer, learning_rate
-from lgsirens.training.samples import Block, Samples
+from lgsirens.training.samples import Draw, Samples
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
@@ -31,7 +32,7 @@ class StopRule:
 # Sees the state after a step. Must not touch what the fit uses.
 Watch = Callable[[FitState], None]
 
-# Adds up, in place, what the ranks of a fit have: gradients in the order of the parameters, then sums of errors.
+# Adds up, in place, what the ranks of a fit have: gradients in the order of the parameters, then errors `[P]`.
 Reduce = Callable[[list[torch.Tensor]], None]
 
 
@@ -74,18 +75,20 @@ def fit(
         FileFormatError: the checkpoint to resume from is damaged or belongs to another run.
     """
     optimizer, state = build_optimizer(model), FitState()
+    progress = progress or Progress("fit", "step", quiet=True)
+    # Kept by copying them back, not by a gradient of zero: momentum, weight decay or noise would still move them.
     frozen = None if frozen_rows is None else model.local.detach()[frozen_rows]
     best = BestWeights(model) if samples.complete and metric_rows is None else None
     if checkpoint is not None and checkpoint.resume:
         state = checkpoint.load(model, optimizer, generator, best)
-    if progress is not None:
-        progress.start(rule.steps, state.step)
+    progress.start(rule.steps, state.step)
     began, saved = time.monotonic() - state.seconds, time.monotonic()
     with interruption() as interrupted:
         while state.step < rule.steps and not state.stopped:
+            # The error comes with the gradients, so it is that of the weights before the step: these are the ones to
+            # remember, and where they meet the target the step is not taken.
             state.error = accumulate_gradients(model, samples, metric_rows, reduce)
-            if not math.isfinite(state.error):
-                raise RunError(f"the fit diverged at step {state.step}: its loss is {state.error}; lower --lr")
+            _check(math.isfinite(state.error), state, f"its loss is {state.error}")
             psnr = psnr_of_error(state.error, psnr_peak)
             if best is not None:
                 best.see(state.error)
@@ -100,18 +103,18 @@ def fit(
                 model.local.detach()[frozen_rows] = frozen
             state.step += 1
             state.seconds = time.monotonic() - began
-            if progress is not None:
-                progress.advance(psnr=f"{psnr:.2f} dB")
+            progress.advance(psnr=f"{psnr:.2f} dB")
             if watch is not None:
                 watch(state)
                 began = time.monotonic() - state.seconds
             if interrupted.is_set() and state.step < rule.steps:
                 state.stopped = "interrupted"
+            # Between two steps, where weights, moments and random state belong together.
             if checkpoint is not None and (time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS or state.stopped):
                 checkpoint.save(model, optimizer, generator, state, best)
                 saved = time.monotonic()
-    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
-        raise RunError(f"the fit diverged at step {state.step}: its weights are not finite; lower --lr")
+    # The last step may have diverged, and no error tells of it.
+    _check(all(bool(p.isfinite().all()) for p in model.parameters()), state, "its weights are not finite")
     if checkpoint is not None and os.path.exists(checkpoint.path) and not state.stopped:
         # The result may yet fail to be written; what was computed is then not lost.
         checkpoint.save(model, optimizer, generator, state, best)
@@ -134,47 +137,43 @@ def accumulate_gradients(
     given; without either and without halos that is the loss.
 
     Blocks are differentiated one after the other, so that the working memory is that of one block; a block's rows
-    are the only rows that it touches.
+    are the only rows that it touches. The gradient of a sum is the sum of gradients, so the step is the same one.
     """
     for parameter in (p for p in model.parameters() if p.requires_grad):
         parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.zero_()
-    rows_gradient = model.local.grad
-    assert rows_gradient is not None
-    total = torch.zeros((), dtype=torch.float64, device=model.local.device)
-    number = torch.zeros_like(total)
-    draw = samples.draw()
+    of_rows, *of_shared = (p.grad for p in model.parameters() if p.grad is not None)
+    draw, errors = samples.draw(), _no_errors(model)
     for block in draw.blocks:
-        rows = model.local.detach()[block.rows].requires_grad_()
-        squares = _squares(model, block, rows)
-        torch.autograd.backward(squares.sum() / draw.count)
-        assert rows.grad is not None
-        rows_gradient[block.rows] += rows.grad
-        owned = squares.detach() if block.own is None else squares.detach() * block.own
-        if metric_rows is None:
-            total += owned.sum() / draw.own
-        else:
-            share = metric_rows[block.rows, None, None].float()
-            for weight in (block.weight, block.own):
-                share = share if weight is None else share * weight
-            total += (owned * metric_rows[block.rows, None, None]).sum()
-            number += share.expand_as(owned[..., :1]).sum() * owned.shape[-1]
-    reduce([*(p.grad for p in model.parameters() if p.grad is not None), total, number])
-    return float(total if metric_rows is None else total / number.clamp(min=1))
+        found = plain.errors_and_gradients(model, block, draw.count)
+        of_rows[block.rows] += found.rows
+        for gradient, more in zip(of_shared, found.shared, strict=True):
+            gradient += more
+        errors[block.rows] += found.errors
+    reduce([of_rows, *of_shared, errors])
+    return _mean(errors, draw, metric_rows)
 
 
 @torch.no_grad()
 def mean_error(model: SirenPerPartition, samples: Samples, reduce: Reduce = no_reduction) -> float:
     """The mean squared error of the samples that partitions own, as `accumulate_gradients` returns it."""
-    draw = samples.draw()
-    total = torch.zeros((), dtype=torch.float64, device=model.local.device)
+    draw, errors = samples.draw(), _no_errors(model)
     for block in draw.blocks:
-        squares = _squares(model, block, model.local[block.rows])
-        total += (squares if block.own is None else squares * block.own).sum() / draw.own
-    reduce([total])
-    return float(total)
+        errors[block.rows] += plain.errors(model, block)
+    reduce([errors])
+    return _mean(errors, draw)
 
 
-def _squares(model: SirenPerPartition, block: Block, rows: torch.Tensor) -> torch.Tensor:
-    """Squared errors `[B, N, C]` of a block, 0 where it has no sample."""
-    error: torch.Tensor = model(block.x, rows, block.x_local, block.shared_features) - block.target
-    return (error if block.weight is None else error * block.weight).square()
+def _no_errors(model: SirenPerPartition) -> torch.Tensor:
+    # In float64: a step of a film adds up millions of squares, and the best weights differ in the seventh digit.
+    return torch.zeros(len(model.local), dtype=torch.float64, device=model.local.device)
+
+
+def _mean(errors: torch.Tensor, draw: Draw, metric_rows: torch.Tensor | None = None) -> float:
+    """The mean of summed errors `[P]`, over all partitions or those of `metric_rows`."""
+    counted = torch.ones_like(draw.own) if metric_rows is None else metric_rows
+    return float((errors * counted).sum() / (draw.own * counted).sum().clamp(min=1))
+
+
+def _check(finite: bool, state: FitState, why: str) -> None:
+    if not finite:
+        raise RunError(f"the fit diverged at step {state.step}: {why}; lower --lr")

@@ -4,12 +4,9 @@ What is not fitted stays as it is, to the bit. With the shared network frozen it
 constant of each sample, so only rows are trained.
 """
 
-import hashlib
-import json
 import math
 import os
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,21 +18,20 @@ from lgsirens.errors import ConfigError, SignalError
 from lgsirens.grid.box import Box, bounding_box, box_shape, box_size, format_box, intersect, is_empty, slices
 from lgsirens.grid.lattice import Lattice, bounding_extent
 from lgsirens.monitoring.log import FitState
-from lgsirens.nn.memory import DEFAULT_LIMIT, training_samples
+from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.nn.siren import SirenPerPartition, build_model
 from lgsirens.representation.decode import decode, partition_means
 from lgsirens.representation.file import identified
 from lgsirens.representation.metrics import psnr, recorded
 from lgsirens.representation.representation import Representation, history_entry
 from lgsirens.representation.rows import GatheredRows, MemoryRows, gather
-from lgsirens.signal import KINDS, Signal
-from lgsirens.system.console import Progress
+from lgsirens.signal import Signal
 from lgsirens.system.hardware import as_bytes, check_fits, resolve_device
 from lgsirens.system.schema import to_plain
 from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig
-from lgsirens.training.loop import StopRule, fit
-from lgsirens.training.samples import AllSamples, CachedSharedFeatures, Centred, Placed, RandomSamples, Samples
+from lgsirens.training.run import Run
+from lgsirens.training.samples import CachedSharedFeatures, Centred, PositionedSignal
 
 _INHERITED = ("steps", "sample_frac", "seed")
 
@@ -129,40 +125,29 @@ class Edit:
 
 def fit_edit(edit: Edit, options: FitOptions) -> Representation:
     """The representation after an edit, with its line of history."""
-    config = options.config(edit.old, rows_alone=edit.finetune == "none")
-    where, limit = resolve_device(options.device), as_bytes(options.max_memory)
-    part = edit.lattice.select(edit.trained)
-    placed, blank = _targets(edit, part, where)
-    model = _model(edit, config.seed, where)
-    generator = torch.Generator(where).manual_seed(config.seed)
-    per_block = training_samples(model.config, where.type != "cpu", limit)
-    samples: Samples
-    if config.sample_frac is None:
-        samples = AllSamples(placed, part, edit.old.coordinates, per_block, where)
-    else:
-        samples = RandomSamples(placed, part, edit.old.coordinates, per_block, where, config.sample_frac, generator)
-    centres = _centres(edit, part).to(where) if edit.old.coordinates.local_scale is None else None
+    alone = edit.finetune == "none"
+    config = options.config(edit.old, rows_alone=alone)
+    device, limit = resolve_device(options.device), as_bytes(options.max_memory)
+    part, coordinates = edit.lattice.select(edit.trained), edit.old.coordinates
+    positioned, blank = _targets(edit, part, device)
+    run = Run.of(_model(edit, config.seed), positioned, part, coordinates, config, device, limit)
+    centres = _centres(edit, part).to(device) if coordinates.local_scale is None else None
     if centres is not None:
-        samples = Centred(samples, centres)
-        _shift(model, centres)
+        run.samples = Centred(run.samples, centres)
+        _shift(run.model, centres)
     frozen_rows = metric_rows = None
-    if edit.finetune == "none":
-        samples = CachedSharedFeatures(samples, model.shared_features, limit)
+    if alone:
+        run.samples = CachedSharedFeatures(run.samples, run.model.shared_features, limit)
     else:
-        metric_rows = torch.from_numpy(np.isin(edit.trained, edit.fitted)).to(where)
+        metric_rows = torch.from_numpy(np.isin(edit.trained, edit.fitted)).to(device)
         frozen_rows = ~metric_rows if edit.finetune == "shared" else None
-    keeper = None
-    if options.checkpoint is not None:
-        if not isinstance(options.checkpoint, str | os.PathLike):
-            raise ConfigError(f"checkpoint {options.checkpoint!r} is no path; name a file, or leave it out")
-        described = [edit.action, edit.finetune, edit.box, to_plain(config), per_block, where.type]
-        keeper = Checkpoint(Path(options.checkpoint), _run_key(edit, described), options.resume)
-    rule, peak = StopRule(config.steps, config.target_psnr), KINDS[edit.signal.kind].psnr_peak
-    with Progress(edit.action, "step", quiet=not options.progress) as bar:
-        state = fit(model, samples, rule, config.lr, peak, generator, keeper, bar, frozen_rows, metric_rows)
+    key = run.key(edit.signal, edit.action, edit.finetune, edit.box, identified(edit.old).lineage, edit.old.extent)
+    keeper = Checkpoint.at(options.checkpoint, key, options.resume)
+    masks = {"frozen_rows": frozen_rows, "metric_rows": metric_rows}
+    state = run.fit(edit.action, edit.signal, keeper, options.progress, **masks)
     if centres is not None:
-        _shift(model, -centres)
-    return _assembled(edit, model, state, blank, where)
+        _shift(run.model, -centres)
+    return _assembled(edit, run.model, state, blank, device)
 
 
 def unknown(representation: Representation, place: int, box: Box) -> NDArray[np.bool_]:
@@ -184,7 +169,7 @@ def brings(representation: Representation, place: int, signal: Signal, box: Box)
     return bool((unknown(representation, place, common) & present).any())
 
 
-def _targets(edit: Edit, part: Lattice, device: torch.device) -> tuple[Placed, NDArray[np.int32]]:
+def _targets(edit: Edit, part: Lattice, device: torch.device) -> tuple[PositionedSignal, NDArray[np.int32]]:
     """What the partitions of `part` learn: the signal where it lies, else what the old representation decodes to; and
     their `row_blank`: samples that neither has are blank."""
     ranges = tuple((int(window.min()), int(window.max()) + 1) for window in part.windows(edit.extent))
@@ -218,7 +203,9 @@ def _targets(edit: Edit, part: Lattice, device: torch.device) -> tuple[Placed, N
             f"{missing} samples of the partitions to fit are neither in the signal nor in the file; give a signal that "
             "covers whole partitions, or --allow_gap"
         )
-    placed = Placed(replace(edit.signal, values=values, mask=None if known.all() else known), box, edit.extent)
+    placed = PositionedSignal(
+        replace(edit.signal, values=values, mask=None if known.all() else known), box, edit.extent
+    )
     return placed, blank
 
 
@@ -230,7 +217,7 @@ def _still_blank(edit: Edit, before: int, owned: Box) -> bool:
     return bool(left.any())
 
 
-def _model(edit: Edit, seed: int, device: torch.device) -> SirenPerPartition:
+def _model(edit: Edit, seed: int) -> SirenPerPartition:
     """The network to train: new rows as SIREN begins them, the others as they are."""
     model = build_model(edit.old.model, len(edit.trained), torch.Generator().manual_seed(seed))
     before = edit.before[edit.trained]
@@ -239,7 +226,7 @@ def _model(edit: Edit, seed: int, device: torch.device) -> SirenPerPartition:
         for name, value in edit.old.shared.items():
             model.shared[name].copy_(value)
     model.shared.requires_grad_(edit.finetune != "none")
-    return model.to(device)
+    return model
 
 
 def _centres(edit: Edit, part: Lattice) -> Tensor:
@@ -259,15 +246,6 @@ def _shift(model: SirenPerPartition, by: Tensor) -> None:
     """Rows `[P, K]` for coordinates from which `by` `[P, D]` is subtracted."""
     weight, bias = model.unpack(model.local)[:2]
     bias += weight @ by[..., None]
-
-
-def _run_key(edit: Edit, described: list[Any]) -> str:
-    """Hash of everything that the result depends on, but the number of threads."""
-    described = [*described, identified(edit.old).lineage, edit.old.extent, edit.signal.dtype]
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-    digest.update(memoryview(edit.signal.values.tobytes()))
-    digest.update(memoryview(np.ascontiguousarray(edit.signal.present).tobytes()))
-    return digest.hexdigest()
 
 
 def _assembled(

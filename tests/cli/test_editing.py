@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import soundfile
 from PIL import Image
 
 import lgsirens as lg
-from lgsirens.training import loop
 from tests.command import assert_one_line, full_disk, run
 from tests.small import refitted, representation, without_times
 
@@ -115,10 +113,9 @@ def test_nothing_to_add_is_a_copy_and_said(folder, capsys):
     assert (folder / "a.safetensors").read_bytes() == (folder / "left.safetensors").read_bytes()
 
 
-def test_nothing_to_add_leaves_a_stopped_extension_and_its_result_alone(folder, monkeypatch, capsys):
+def test_nothing_to_add_leaves_a_stopped_extension_and_its_result_alone(folder, stopping_at, capsys):
     words = ("extend", "left.safetensors", "a.safetensors", "--signal")
-    with monkeypatch.context() as context:
-        context.setattr(loop, "accumulate_gradients", lambda *arguments: os.kill(os.getpid(), signal.SIGINT) or 1.0)
+    with stopping_at(1):
         assert run(*words, "whole.png", *STEPS) == 130
     files = {name: (folder / name).read_bytes() for name in ("a.safetensors", "a.checkpoint.safetensors")}
     capsys.readouterr()
@@ -225,23 +222,14 @@ def test_rows_that_disagree_need_a_preference(folder, capsys):
 
 
 @pytest.mark.parametrize("fraction", [(), ("--sample_frac", 0.5)])
-def test_an_interrupted_extension_resumes_to_the_same_file(folder, monkeypatch, fraction):
+def test_an_interrupted_extension_resumes_to_the_same_file(folder, stopping_at, fraction):
     words = ("extend", "left.safetensors", "{}.safetensors", "--signal", "whole.png", "--steps", 9, "--quiet")
 
     def extend(name, *more):
         return run(*(str(word).format(name) for word in words), *fraction, *more)
 
     assert extend("whole") == 0
-    real_step, steps = loop.accumulate_gradients, iter(range(100))
-
-    def step(*arguments):
-        if next(steps) == 5:
-            raise KeyboardInterrupt
-        return real_step(*arguments)
-
-    with monkeypatch.context() as context:
-        context.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
-        context.setattr(loop, "accumulate_gradients", step)
+    with stopping_at(6, KeyboardInterrupt):
         assert extend("resumed") == 130
     assert (folder / "resumed.checkpoint.safetensors").exists()
     assert extend("resumed", "--resume") == 0

@@ -71,7 +71,7 @@ def test_the_result_is_the_same_with_and_without_a_log(tmp_path, options):
 def test_the_seconds_of_a_fit_are_not_those_of_who_watches(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
-    model, samples, generator = encode_module.prepare(
+    run = encode_module.prepare(
         PICTURE, encode_module.plan(PICTURE, lg.EncodeConfig(**OPTIONS)), torch.device("cpu"), 1 << 30
     )
 
@@ -81,7 +81,7 @@ def test_the_seconds_of_a_fit_are_not_those_of_who_watches(monkeypatch):
         seen.append((state.step, state.rate))
         now[0] += 100
 
-    state = loop.fit(model, samples, StopRule(3), 1e-3, 1.0, generator, watch=watcher)
+    state = loop.fit(run.model, run.samples, StopRule(3), 1e-3, 1.0, run.generator, watch=watcher)
     assert state.seconds == 0
     assert seen == [(1, 1e-3), (2, 1e-3), (3, 1e-3)]
 

@@ -1,7 +1,5 @@
 """The folder of a run: what is in it, whose it is, and how a stopped run goes on with it."""
 
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +11,8 @@ from lgsirens.monitoring import watcher
 from lgsirens.monitoring.log import FINISHED, RUNNING, STOPPED, keep_state, state_of
 from lgsirens.system.config_file import config_yaml
 from lgsirens.system.output import abandoned, replacing
-from lgsirens.training import loop
 from tests.small import contents
-from tests.watched import PICTURE, encode, series, steps_of, stopped_after, until_the_next_second
+from tests.watched import PICTURE, encode, killed_after, series, steps_of, until_the_next_second
 
 
 def contents_of(folder):
@@ -115,9 +112,9 @@ def test_a_folder_that_cannot_be_is_one_error(tmp_path):
 # Going on
 
 
-def test_a_resumed_run_goes_on_with_its_log(tmp_path, monkeypatch):
+def test_a_resumed_run_goes_on_with_its_log(tmp_path, stopping_at):
     log, checkpoint = lg.RunLog(tmp_path / "log", every=1), tmp_path / "state.safetensors"
-    stopped_after(monkeypatch, 5, log=log, checkpoint=checkpoint)
+    killed_after(stopping_at, 5, log=log, checkpoint=checkpoint)
     assert steps_of(log.folder) == [1, 2, 3, 4, 5]
     resumed = encode(log=log, checkpoint=checkpoint, resume=True)
     whole = encode(log=lg.RunLog(tmp_path / "whole", every=1))
@@ -128,9 +125,9 @@ def test_a_resumed_run_goes_on_with_its_log(tmp_path, monkeypatch):
     assert len(list((log.folder / "pictures").iterdir())) == 7
 
 
-def test_a_resumed_run_does_not_go_on_with_the_log_of_another(tmp_path, monkeypatch):
+def test_a_resumed_run_does_not_go_on_with_the_log_of_another(tmp_path, stopping_at):
     checkpoint = tmp_path / "state.safetensors"
-    stopped_after(monkeypatch, 5, log=lg.RunLog(tmp_path / "log"), checkpoint=checkpoint)
+    killed_after(stopping_at, 5, log=lg.RunLog(tmp_path / "log"), checkpoint=checkpoint)
     encode(log=lg.RunLog(tmp_path / "other"), steps=2)
     with pytest.raises(lg.OutputError, match="other options"):
         encode(log=lg.RunLog(tmp_path / "other"), checkpoint=checkpoint, resume=True)
@@ -142,17 +139,10 @@ def test_resuming_without_a_checkpoint_does_not_mix_runs(tmp_path):
         encode(log=lg.RunLog(tmp_path / "log"), checkpoint=tmp_path / "absent.safetensors", resume=True)
 
 
-def test_an_interrupted_and_resumed_run_has_the_log_of_one_that_never_stopped(tmp_path, monkeypatch):
+def test_an_interrupted_and_resumed_run_has_the_log_of_one_that_never_stopped(tmp_path, stopping_at):
     log, checkpoint = lg.RunLog(tmp_path / "log", every=2), tmp_path / "state.safetensors"
-    real, calls = loop.accumulate_gradients, iter(range(99))
-
-    def step(*arguments):
-        if next(calls) == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(*arguments)
-
-    monkeypatch.setattr(loop, "accumulate_gradients", step)
-    assert encode(log=log, checkpoint=checkpoint).fit.stopped == "interrupted"
+    with stopping_at(4):
+        assert encode(log=log, checkpoint=checkpoint).fit.stopped == "interrupted"
     assert lg.load(log.final).fit.steps == 4
     until_the_next_second()
     encode(log=log, checkpoint=checkpoint, resume=True)
@@ -162,9 +152,8 @@ def test_an_interrupted_and_resumed_run_has_the_log_of_one_that_never_stopped(tm
         assert series(log.folder, name) == series(tmp_path / "whole", name)
 
 
-def test_a_run_killed_before_its_result_was_kept_ends_with_the_whole_log(tmp_path, monkeypatch):
+def test_a_run_killed_before_its_result_was_kept_ends_with_the_whole_log(tmp_path, monkeypatch, checkpoint_each_step):
     log, checkpoint = lg.RunLog(tmp_path / "log", every=3), tmp_path / "state.safetensors"
-    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     with monkeypatch.context() as context:
         context.setattr(watcher.Watcher, "finish", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -208,24 +197,20 @@ def test_a_killed_run_that_kept_something_is_not_started_again(tmp_path, name):
     assert (tmp_path / name).read_bytes() == b"weights"
 
 
-def test_the_result_of_an_earlier_run_is_none_of_the_one_that_was_to_replace_it(tmp_path, monkeypatch):
+def test_the_result_of_an_earlier_run_is_none_of_the_one_that_was_to_replace_it(tmp_path, stopping_at):
     log, checkpoint = lg.RunLog(tmp_path / "log"), tmp_path / "state.safetensors"
     encode(log=log)
-    with monkeypatch.context() as context:
-        context.setattr(loop, "accumulate_gradients", lambda *arguments: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            encode(log=lg.RunLog(log.folder, overwrite=True))
+    with stopping_at(1, MemoryError), pytest.raises(MemoryError):
+        encode(log=lg.RunLog(log.folder, overwrite=True))
     assert state_of(log.folder) == RUNNING
     assert lg.load(log.final).fit.steps == 7
     encode(log=log, checkpoint=checkpoint, resume=True)
     assert state_of(log.folder) == FINISHED
 
 
-def test_a_stopped_run_without_its_checkpoint_is_not_replaced(tmp_path, monkeypatch):
+def test_a_stopped_run_without_its_checkpoint_is_not_replaced(tmp_path, stopping_at):
     log, checkpoint = lg.RunLog(tmp_path / "log"), tmp_path / "state.safetensors"
-    real = loop.accumulate_gradients
-    with monkeypatch.context() as context:
-        context.setattr(loop, "accumulate_gradients", lambda *a: (signal.raise_signal(signal.SIGINT), real(*a))[1])
+    with stopping_at(1):
         assert encode(log=log, checkpoint=checkpoint).fit.stopped == "interrupted"
     checkpoint.unlink()
     assert state_of(log.folder) == STOPPED
@@ -233,20 +218,19 @@ def test_a_stopped_run_without_its_checkpoint_is_not_replaced(tmp_path, monkeypa
         encode(log=log, checkpoint=checkpoint, resume=True)
 
 
-def test_a_run_does_not_go_on_in_the_folder_of_another_input(tmp_path, monkeypatch):
+def test_a_run_does_not_go_on_in_the_folder_of_another_input(tmp_path, stopping_at):
     """Although the options are the same."""
     other, checkpoint = lg.Signal.from_array(PICTURE.values[::-1]), tmp_path / "state.safetensors"
     encode(log=lg.RunLog(tmp_path / "log"))
-    stopped_after(monkeypatch, 5, signal=other, log=lg.RunLog(tmp_path / "other"), checkpoint=checkpoint)
+    killed_after(stopping_at, 5, signal=other, log=lg.RunLog(tmp_path / "other"), checkpoint=checkpoint)
     before = contents_of(tmp_path / "log")
     with pytest.raises(lg.OutputError, match="another input"):
         encode(other, log=lg.RunLog(tmp_path / "log"), checkpoint=checkpoint, resume=True)
     assert contents_of(tmp_path / "log") == before
 
 
-def test_a_finished_run_whose_output_could_not_be_written_goes_on(tmp_path, monkeypatch):
+def test_a_finished_run_whose_output_could_not_be_written_goes_on(tmp_path, checkpoint_each_step):
     """The log is finished before that, but the checkpoint is still there."""
-    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     log, checkpoint = lg.RunLog(tmp_path / "log", every=3), tmp_path / "state.safetensors"
     first = encode(log=log, checkpoint=checkpoint)
     assert state_of(log.folder) == FINISHED
@@ -289,9 +273,9 @@ def test_a_killed_process_leaves_what_is_swept(tmp_path):
         assert not abandoned(tmp_path / "other.safetensors")
 
 
-def test_a_checkpoint_that_cannot_go_on_leaves_the_folder_as_it_is(tmp_path, monkeypatch):
+def test_a_checkpoint_that_cannot_go_on_leaves_the_folder_as_it_is(tmp_path, stopping_at):
     log, checkpoint = lg.RunLog(tmp_path / "log"), tmp_path / "state.safetensors"
-    stopped_after(monkeypatch, 5, log=log, checkpoint=checkpoint)
+    killed_after(stopping_at, 5, log=log, checkpoint=checkpoint)
     keep_state(log.folder, STOPPED)
     before = contents_of(log.folder)
     with pytest.raises(lg.FileFormatError, match="other options"):

@@ -14,7 +14,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 import lgsirens as lg
 from lgsirens.monitoring import sinks
 from lgsirens.monitoring.sinks import WeightsAndBiases
-from tests.watched import PICTURE, encode, events, steps_of, stopped_after
+from tests.watched import PICTURE, encode, events, killed_after, steps_of
 
 
 @pytest.fixture
@@ -124,9 +124,9 @@ def test_the_users_own_mode_is_kept_without_a_warning(tmp_path, no_account, capl
     assert len(run_files(tmp_path / "log")) == 1
 
 
-def test_a_resumed_run_is_the_same_at_weights_and_biases(tmp_path, no_account):
+def test_a_resumed_run_is_the_same_at_weights_and_biases(tmp_path, no_account, stopping_at):
     log, checkpoint = lg.RunLog(tmp_path / "log", every=1, use_wandb=True), tmp_path / "state.safetensors"
-    stopped_after(no_account, 5, log=log, checkpoint=checkpoint)
+    killed_after(stopping_at, 5, log=log, checkpoint=checkpoint)
     (first,) = run_files(log.folder)
     encode(log=log, checkpoint=checkpoint, resume=True)
     (second,) = set(run_files(log.folder)) - {first}

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,6 @@ from lgsirens.monitoring.log import RUNNING, keep_state
 from lgsirens.paper.parsing import given_values
 from lgsirens.paper.runs import main
 from lgsirens.system.program import INTERRUPTED
-from lgsirens.training import loop
 from tests.command import last_line
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,12 +36,10 @@ def test_a_run_is_never_mixed_with_an_earlier_one(scripts, capsys):
     assert sorted(os.listdir("logs")) == names
 
 
-def test_a_name_that_ends_in_a_number_is_a_name_of_its_own(scripts, monkeypatch):
+def test_a_name_that_ends_in_a_number_is_a_name_of_its_own(scripts, stopping_at):
     words = ["--num_epochs", "3", "--hidden_features", "8", "--image_resolution_factor", "16"]
     assert main("image", [*words, "--experiment_name", "face_2", "--seed", "2"]) == 0
-    real = loop.accumulate_gradients
-    with monkeypatch.context() as context:
-        context.setattr(loop, "accumulate_gradients", lambda *a: (signal.raise_signal(signal.SIGINT), real(*a))[1])
+    with stopping_at(1):
         assert main("image", [*words, "--experiment_name", "face"]) == INTERRUPTED
     assert main("image", [*words, "--experiment_name", "face", "--resume"]) == 0
     assert main("image", [*words, "--experiment_name", "face", "--seed", "5", "--overwrite"]) == 0
@@ -53,14 +49,12 @@ def test_a_name_that_ends_in_a_number_is_a_name_of_its_own(scripts, monkeypatch)
 
 
 @pytest.mark.parametrize("deleted", [(1,), (2,), (1, 2)])
-def test_a_deleted_run_leaves_the_last_one_the_last(scripts, monkeypatch, deleted):
+def test_a_deleted_run_leaves_the_last_one_the_last(scripts, stopping_at, deleted):
     words = ["--num_epochs", "3", "--hidden_features", "8", "--image_resolution_factor", "16", "--experiment_name", "a"]
     names = ["a", "a_2", "a_3"]
-    real = loop.accumulate_gradients
     for seed in range(2):
         assert main("image", [*words, "--seed", str(seed)]) == 0
-    with monkeypatch.context() as context:
-        context.setattr(loop, "accumulate_gradients", lambda *a: (signal.raise_signal(signal.SIGINT), real(*a))[1])
+    with stopping_at(1):
         assert main("image", [*words, "--seed", "2"]) == INTERRUPTED
     for number in deleted:
         shutil.rmtree(f"logs/{names[number - 1]}")
@@ -84,19 +78,12 @@ def test_a_result_is_kept_even_if_the_log_fails_to(scripts, monkeypatch, capsys)
     assert "disk full" in capsys.readouterr().err
 
 
-def test_a_run_that_was_stopped_goes_on(scripts, monkeypatch, capsys):
+def test_a_run_that_was_stopped_goes_on(scripts, stopping_at, capsys):
     words = ["--num_epochs", "6", "--hidden_features", "8", "--image_resolution_factor", "16"]
     assert main("image", [*words, "--experiment_name", "whole"]) == 0
-    real, calls = loop.accumulate_gradients, iter(range(99))
-
-    def step(*arguments):
-        if next(calls) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(*arguments)
-
-    monkeypatch.setattr(loop, "accumulate_gradients", step)
     words += ["--experiment_name", "stopped"]
-    assert main("image", words) == INTERRUPTED
+    with stopping_at(3):
+        assert main("image", words) == INTERRUPTED
     assert "--resume" in last_line(capsys)
     assert lg.load("logs/stopped/model_final.safetensors").fit.steps == 3
     assert main("image", words) == 2
@@ -107,7 +94,6 @@ def test_a_run_that_was_stopped_goes_on(scripts, monkeypatch, capsys):
         assert Path("logs/stopped/flags.yaml").read_text() == flags
     capsys.readouterr()
     assert main("image", [*words, "--resume"]) == 0
-    assert next(calls) == 6
     whole, resumed = (lg.load(f"logs/{name}/model_final.safetensors") for name in ("whole", "stopped"))
     assert (resumed.fit.steps, resumed.origin) == (6, whole.origin)
     assert sorted(path.name.split(".")[0] for path in Path("logs/stopped").iterdir()) == [

@@ -44,9 +44,10 @@ def fitted(steps, checkpoint=None):
     return model.local.detach()
 
 
-def test_a_stopped_fit_goes_on_with_the_state_that_an_optimiser_keeps_of_every_layer(tmp_path, monkeypatch):
+def test_a_stopped_fit_goes_on_with_the_state_that_an_optimiser_keeps_of_every_layer(
+    tmp_path, monkeypatch, checkpoint_each_step
+):
     monkeypatch.setattr(loop, "build_optimizer", NormalisedMomentum)
-    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     fitted(4, Checkpoint(tmp_path / "state", "key"))
     resumed = fitted(9, Checkpoint(tmp_path / "state", "key", resume=True))
     assert torch.equal(resumed, fitted(9))

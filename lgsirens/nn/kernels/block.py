@@ -1,0 +1,52 @@
+"""What a kernel is given, a block of samples, and what it gives back: errors and gradients.
+
+Every kernel is a function as `plain.errors_and_gradients`. It may be faster than that one, never other than that one:
+its gradients are held against the plain path in float64 (tests/kernels.py).
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Block:
+    """Samples of some partitions.
+
+    Attributes:
+        rows: B consecutive partitions.
+        x: `[B, N, D]` coordinates of the signal.
+        x_local: `[B, N, D]`, what local networks see instead, or None.
+        target: `[B, N, C]` in [-1, 1].
+        weight: `[B, N, 1]`, 0 where there is no sample; None if all are there.
+        own: `[B, N, 1]`, 1 where the partition owns the sample and 0 in its halo; None if `weight` says it all.
+        shared_features: what a shared network that does not move contributes at each depth, if that is known already.
+    """
+
+    rows: slice
+    x: Tensor
+    x_local: Tensor | None
+    target: Tensor
+    weight: Tensor | None
+    own: Tensor | None
+    shared_features: list[Tensor | None] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        tensors = (self.x, self.x_local, self.target, self.weight, self.own, *(self.shared_features or ()))
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+class Gradients(NamedTuple):
+    """What a block adds to a step.
+
+    Attributes:
+        errors: `[B]`, sums of the squared errors of the samples that each partition owns.
+        rows: `[B, K]`, the loss differentiated by the block's rows.
+        shared: the same by each tensor of the shared network, in its order; empty where that does not learn.
+    """
+
+    errors: Tensor
+    rows: Tensor
+    shared: list[Tensor]

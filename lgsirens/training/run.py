@@ -1,0 +1,87 @@
+"""The one place that runs a fit, for an encoding as for an edit: what it starts from, what tells it from others."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lgsirens.grid.box import box_of_shape, slices
+from lgsirens.grid.coordinates import Coordinates
+from lgsirens.grid.lattice import Lattice
+from lgsirens.monitoring.log import FitState
+from lgsirens.nn.memory import training_samples
+from lgsirens.nn.siren import SirenPerPartition
+from lgsirens.representation.metrics import slabs
+from lgsirens.signal import KINDS, Signal
+from lgsirens.system.console import Progress
+from lgsirens.system.schema import to_plain
+from lgsirens.training.checkpoint import Checkpoint
+from lgsirens.training.config import EncodeConfig
+from lgsirens.training.loop import StopRule, fit
+from lgsirens.training.samples import PositionedSignal, Samples, samples_of
+
+
+@dataclass
+class Run:
+    """A fit about to start.
+
+    Attributes:
+        model: in its initial state, on the device.
+        samples: what a step sees.
+        generator: of draws; its seed is that of the weights, which come from a generator of their own.
+        config: the options.
+        device: where it runs.
+        samples_per_block: bound on what a step works on at a time.
+    """
+
+    model: SirenPerPartition
+    samples: Samples
+    generator: torch.Generator
+    config: EncodeConfig
+    device: torch.device
+    samples_per_block: int
+
+    @classmethod
+    def of(
+        cls,
+        model: SirenPerPartition,
+        positioned: PositionedSignal,
+        lattice: Lattice,
+        coordinates: Coordinates,
+        config: EncodeConfig,
+        device: torch.device,
+        limit: int,
+    ) -> "Run":
+        """A run on a device, of blocks that take at most `limit` bytes (raises ConfigError if that is too little).
+
+        `model` comes from the CPU, where its weights are drawn: one seed, one start on any device.
+        """
+        generator = torch.Generator(device).manual_seed(config.seed)
+        per_block = training_samples(model.config, device.type != "cpu", limit)
+        samples = samples_of(positioned, lattice, coordinates, per_block, device, config.sample_frac, generator)
+        return cls(model.to(device), samples, generator, config, device, per_block)
+
+    def key(self, signal: Signal, *more: Any) -> str:
+        """Hash of all that the result depends on, but the number of threads.
+
+        The size of a block and the device are part of it: they decide how sums are rounded.
+
+        Args:
+            signal: what is fitted.
+            more: as JSON, what else the result depends on.
+        """
+        described = [signal.kind, signal.value_range, signal.dtype, signal.shape, signal.channels]
+        described += [to_plain(self.config), self.samples_per_block, self.device.type, *more]
+        digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+        for box in slabs(signal):
+            digest.update(signal.read(box).tobytes())
+            digest.update(signal.present[slices(box, box_of_shape(signal.shape))].tobytes())
+        return digest.hexdigest()
+
+    def fit(self, action: str, signal: Signal, checkpoint: Checkpoint | None, progress: bool, **more: Any) -> FitState:
+        """Fit the model (raises as `loop.fit`, which takes `more`), showing progress under the name of `action`."""
+        rule, peak = StopRule(self.config.steps, self.config.target_psnr), KINDS[signal.kind].psnr_peak
+        with Progress(action, "step", quiet=not progress) as bar:
+            return fit(self.model, self.samples, rule, self.config.lr, peak, self.generator, checkpoint, bar, **more)
