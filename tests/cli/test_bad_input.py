@@ -86,7 +86,7 @@ BAD_OPTIONS = {
     "another kind": (["--kind", "audio"], "photo.png"),
     "unknown aggregation": (["--agg_type", "sum"], "sum"),
     "budget too small": (["--parameters", "100"], "at least"),
-    "budget and widths": (["--parameters", "9999", "--local_width", "4", "--global_width", "4"], "exclude"),
+    "budget and widths": (["--parameters", "9999", "--local_width", "4", "--global_width", "4"], "--parameters"),
     "local width alone": (["--local_width", "4"], "global_width"),
     "global width in lc": (["--mode", "lc", "--global_width", "4"], "global_width"),
     "partitions in mlp": (["--mode", "mlp", "--partitions", "2,2"], "mlp"),
@@ -187,8 +187,8 @@ BAD_REQUESTS = {
     "encode into a missing folder": (["encode", "photo.png", "absent/a.safetensors"], "absent"),
     "encode to another suffix": (["encode", "photo.png", "b.png"], "b.png"),
     "encode without an output": (["encode", "photo.png"], "OUTPUT"),
-    "encode an empty name": (["encode", "", "b.safetensors"], "INPUT: '' is no file name"),
-    "encode to an empty name": (["encode", "photo.png", ""], "OUTPUT.safetensors: '' is no file name"),
+    "encode an empty name": (["encode", "", "b.safetensors"], "INPUT"),
+    "encode to an empty name": (["encode", "photo.png", ""], "OUTPUT.safetensors"),
 }
 
 
