@@ -46,7 +46,7 @@ def use_threads(count: int | None) -> None:
         return
     most = 4 * (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     if not 1 <= count <= most:
-        raise ConfigError(f"threads {count} must be from 1 to {most} on this machine")
+        raise ConfigError(f"{count}: must be from 1 to {most} on this machine", "threads")
     torch.set_num_threads(count)
 
 
@@ -61,11 +61,11 @@ def resolve_device(device: str | torch.device) -> torch.device:
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError):
-        raise ConfigError(f"device {device!r} is unknown; choose auto, cpu or cuda") from None
+        raise ConfigError(f"{device!r}: is unknown; choose auto, cpu or cuda", "device") from None
     if resolved.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device {device!r} is not supported; choose auto, cpu or cuda")
+        raise ConfigError(f"{device!r}: is not supported; choose auto, cpu or cuda", "device")
     if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device cuda: PyTorch finds no CUDA device here; use --device cpu")
+        raise ConfigError("cuda: PyTorch finds no CUDA device here; use cpu", "device")
     return resolved
 
 
@@ -74,7 +74,7 @@ def as_bytes(limit: int | str) -> int:
     if isinstance(limit, str):
         return parse_bytes(limit)
     if not isinstance(limit, int) or limit <= 0:
-        raise ConfigError(f"max_memory {limit!r}: give a number of bytes, or text such as 1GiB")
+        raise ConfigError(f"{limit!r}: give a number of bytes, or text such as 1GiB", "max_memory")
     return limit
 
 
@@ -82,11 +82,11 @@ def parse_bytes(text: str) -> int:
     """`"1GiB"`, `"500MB"`, `"65536"` as a number of bytes (raises ConfigError)."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text.lower())
     if match is None:
-        raise ConfigError(f"{text!r} is no amount of memory; write it like 1GiB, 500MB or 65536")
+        raise ConfigError(f"{text!r} is no amount of memory; write it like 1GiB, 500MB or 65536", "max_memory")
     number, prefix, binary = match.groups()
     count = float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix or " ")
     if count >= 1 << 62:
-        raise ConfigError(f"{text!r} is more memory than there is; write it like 1GiB, 500MB or 65536")
+        raise ConfigError(f"{text!r} is more memory than there is; write it like 1GiB or 500MB", "max_memory")
     return int(count)
 
 
