@@ -27,7 +27,10 @@ from lgsirens.training.refit import FitOptions
 # What the command line calls options, where it is something else than what the library calls them.
 NAMES = {"folder": "log_dir", "every": "summary_every"}
 _FILM, _FIT = declared(VideoFlags), declared(FitOptions)
+_REGION = "start:stop per dimension, rows first, absolute; an empty end is the border"
+_MEMORY = Option("working memory of a step or evaluation, such as 500MB", metavar="BYTES", parse=parse_bytes)
 _OVERWRITE = Option("replace OUTPUT if it exists")
+_OUTPUT = Option(metavar="OUTPUT", positional=True)
 _REPRESENTATION = Option(metavar="OUTPUT.safetensors", positional=True)
 _FILE = Option(metavar="FILE", positional=True)
 
@@ -36,12 +39,8 @@ _FILE = Option(metavar="FILE", positional=True)
 class Reading:
     """How the input is read: see `media.read`."""
 
-    kind: str | None = option(
-        None, choices=tuple(KINDS), shown="as the array's rank tells", help="image, audio, video or volume"
-    )
-    value_range: tuple[float, float] | None = option(
-        None, metavar="LO,HI", shown="see docs/conventions.md", help="lowest and highest value"
-    )
+    kind: str | None = option(None, choices=tuple(KINDS), help="of an array: image, audio, video or volume")
+    value_range: tuple[float, float] | None = option(None, metavar="LO,HI", help="see docs/conventions.md")
     frames: tuple[int | None, int | None] | None = option(None, _FILM["frames"], shown="all", parse=parse_frames)
     max_side: int | None = option(None, _FILM["max_side"], shown="as it is")
 
@@ -50,10 +49,9 @@ class Reading:
         return {"frames": to_plain(self.frames), "max_side": self.max_side} if self.frames or self.max_side else {}
 
     def read(self, path: Path, quiet: bool = False) -> Signal:
+        part_of_film: dict[str, Any] = {"frames": self.frames, "max_side": self.max_side}
         with Progress("read", "frame", quiet) as bar:
-            return read(
-                path, self.kind, self.value_range, frames=self.frames, max_side=self.max_side, progress=bar.count
-            )
+            return read(path, self.kind, self.value_range, **part_of_film, progress=bar.count)
 
     @classmethod
     def like(cls, representation: Representation, **options: Any) -> "Reading":
@@ -73,13 +71,7 @@ class _Computing:
 
     given: dict[str, Any]
     device: str = option("auto", _FIT["device"])
-    max_memory: int | None = option(
-        None,
-        parse=parse_bytes,
-        metavar="BYTES",
-        shown=f"{DEFAULT_LIMIT >> 30}GiB; decode: what one evaluation needs, if more",
-        help="working memory of one step or evaluation, such as 500MB",
-    )
+    max_memory: int | None = option(None, _MEMORY, shown=f"{DEFAULT_LIMIT >> 30}GiB; decode: more where one needs it")
     threads: int | None = option(None, shown="PyTorch's choice", help="CPU threads")
     overwrite: bool = option(False, _OVERWRITE)
     quiet: bool = option(False, help="no progress bar")
@@ -106,18 +98,10 @@ class Decode(_Computing):
     """Decode any region at any resolution."""
 
     file: Path = option(like=_FILE)
-    output: Path = option(
-        metavar="OUTPUT",
-        positional=True,
-        help="a file of that kind, .npy (float32), or a folder of pictures (no suffix)",
-    )
-    region: str | None = option(
-        None, shown="the window", help="start:stop per dimension, rows first, absolute; an empty end is the border"
-    )
+    output: Path = option(like=_OUTPUT, help="of that kind; .npy holds float32; no suffix: a folder of pictures")
+    region: str | None = option(None, shown="the window", help=_REGION)
     scale: str | None = option(None, shown="1", help="samples per sample: 2, 1.5, 3/2, or one per dimension")
-    size: tuple[int, ...] | None = option(
-        None, shown="by scale", help="or samples of the result per dimension, rows first, such as 1024,768"
-    )
+    size: tuple[int, ...] | None = option(None, shown="by scale", help="or of the result, rows first, such as 768,1024")
     crf: int | None = option(None, shown="18", help="quality of H.264 in .mp4, 0 (best) to 51")
     full: bool = option(False, help="the whole extent instead of the window")
     blend: int = option(0, metavar="W", help="cross-fade neighbours within W samples of inner borders")
@@ -129,7 +113,7 @@ class Crop:
 
     file: Path = option(like=_FILE)
     output: Path = option(like=_REPRESENTATION)
-    region: list[str] | None = option(None, help="start:stop per dimension, rows first, absolute; may be repeated")
+    region: list[str] | None = option(None, help=f"{_REGION}; may be repeated")
     keep_partitions: str | None = option(None, help="or ranges of partition ids, such as 2:6,0:3")
     drop_partitions: str | None = option(None, help='or ids to leave out, such as "0,0;15,15"')
     overwrite: bool = option(False, _OVERWRITE)
@@ -139,9 +123,7 @@ class Crop:
 class Edit(_Computing):
     file: Path = option(like=_FILE)
     output: Path = option(like=_REPRESENTATION)
-    offset: tuple[int, ...] | None = option(
-        None, shown="0 on every axis", help="position of its first sample, rows first, such as 0,-128"
-    )
+    offset: tuple[int, ...] | None = option(None, shown="0 on every axis", help="where it begins, such as 0,-128")
     frames: tuple[int | None, int | None] | None = option(None, _FILM["frames"], shown="all", parse=parse_frames)
     max_side: int | None = option(None, _FILM["max_side"], shown="as encoded")
     resume: bool = option(False, _FIT["resume"])
@@ -178,9 +160,7 @@ class Import:
 
     file: Path = option(metavar="FILE.pth", positional=True, help="a state_dict that the published code has saved")
     output: Path = option(like=_REPRESENTATION)
-    like: Path = option(
-        metavar="SIGNAL", help="what it was trained on, or a .safetensors file of the same shape and kind"
-    )
+    like: Path = option(metavar="SIGNAL", help="what it was trained on, or a representation of its shape and kind")
     partitions: tuple[int, ...] | None = option(None, shown="one", help="per dimension, rows first, as it was trained")
     overwrite: bool = option(False, _OVERWRITE)
 
@@ -192,9 +172,7 @@ class Info:
     file: Path = option(like=_FILE)
     json: bool = option(False, help="one JSON object")
     config: bool = option(False, help="the YAML that makes the run again")
-    against: Path | None = option(
-        None, metavar="ORIGINAL", help="PSNR and SSIM, overall and of the five worst partitions"
-    )
+    against: Path | None = option(None, metavar="ORIGINAL", help="PSNR and SSIM, and the five worst partitions")
 
 
 # The dataclasses whose fields a subcommand takes; the last is its own, and the only one that must be given in full.

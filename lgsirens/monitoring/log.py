@@ -71,9 +71,7 @@ class RunLog:
 
     folder: Path = option(metavar="DIR", help="log the run there: TensorBoard, pictures, config, result")
     every: int = option(200, least=1, metavar="N", help="steps between summaries")
-    checkpoint_every: int | None = option(
-        None, least=1, metavar="N", shown="none", help="steps between representations in checkpoints/"
-    )
+    checkpoint_every: int | None = option(None, least=1, metavar="N", help="steps between representations kept")
     show_grads: bool = option(False, help="draw gradient and Laplacian of images too")
     use_wandb: bool = option(False, help="tell Weights & Biases too (offline without a key)")
     name: str = ""

@@ -36,6 +36,7 @@ NAMES = {
     "every": "steps_til_summary",
     "checkpoint_every": "epochs_til_ckpt",
 }
+_BUDGET = f"none; with partition_size {DEFAULT_BUDGET}"
 _OURS = declared(FitOptions) | declared(RunLog) | declared(EncodeConfig)
 
 
@@ -45,10 +46,8 @@ class Flags:
 
     kind: ClassVar[str]
 
-    logging_root: str = option(
-        "./logs", help="a run writes into LOGGING_ROOT/EXPERIMENT_NAME, or EXPERIMENT_NAME_2 ..."
-    )
-    experiment_name: str = option("default_experiment", help="name of the run")
+    logging_root: str = option("./logs", help="where runs are kept, a folder each")
+    experiment_name: str = option("default_experiment", help="name of the run; its folder is NAME, or NAME_2 and so on")
     overwrite: bool = option(False, help="replace the last run of that name")
     resume: bool = option(False, help="go on with the last run of that name, which was stopped")
     mode: str = option("mlp", _OURS["mode"])
@@ -56,21 +55,11 @@ class Flags:
     hidden_features: int = option(256, least=1, help="width of all local networks together; of the one network for mlp")
     global_hidden_features: int = option(32, _OURS["global_width"])
     num_hidden_layers: int = option(3, _OURS["hidden_layers"])
-    agg_type: str = option(
-        "concat_and_fc", choices=tuple(AGGREGATIONS), help=f"{' or '.join(AGGREGATIONS)}: how features meet"
-    )
+    agg_type: str = option("concat_and_fc", choices=tuple(AGGREGATIONS), help="concat_and_fc or fc_and_add")
     activation_type: str = option("sine", choices=("sine",), help="sine, the only one so far")
-    partition_size: list[int] | None = option(
-        None,
-        _OURS["partition_size"],
-        help="instead of downsample: samples of a partition, an image's longer side first",
-    )
-    auto_total_number_of_parameters: int | None = option(
-        None, _OURS["parameters"], shown="none; with partition_size 200000", help="instead of widths: a budget"
-    )
-    auto_global_weights_factor: float = option(
-        0.1, least=0, below=1, help="share of the budget that the shared network of lg gets"
-    )
+    partition_size: list[int] | None = option(None, _OURS["partition_size"], help="or its samples, longer side first")
+    auto_total_number_of_parameters: int | None = option(None, _OURS["parameters"], shown=_BUDGET)
+    auto_global_weights_factor: float = option(0.1, least=0, below=1, help="share of lg's shared network in a budget")
     lr: float = option(1e-4, _OURS["lr"])
     num_epochs: int = option(1001, _OURS["steps"])
     epochs_til_ckpt: int = option(1000, _OURS["checkpoint_every"])
@@ -96,12 +85,7 @@ class ImageFlags(Flags):
     lr: float = option(5e-4, _EVERY["lr"])
     num_epochs: int = option(2001, _EVERY["num_epochs"])
     dataset_path: str = option("cameraman", help="an image, or cameraman")
-    image_channels: int | None = option(
-        None,
-        choices=(1, 3),
-        shown="1 for cameraman, else 3",
-        help="1 (gray) or 3 (RGB), to which the image is converted",
-    )
+    image_channels: int | None = option(None, choices=(1, 3), shown="3; cameraman 1", help="convert to 1 (gray) or 3")
     image_resolution_factor: float = option(1.0, help="reduce the image by this factor on reading")
 
 
@@ -128,16 +112,10 @@ class VideoFlags(Flags):
     sample_frac: float = option(38e-4, _OURS["sample_frac"])
     overlaps: list[int] | None = option(None, _OURS["overlaps"], shown="0")
     frames: str | None = option(None, shown="all", metavar="A:B", help="only these frames of a film")
-    max_side: int | None = option(
-        None, least=1, shown="as it is", metavar="N", help="reduce a film on reading, its longer side to N samples"
-    )
+    max_side: int | None = option(None, least=1, shown="as it is", metavar="N", help="reduce frames to N on a side")
     decode: bool = option(False, help="decode checkpoint_path instead of training")
-    crop_entire_dim_values: list[list[int]] | None = option(
-        None, help="when decoding, leave out these index values along each dimension, such as [[],[0,7],[0,7]]"
-    )
-    crop_partition_indices: list[list[int]] | None = option(
-        None, help="when decoding, leave out these partitions, such as [[0,7,7]]"
-    )
+    crop_entire_dim_values: list[list[int]] | None = option(None, help="drop layers, such as [[],[0,7],[0,7]]")
+    crop_partition_indices: list[list[int]] | None = option(None, help="drop partitions, such as [[0,7,7]]")
 
 
 SCRIPTS: dict[str, type[Flags]] = {cls.kind: cls for cls in (ImageFlags, AudioFlags, VideoFlags)}
@@ -244,19 +222,12 @@ def requested(flags: Flags) -> EncodeConfig:
     tile = _numbers(flags, "partition_size")
     one = (1,) * KINDS[flags.kind].dimensions
     partitions = _numbers(flags, "downsample") or (one if tile is None else None)
-    given: dict[str, Any] = {
-        "mode": flags.mode,
-        "partitions": partitions,
-        "partition_size": tile,
-        "agg_type": AGGREGATIONS[flags.agg_type],
-        "hidden_layers": flags.num_hidden_layers,
-        "steps": flags.num_epochs,
-        "lr": flags.lr,
-        "seed": flags.seed,
-    }
+    same = ("mode", "hidden_layers", "steps", "lr", "seed")
+    given = {name: getattr(flags, NAMES.get(name, name)) for name in same}
+    given |= {"partitions": partitions, "partition_size": tile, "agg_type": AGGREGATIONS[flags.agg_type]}
     if isinstance(flags, VideoFlags):
         given["overlaps"] = _numbers(flags, "overlaps")
-        given["sample_frac"] = None if flags.sample_frac == 1 else flags.sample_frac
+        given["sample_frac"] = None if flags.sample_frac == 1 else flags.sample_frac  # all of them, each once
     config = EncodeConfig.from_options(given)
     if partitions is None or _budget(flags) is not None:
         return config

@@ -56,7 +56,8 @@ def run(program: Callable[[], int | None], names: Mapping[str, str] | None = Non
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
-        print(f"lgsirens: out of memory ({one_line(error)}); use a smaller signal or region", file=sys.stderr)
+        reason = " ".join(str(error).split())
+        print(f"lgsirens: out of memory ({reason}); use a smaller signal or region", file=sys.stderr)
         return 1
     finally:
         log.removeHandler(handler)
@@ -70,11 +71,6 @@ def ended(stopped: str, steps: str, checkpoint: Path | None) -> int:
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return 0
-
-
-def one_line(error: BaseException) -> str:
-    """The words of an error on one line."""
-    return " ".join(str(error).split())
 
 
 def _closed_stream() -> TextIO:

@@ -18,6 +18,10 @@ from lgsirens.system.console import commas, counted
 from lgsirens.system.hardware import check_fits
 from lgsirens.system.schema import from_options, option
 
+# What the kinds of signals take by default, for help.
+_TILES = ", ".join(f"{kind.samples_per_partition} samples ({name})" for name, kind in KINDS.items())
+_BUDGETS = ", ".join(f"{kind.parameters_per_sample} a sample ({name})" for name, kind in KINDS.items())
+
 
 @dataclass(frozen=True)
 class EncodeConfig:
@@ -27,40 +31,21 @@ class EncodeConfig:
     """
 
     mode: str = option("lg", choices=MODES, help="lg (Local-Global SIREN), lc (SIREN-per-Partition) or mlp (SIREN)")
-    partitions: tuple[int, ...] | None = option(
-        None, least=1, shown="by partition_size", help="number of partitions per dimension, such as 16,16"
-    )
-    partition_size: tuple[int, ...] | None = option(
-        None, least=1, shown="32,32; 10000; 25,25,25", help="or samples of one partition per dimension"
-    )
-    parameters: int | None = option(
-        None, least=1, shown="for each sample 0.75 of an image, 0.65 of a sound, 0.075 of a film", help="budget"
-    )
-    local_width: int | None = option(
-        None, least=1, most=LARGEST_WIDTH, shown="by the budget", metavar="L", help="width of each local network"
-    )
-    global_width: int | None = option(
-        None, least=1, most=LARGEST_WIDTH, shown="by the budget", metavar="G", help="width of the shared network"
-    )
+    partitions: tuple[int, ...] | None = option(None, least=1, help="number per dimension, such as 16,16")
+    partition_size: tuple[int, ...] | None = option(None, least=1, shown=_TILES, help="or samples of each, as 32,32")
+    parameters: int | None = option(None, least=1, shown=_BUDGETS, help="budget that gives the widths")
+    local_width: int | None = option(None, least=1, most=LARGEST_WIDTH, metavar="L", help="or local networks' width")
+    global_width: int | None = option(None, least=1, most=LARGEST_WIDTH, metavar="G", help="the shared network's width")
     hidden_layers: int = option(3, least=0, most=LARGEST_DEPTH, metavar="H", help="hidden layers after the first")
     agg_type: str = option("fc", choices=AGGREGATIONS, help="fc or fc_and_add: how local and global features meet")
     overlaps: tuple[int, ...] | None = option(None, least=0, shown="0", help="halo per dimension, in samples")
-    sample_frac: float | None = option(
-        None, above=0, most=1, shown="all", metavar="F", help="fraction of the samples that a step draws"
-    )
+    sample_frac: float | None = option(None, above=0, most=1, shown="all", help="fraction of samples that a step draws")
     local_scale: float | None = option(
-        None,
-        above=0,
-        most=LARGEST_FACTOR,
-        shown="not",
-        metavar="S",
-        help="own coordinates, in half tiles times S",
+        None, above=0, most=LARGEST_FACTOR, help="own coordinates, in half tiles times S"
     )
     steps: int = option(500, least=1, help="optimiser steps")
     target_psnr: float | None = option(None, above=0, metavar="DB", help="stop as soon as this PSNR is reached")
-    lr: float | None = option(
-        None, above=0, shown="warm-up and cosine decay", help="constant learning rate of Adam, as published"
-    )
+    lr: float | None = option(None, above=0, shown="warm-up and cosine decay", help="constant learning rate of Adam")
     seed: int = option(0, least=0, most=(1 << 63) - 1, help="of the initial weights")
 
     @classmethod
@@ -113,9 +98,10 @@ def plan(signal: Signal, config: EncodeConfig) -> Plan:
         ConfigError: the config does not fit the signal.
     """
     kind = KINDS[signal.kind]
-    counts = {name: getattr(config, name) for name in ("partitions", "partition_size", "overlaps")}
-    given = {name: along_axes(name, numbers, signal.kind) for name, numbers in counts.items() if numbers is not None}
-    config = replace(config, **given)  # type: ignore[arg-type]
+    for name in ("partitions", "partition_size", "overlaps"):
+        if (numbers := getattr(config, name)) is not None:
+            named: Any = {name: along_axes(name, numbers, signal.kind)}
+            config = replace(config, **named)
     extent = box_of_shape(signal.shape)
     halo = config.overlaps or (0,) * kind.dimensions
     if any(o >= size for o, size in zip(halo, signal.shape, strict=True) if o):

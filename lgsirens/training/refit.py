@@ -52,7 +52,7 @@ class FitOptions:
         progress: show progress on standard error.
     """
 
-    steps: int | None = option(None, _OF_ENCODING["steps"], shown="twice those of the encoding; with finetune as many")
+    steps: int | None = option(None, _OF_ENCODING["steps"], shown="twice as encoded; with finetune as encoded")
     target_psnr: float | None = option(None, _OF_ENCODING["target_psnr"])
     lr: float | None = option(None, _OF_ENCODING["lr"], shown=_OF_ENCODING["lr"].shown)
     sample_frac: float | None = option(None, _OF_ENCODING["sample_frac"], shown="as encoded")
