@@ -122,13 +122,23 @@ def test_bad_option_is_one_line_and_exit_code_2(files, capsys, case):
     assert sorted(os.listdir()) == before
 
 
-@pytest.mark.parametrize(
-    "content", ["steps: 3.5", "step: 3", "steps: yes", "- 1", "a: [", "", "partitions: 16", "value_range: 3", "kind: 7"]
-)
-def test_bad_config_file_is_one_line_and_exit_code_2(files, capsys, content):
+BAD_FILES = {
+    **dict.fromkeys(("steps: 3.5", "steps: yes", "steps: 0"), "--steps"),
+    **dict.fromkeys(("- 1", "a: [", "", "lr: 2020-13-45", "lr: !!int abc", "lr: !!bool abc"), "run.yaml"),
+    "step: 3": "--step ",
+    "partitions: 16": "--partitions",
+    "partitions: &a [*a]": "--partitions",
+    "value_range: 3": "--value_range",
+    "kind: 7": "--kind",
+    "kind: smell": "--kind",
+}
+
+
+@pytest.mark.parametrize(("content", "named"), BAD_FILES.items())
+def test_bad_config_file_is_one_line_and_exit_code_2(files, capsys, content, named):
     Path("run.yaml").write_text(content)
     assert run("encode", "photo.png", "out.safetensors", "--config_path", "run.yaml") == 2
-    assert_one_line(capsys, "")
+    assert_one_line(capsys, named)
 
 
 BAD_REQUESTS = {
@@ -136,12 +146,12 @@ BAD_REQUESTS = {
     "decode a picture": (["decode", "photo.png", "b.png"], "photo.png"),
     "decode into an unknown format": (["decode", "a.safetensors", "b.xyz"], "b.xyz"),
     "decode into no format": (["decode", "a.safetensors", "b"], "b"),
-    "decode onto a file that exists": (["decode", "a.safetensors", "photo.png"], "--overwrite"),
+    "decode onto a file that exists": (["decode", "a.safetensors", "photo.png"], "photo.png: "),
     "decode into a missing folder": (["decode", "a.safetensors", "absent/b.png"], "absent"),
     "region outside": (["decode", "a.safetensors", "b.png", "--region", "0:66,0:64"], "0:65,0:64"),
     "negative region": (["decode", "a.safetensors", "b.png", "--region", "-5:10,0:3"], "0:65,0:64"),
-    "empty region": (["decode", "a.safetensors", "b.png", "--region", "5:5,0:3"], "empty"),
-    "region of one range": (["decode", "a.safetensors", "b.png", "--region", "0:5"], "2 dimensions"),
+    "empty region": (["decode", "a.safetensors", "b.png", "--region", "5:5,0:3"], "5:5"),
+    "region of one range": (["decode", "a.safetensors", "b.png", "--region", "0:5"], "0:5"),
     "region of words": (["decode", "a.safetensors", "b.png", "--region", "a:b,c:d"], "a:b"),
     "region and full": (["decode", "a.safetensors", "b.png", "--region", "0:5,0:5", "--full"], "--full"),
     "scale zero": (["decode", "a.safetensors", "b.png", "--scale", "0"], "0"),
@@ -152,12 +162,15 @@ BAD_REQUESTS = {
     "scale that leaves nothing": (["decode", "a.safetensors", "b.png", "--scale", "0.001"], "0.001"),
     "scale with a huge exponent": (["decode", "a.safetensors", "b.png", "--scale", "1e999999999"], "1e999999999"),
     "scale of nothing": (["decode", "a.safetensors", "b.png", "--scale", ""], "scale"),
-    "size beyond this machine": (["decode", "a.safetensors", "b.npy", "--size", "2000000000,2000000000"], "memory"),
+    "size beyond this machine": (
+        ["decode", "a.safetensors", "b.npy", "--size", "2000000000,2000000000"],
+        "2000000000x2000000000",
+    ),
     "three scales": (["decode", "a.safetensors", "b.png", "--scale", "1,2,3"], "3"),
     "size zero": (["decode", "a.safetensors", "b.png", "--size", "0,5"], "0,5"),
     "size of one number": (["decode", "a.safetensors", "b.png", "--size", "5"], "5"),
     "scale and size": (["decode", "a.safetensors", "b.png", "--size", "5,5", "--scale", "2"], "--size"),
-    "memory below one evaluation": (["decode", "a.safetensors", "b.png", "--max_memory", "1MB"], "at least"),
+    "memory below one evaluation": (["decode", "a.safetensors", "b.png", "--max_memory", "1MB"], "--max_memory"),
     "crop outside": (["crop", "a.safetensors", "c.safetensors", "--region", "0:1000,0:5"], "0:65,0:64"),
     "crop of nothing": (["crop", "a.safetensors", "c.safetensors"], "--region"),
     "crop by two means": (
@@ -165,7 +178,7 @@ BAD_REQUESTS = {
         "--region",
     ),
     "crop to another suffix": (["crop", "a.safetensors", "c.png", "--region", "0:5,0:5"], "c.png"),
-    "crop onto its input": (["crop", "a.safetensors", "a.safetensors", "--region", "0:5,0:5"], "is the input"),
+    "crop onto its input": (["crop", "a.safetensors", "a.safetensors", "--region", "0:5,0:5"], "a.safetensors: "),
     "keep partitions outside": (["crop", "a.safetensors", "c.safetensors", "--keep_partitions", "0:9,0:1"], "0:5,0:4"),
     "drop a partition that is not there": (
         ["crop", "a.safetensors", "c.safetensors", "--drop_partitions", "9,9"],
@@ -180,10 +193,10 @@ BAD_REQUESTS = {
     "drop words": (["crop", "a.safetensors", "c.safetensors", "--drop_partitions", "a;b"], "a;b"),
     "info of a missing file": (["info", "absent.safetensors"], "absent.safetensors"),
     "info against another size": (["info", "a.safetensors", "--against", "other.npy"], "9x9"),
-    "info against other channels": (["info", "a.safetensors", "--against", "gray.npy"], "1 channel,"),
+    "info against other channels": (["info", "a.safetensors", "--against", "gray.npy"], "channel"),
     "no command": ([], "COMMAND"),
     "unknown command": (["compress"], "compress"),
-    "encode onto a file that exists": (["encode", "photo.png", "a.safetensors"], "--overwrite"),
+    "encode onto a file that exists": (["encode", "photo.png", "a.safetensors"], "a.safetensors: "),
     "encode into a missing folder": (["encode", "photo.png", "absent/a.safetensors"], "absent"),
     "encode to another suffix": (["encode", "photo.png", "b.png"], "b.png"),
     "encode without an output": (["encode", "photo.png"], "OUTPUT"),
@@ -273,10 +286,3 @@ def test_a_result_that_cannot_be_printed_is_one_line_and_exit_code_1(files, word
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("lgsirens: the result cannot be printed: ")
     assert done.stderr.count("\n") == 1
-
-
-def test_broken_yaml_scalars_are_one_line(files, capsys):
-    for content in ("lr: 2020-13-45", "lr: !!int abc", "lr: !!bool abc", "partitions: &a [*a]"):
-        Path("run.yaml").write_text(content)
-        assert run("encode", "photo.png", "b.safetensors", "--config_path", "run.yaml") == 2
-        assert_one_line(capsys, "")
