@@ -1,156 +1,129 @@
 """The commands of `lgsirens` that fit: encode, extend and replace, with their checkpoints and logs."""
 
-import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lgsirens.cli.reading import Reading
+from lgsirens.cli.options import Edit, Encode, Extend, Reading, Replace, part
 from lgsirens.errors import ConfigError
 from lgsirens.monitoring.log import CHECKPOINT_SUFFIX, RunLog, check_folder
-from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.representation.file import load, save
 from lgsirens.representation.report import dry_run_text, edit_text, fitted_anew, summary
 from lgsirens.representation.representation import Representation
 from lgsirens.system.config_file import read_settings
-from lgsirens.system.console import Progress, interruption, note
+from lgsirens.system.console import interruption, note
 from lgsirens.system.hardware import use_threads
 from lgsirens.system.output import check_output
 from lgsirens.system.program import ended
+from lgsirens.system.schema import from_options
 from lgsirens.training.checkpoint import check_checkpoint, checkpoint_path
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.encode import dry_run, encode
 from lgsirens.training.extend import extend, replace
+from lgsirens.training.refit import FitOptions
 
 # Options of which one replaces the others of its line, wherever they were given.
 _ALTERNATIVES = (("partitions", "partition_size"), ("parameters", "local_width", "global_width"))
 
 
-def encode_command(options: argparse.Namespace) -> int:
-    check_representation_name(options.output)
-    checkpoint = checkpoint_path(options.output)
-    resuming = options.resume and os.path.exists(checkpoint)
-    run_log = _run_log(options)
-    if not options.dry_run:
-        check_output(options.output, options.overwrite or resuming)
-        check_checkpoint(checkpoint, options.resume)
-        if run_log is not None:
-            check_folder(run_log, options.resume, resuming)
-    use_threads(options.threads)
-    settings = _settings(options)
-    reading = Reading.from_options({name: settings.pop(name, None) for name in Reading.__dataclass_fields__})
-    config = EncodeConfig.from_options(settings)
-    with Progress("read", "frame", options.quiet) as bar:
-        signal = reading.read(options.input, bar)
-    if options.dry_run:
-        print(dry_run_text(dry_run(signal, config, options.device, _max_memory(options))))
+def encode_command(asked: Encode) -> int:
+    check_name(asked.output)
+    log = _run_log(asked)
+    if not asked.dry_run:
+        check_output(asked.output, asked.overwrite or _resuming(asked))
+        check_checkpoint(checkpoint_path(asked.output), asked.resume)
+        if log is not None:
+            check_folder(log, asked.resume, _resuming(asked))
+    use_threads(asked.threads)
+    settings = _settings(asked)
+    reading = from_options(Reading, part(Reading, settings))
+    config = EncodeConfig.from_options({name: settings[name] for name in settings.keys() - part(Reading, settings)})
+    signal = reading.read(asked.input, asked.quiet)
+    if asked.dry_run:
+        print(dry_run_text(dry_run(signal, config, asked.device, asked.limit)))
         return 0
-    with interruption():  # Ctrl-C while the result is measured and saved must not lose it
-        representation = encode(
-            signal,
-            config,
-            device=options.device,
-            max_memory=_max_memory(options),
-            checkpoint=checkpoint,
-            resume=options.resume,
-            progress=not options.quiet,
-            log=run_log,
-            source=reading.reduced(),
-        )
-        save(representation, options.output, options.overwrite or resuming)
-    print(summary(options.output, representation))
-    fit = representation.fit
-    return ended(fit.stopped, f"{fit.steps} of {config.steps} steps", checkpoint)
+    fit = _saved(asked, partial(encode, signal, config, log=log, source=reading.reduced())).fit
+    return ended(fit.stopped, f"{fit.steps} of {config.steps} steps", checkpoint_path(asked.output))
 
 
-def extend_command(options: argparse.Namespace) -> int:
-    return _edit(
-        options,
-        lambda inr, *where, **fitting: extend(
-            inr, *where, finetune=options.finetune or "none", allow_gap=options.allow_gap, **fitting
-        ),
-    )
+def extend_command(asked: Extend) -> int:
+    return _edit(asked, partial(extend, finetune=asked.finetune, allow_gap=asked.allow_gap))
 
 
-def replace_command(options: argparse.Namespace) -> int:
-    return _edit(options, replace)
+def replace_command(asked: Replace) -> int:
+    return _edit(asked, replace)
 
 
-def _edit(options: argparse.Namespace, edit: Callable[..., Representation]) -> int:
-    """Read file and signal, edit, save; one of the edits that fit."""
-    check_edited(options.output, [options.file])
-    checkpoint = checkpoint_path(options.output)
-    resuming = options.resume and os.path.exists(checkpoint)
-    check_output(options.output, options.overwrite or resuming)
-    check_checkpoint(checkpoint, options.resume)
-    use_threads(options.threads)
-    representation = load(options.file)
-    frames = {name: value for name in ("frames", "max_side") if (value := getattr(options, name)) is not None}
-    with Progress("read", "frame", options.quiet) as bar:
-        signal = Reading.like(representation, **({"frames": None} | frames)).read(options.signal, bar)
-    given = ("steps", "target_psnr", "lr", "sample_frac", "seed", "device", "resume")
-    with interruption():
-        edited = edit(
-            representation,
-            signal,
-            options.offset,
-            **{name: getattr(options, name) for name in given},
-            max_memory=_max_memory(options),
-            checkpoint=checkpoint,
-            progress=not options.quiet,
-        )
-        save(edited, options.output, options.overwrite or (resuming and edited is not representation))
-    print(summary(options.output, edited))
-    if edited is representation:
-        note("nothing to add: all of the signal lies where the file has partitions; %s is a copy", options.output)
+def _edit(asked: Extend | Replace, edit: Callable[..., Representation]) -> int:
+    check_name(asked.output, [asked.file])
+    check_output(asked.output, asked.overwrite or _resuming(asked))
+    check_checkpoint(checkpoint_path(asked.output), asked.resume)
+    use_threads(asked.threads)
+    whole = load(asked.file)
+    as_encoded = {} if asked.max_side is None else {"max_side": asked.max_side}
+    signal = Reading.like(whole, frames=asked.frames, **as_encoded).read(asked.signal, asked.quiet)
+    edited = _saved(asked, partial(edit, whole, signal, asked.offset, **part(FitOptions, asked.given)), whole)
+    if edited is whole:
+        note("nothing to add: all of the signal lies where the file has partitions; %s is a copy", asked.output)
         return 0
-    print(edit_text(edited.history[-1], fitted_anew(representation, edited)))
     done = edited.history[-1]
-    return ended(done["stopped"], f"{done['steps']} steps", checkpoint)
+    print(edit_text(done, fitted_anew(whole, edited)))
+    return ended(done["stopped"], f"{done['steps']} steps", checkpoint_path(asked.output))
 
 
-def _max_memory(options: argparse.Namespace) -> int:
-    return DEFAULT_LIMIT if options.max_memory is None else int(options.max_memory)
+def _resuming(asked: Encode | Edit) -> bool:
+    return asked.resume and os.path.exists(checkpoint_path(asked.output))
 
 
-def _settings(options: argparse.Namespace) -> dict[str, Any]:
+def _saved(
+    asked: Encode | Edit, fit: Callable[..., Representation], before: Representation | None = None
+) -> Representation:
+    """What comes of a fit, saved and told; a stopped run that gave another result than `before` is gone on with."""
+    resuming = _resuming(asked)
+    with interruption():  # Ctrl-C while the result is measured and saved must not lose it
+        result = fit(
+            device=asked.device,
+            max_memory=asked.limit,
+            checkpoint=checkpoint_path(asked.output),
+            resume=asked.resume,
+            progress=not asked.quiet,
+        )
+        save(result, asked.output, asked.overwrite or (resuming and result is not before))
+    print(summary(asked.output, result))
+    return result
+
+
+def _settings(asked: Encode) -> dict[str, Any]:
     """Options of the run: those of the config file, overridden by those of the command line."""
-    names = [*EncodeConfig.__dataclass_fields__, *Reading.__dataclass_fields__]
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    if options.config_path is None:
+    given = part(EncodeConfig, asked.given) | part(Reading, asked.given)
+    if asked.config_path is None:
         return given
-    settings = read_settings(options.config_path)
-    for group in _ALTERNATIVES:
-        if any(name in given for name in group):
-            settings = {name: value for name, value in settings.items() if name not in group}
-    return settings | given
+    settings = read_settings(asked.config_path)
+    replaced = {name for group in _ALTERNATIVES if given.keys() & group for name in group}
+    return {name: value for name, value in settings.items() if name not in replaced} | given
 
 
-def _run_log(options: argparse.Namespace) -> RunLog | None:
+def _run_log(asked: Encode) -> RunLog | None:
     """The log asked for."""
-    names = ("every", "checkpoint_every", "show_grads", "use_wandb")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    if options.log_dir is None:
+    given = {name: value for name, value in part(RunLog, asked.given).items() if name != "overwrite"}
+    if "folder" not in given:
         if given:
-            raise ConfigError("--summary_every, --checkpoint_every, --show_grads, --use_wandb: give --log_dir DIR too")
+            raise ConfigError("is part of a log; give log_dir too", next(iter(given)))
         return None
-    run_log = RunLog(options.log_dir, **given, overwrite=options.overwrite)
-    if os.path.realpath(run_log.final) == os.path.realpath(options.output):
-        raise ConfigError(f"{options.output}: the log keeps the result there itself; choose another OUTPUT")
-    return run_log
+    log = RunLog(**given, overwrite=asked.overwrite)
+    if os.path.realpath(log.final) == os.path.realpath(asked.output):
+        raise ConfigError(f"{asked.output}: the log keeps the result there itself; choose another OUTPUT")
+    return log
 
 
-def check_representation_name(path: Path) -> None:
-    if path.suffix != ".safetensors":
-        raise ConfigError(f"{path}: a representation is a .safetensors file; give the output that suffix")
-    if path.name.endswith(CHECKPOINT_SUFFIX):
-        raise ConfigError(f"{path}: *{CHECKPOINT_SUFFIX} is the name of a checkpoint; choose another name")
-
-
-def check_edited(output: Path, inputs: list[Path]) -> None:
-    """An edit writes a representation, and never over its input."""
-    check_representation_name(output)
+def check_name(output: Path, inputs: Sequence[Path] = ()) -> None:
+    """Raise ConfigError unless a representation may have the name, which is none of an input's."""
+    if output.suffix != ".safetensors":
+        raise ConfigError(f"{output}: a representation is a .safetensors file; give the output that suffix")
+    if output.name.endswith(CHECKPOINT_SUFFIX):
+        raise ConfigError(f"{output}: *{CHECKPOINT_SUFFIX} is the name of a checkpoint; choose another name")
     for path in inputs:
         if os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
             raise ConfigError(f"{output}: is the input, which an edit never changes; choose another OUTPUT")

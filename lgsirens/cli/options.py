@@ -1,40 +1,253 @@
-"""The command line of `lgsirens`: its subcommands, options and their types, nothing else."""
+"""The command line of `lgsirens`: what each subcommand is given. The options are fields, declared in dataclasses here
+and, where the library takes them too, there.
+"""
 
 import argparse
 import re
 from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from lgsirens.errors import ConfigError
+from lgsirens.media.files import read
+from lgsirens.monitoring.log import RunLog
+from lgsirens.nn.memory import DEFAULT_LIMIT
+from lgsirens.paper.flags import VideoFlags
+from lgsirens.paper.inputs import parse_frames
+from lgsirens.representation.representation import Representation
+from lgsirens.signal import KINDS, Signal
+from lgsirens.system.console import Progress
 from lgsirens.system.hardware import parse_bytes
 from lgsirens.system.program import __version__
+from lgsirens.system.schema import Option, bare, declared, expected, from_options, from_text, option, to_plain
 from lgsirens.training.config import EncodeConfig
+from lgsirens.training.refit import FitOptions
 
-Command = Callable[[argparse.Namespace], int | None]
+# What the command line calls options, where it is something else than what the library calls them.
+NAMES = {"folder": "log_dir", "every": "summary_every"}
+_FILM, _FIT = declared(VideoFlags), declared(FitOptions)
+_REGION = "start:stop per dimension, rows first, absolute; an empty end is the border"
+_MEMORY = Option("working memory of a step or evaluation, such as 500MB", metavar="BYTES", parse=parse_bytes)
+_OVERWRITE = Option("replace OUTPUT if it exists")
+_OUTPUT = Option(metavar="OUTPUT", positional=True)
+_REPRESENTATION = Option(metavar="OUTPUT.safetensors", positional=True)
+_FILE = Option(metavar="FILE", positional=True)
 
 
-def parse_arguments(argv: list[str], commands: dict[str, Command]) -> argparse.Namespace:
-    """The options of one command line; `run` among them is the command to call.
+@dataclass(frozen=True)
+class Reading:
+    """How the input is read: see `media.read`."""
+
+    kind: str | None = option(None, choices=tuple(KINDS), help="of an array: image, audio, video or volume")
+    value_range: tuple[float, float] | None = option(None, metavar="LO,HI", help="see docs/conventions.md")
+    frames: tuple[int | None, int | None] | None = option(None, _FILM["frames"], shown="all", parse=parse_frames)
+    max_side: int | None = option(None, _FILM["max_side"], shown="as it is")
+
+    def reduced(self) -> dict[str, Any]:
+        """What of a film was read, for the config."""
+        return {"frames": to_plain(self.frames), "max_side": self.max_side} if self.frames or self.max_side else {}
+
+    def read(self, path: Path, quiet: bool = False) -> Signal:
+        part_of_film: dict[str, Any] = {"frames": self.frames, "max_side": self.max_side}
+        with Progress("read", "frame", quiet) as bar:
+            return read(path, self.kind, self.value_range, **part_of_film, progress=bar.count)
+
+    @classmethod
+    def like(cls, representation: Representation, **options: Any) -> "Reading":
+        """As the encoded signal was read, where `options` do not say otherwise."""
+        known = {"kind": representation.signal.kind, "value_range": representation.signal.value_range}
+        reduced = {n: representation.config[n] for n in ("frames", "max_side") if n in representation.config}
+        return from_options(cls, known | reduced | options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Computing:
+    """What every command takes that computes.
+
+    Attributes:
+        given: all that the command line gives, for the dataclasses of the library.
+    """
+
+    given: dict[str, Any]
+    device: str = option("auto", _FIT["device"])
+    max_memory: int | None = option(None, _MEMORY, shown=f"{DEFAULT_LIMIT >> 30}GiB; decode: more where one needs it")
+    threads: int | None = option(None, shown="PyTorch's choice", help="CPU threads")
+    overwrite: bool = option(False, _OVERWRITE)
+    quiet: bool = option(False, help="no progress bar")
+
+    @property
+    def limit(self) -> int:
+        """Bytes of memory that a step may take."""
+        return DEFAULT_LIMIT if self.max_memory is None else self.max_memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encode(_Computing):
+    """Fit a representation to a signal."""
+
+    input: Path = option(metavar="INPUT", positional=True, help="an image, sound, film, volume or .npy array")
+    output: Path = option(like=_REPRESENTATION)
+    config_path: Path | None = option(None, metavar="run.yaml", help="options from a file, as `info --config` prints")
+    dry_run: bool = option(False, help="print parameters, bytes, expected time and memory; write nothing")
+    resume: bool = option(False, _FIT["resume"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decode(_Computing):
+    """Decode any region at any resolution."""
+
+    file: Path = option(like=_FILE)
+    output: Path = option(like=_OUTPUT, help="of that kind; .npy holds float32; no suffix: a folder of pictures")
+    region: str | None = option(None, shown="the window", help=_REGION)
+    scale: str | None = option(None, shown="1", help="samples per sample: 2, 1.5, 3/2, or one per dimension")
+    size: tuple[int, ...] | None = option(None, shown="by scale", help="or of the result, rows first, such as 768,1024")
+    crf: int | None = option(None, shown="18", help="quality of H.264 in .mp4, 0 (best) to 51")
+    full: bool = option(False, help="the whole extent instead of the window")
+    blend: int = option(0, metavar="W", help="cross-fade neighbours within W samples of inner borders")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop:
+    """Keep the partitions of some regions."""
+
+    file: Path = option(like=_FILE)
+    output: Path = option(like=_REPRESENTATION)
+    region: list[str] | None = option(None, help=f"{_REGION}; may be repeated")
+    keep_partitions: str | None = option(None, help="or ranges of partition ids, such as 2:6,0:3")
+    drop_partitions: str | None = option(None, help='or ids to leave out, such as "0,0;15,15"')
+    overwrite: bool = option(False, _OVERWRITE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit(_Computing):
+    file: Path = option(like=_FILE)
+    output: Path = option(like=_REPRESENTATION)
+    offset: tuple[int, ...] | None = option(None, shown="0 on every axis", help="where it begins, such as 0,-128")
+    frames: tuple[int | None, int | None] | None = option(None, _FILM["frames"], shown="all", parse=parse_frames)
+    max_side: int | None = option(None, _FILM["max_side"], shown="as encoded")
+    resume: bool = option(False, _FIT["resume"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extend(Edit):
+    """Encode more of a signal beside what is there."""
+
+    signal: Path = option(metavar="BIGGER", help="the whole bigger signal, or its new part")
+    finetune: str = option("none", help="what else learns: none, shared or all; the last two move the old region")
+    allow_gap: bool = option(False, help="leave positions out between old and new; they stay blank")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replace(Edit):
+    """Fit new content into a region."""
+
+    signal: Path = option(metavar="PATCH", help="the new content")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merge:
+    """Put pieces of one origin together."""
+
+    files: list[Path] = option(metavar="FILE", positional=True, help="pieces of one origin, then OUTPUT.safetensors")
+    prefer: Path | None = option(None, metavar="FILE", help="the piece that wins where two disagree")
+    overwrite: bool = option(False, _OVERWRITE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """Read a network that the published code has trained."""
+
+    file: Path = option(metavar="FILE.pth", positional=True, help="a state_dict that the published code has saved")
+    output: Path = option(like=_REPRESENTATION)
+    like: Path = option(metavar="SIGNAL", help="what it was trained on, or a representation of its shape and kind")
+    partitions: tuple[int, ...] | None = option(None, shown="one", help="per dimension, rows first, as it was trained")
+    overwrite: bool = option(False, _OVERWRITE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """What a file holds, and how good it is."""
+
+    file: Path = option(like=_FILE)
+    json: bool = option(False, help="one JSON object")
+    config: bool = option(False, help="the YAML that makes the run again")
+    against: Path | None = option(None, metavar="ORIGINAL", help="PSNR and SSIM, and the five worst partitions")
+
+
+# The dataclasses whose fields a subcommand takes; the last is its own, and the only one that must be given in full.
+COMMANDS: dict[str, tuple[type, ...]] = {
+    "encode": (EncodeConfig, Reading, RunLog, Encode),
+    "decode": (Decode,),
+    "crop": (Crop,),
+    "extend": (FitOptions, Extend),
+    "replace": (FitOptions, Replace),
+    "merge": (Merge,),
+    "import": (Import,),
+    "info": (Info,),
+}
+
+
+def parse_arguments(argv: list[str]) -> tuple[str, Any]:
+    """The subcommand of a command line, and what it is given: its own dataclass.
 
     Raises:
         ConfigError: wrong use, in one line.
     """
     parser = _Parser(prog="lgsirens", description="Signals as neural networks that can be cut and read in pieces.")
     parser.add_argument("--version", action="version", version=f"lgsirens {__version__}")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    for name, (summary, add_options) in _COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=summary)
-        subparser.set_defaults(run=commands[name])
-        add_options(subparser)
-    return parser.parse_args(_join_negative(argv))
+    subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    for command, classes in COMMANDS.items():
+        _add_options(subparsers.add_parser(command, help=classes[-1].__doc__), classes)
+    given = vars(parser.parse_args(_join_negative(argv)))
+    command = given.pop("command")
+    own = COMMANDS[command][-1]
+    return command, from_options(own, part(own, given | {"given": given}))
+
+
+def part(cls: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """The options that a dataclass has, of those that are given."""
+    return {field.name: given[field.name] for field in fields(cls) if field.name in given}
+
+
+def _add_options(parser: argparse.ArgumentParser, classes: tuple[Any, ...]) -> None:
+    """Add what the fields of dataclasses declare; where two do, the last counts."""
+    options = {f.name: (cls, f) for cls in classes for f in fields(cls) if f.name in declared(cls)}
+    for name, (cls, field) in options.items():
+        rule, hint = declared(cls)[name], bare(get_type_hints(cls)[name])
+        words: dict[str, Any] = {"help": rule.text(field.default)}
+        if hint is bool:
+            words["action"] = "store_true"
+        elif get_origin(hint) is list:  # of what is given several times
+            words |= {"nargs": "+"} if rule.positional else {"action": "append"}
+            hint = get_args(hint)[0]
+        if hint is not bool:
+            words |= {"type": _typed(hint, rule), "metavar": rule.metavar}
+        if rule.positional:
+            parser.add_argument(name, **words)
+        else:
+            words["required"] = field.default is MISSING and cls is classes[-1]
+            parser.add_argument(f"--{NAMES.get(name, name)}", dest=name, **words)
+
+
+def _typed(hint: Any, rule: Option) -> Callable[[str], Any]:
+    """An argparse type whose error names what is expected."""
+
+    def parse(text: str) -> Any:
+        try:
+            return from_text(hint, text) if rule.parse is None else rule.parse(text)
+        except ValueError:
+            what = expected(hint) if rule.parse is None else rule.metavar
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+
+    return parse
 
 
 class _Parser(argparse.ArgumentParser):
     """One line for a wrong command line; no abbreviated options."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, **options)
+        super().__init__(allow_abbrev=False, argument_default=argparse.SUPPRESS, **options)
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see {self.prog} --help")
@@ -53,200 +266,3 @@ def _join_negative(argv: list[str]) -> list[str]:
         else:
             joined.append(word)
     return joined
-
-
-def _typed(name: str, convert: Callable[[str], Any]) -> Callable[[str], Any]:
-    """An argparse type whose error names what is expected."""
-
-    def parse(text: str) -> Any:
-        try:
-            return convert(text.strip())
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {name}") from None
-
-    return parse
-
-
-def _numbers(convert: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
-    return lambda text: tuple(convert(part) for part in re.sub(r"^\[(.*)\]$", r"\1", text).split(","))
-
-
-def _ends(text: str) -> tuple[int | None, int | None]:
-    start, stop = (int(end) if end.strip() else None for end in text.split(":"))
-    return start, stop
-
-
-def _path(text: str) -> Path:
-    if not text:  # Path would take it for the current folder
-        raise argparse.ArgumentTypeError("'' is no file name")
-    return Path(text)
-
-
-_int = _typed("a whole number", int)
-_float = _typed("a number", float)
-_frames = _typed("a range of frames such as 0:50", _ends)
-_ints = _typed("a list of whole numbers such as 16,16", _numbers(int))
-_floats = _typed("a list of numbers such as 0,255", _numbers(float))
-
-
-def _add_encode(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("input", type=_path, metavar="INPUT", help="an image, sound, film, volume or .npy array")
-    add("output", type=_path, metavar="OUTPUT.safetensors")
-    add("--mode", help="lg (Local-Global SIREN, default), lc (SIREN-per-Partition) or mlp (SIREN)")
-    add("--partitions", type=_ints, help="number of partitions per dimension, such as 16,16")
-    add("--partition_size", type=_ints, help="or samples of one partition (default 32,32; 10000; 25,25,25)")
-    add("--parameters", type=_int, help="budget (default for each sample: image 0.75, sound 0.65, film 0.075)")
-    add("--local_width", type=_int, metavar="L", help="or the widths: of each local network")
-    add("--global_width", type=_int, metavar="G", help="and of the shared one")
-    add("--hidden_layers", type=_int, metavar="H", help="hidden layers after the first (default 3)")
-    add("--agg_type", help="fc (default) or fc_and_add: how local and global features meet")
-    add("--overlaps", type=_ints, help="halo per dimension, in samples (default 0)")
-    add("--sample_frac", type=_float, metavar="F", help="fraction of the samples drawn in each step (default: all)")
-    add("--local_scale", type=_float, metavar="S", help="local coordinates for local networks, in half tiles times S")
-    add("--steps", type=_int, help=f"optimiser steps (default {EncodeConfig.steps})")
-    add("--target_psnr", type=_float, metavar="DB", help="stop as soon as this PSNR is reached")
-    add("--lr", type=_float, help="constant learning rate of Adam (default: warm-up and cosine decay)")
-    add("--seed", type=_int, help="of the initial weights (default 0)")
-    add("--kind", help="image, audio, video or volume, where the rank of an array does not tell")
-    add("--value_range", type=_floats, metavar="LO,HI", help="of the samples (default: see docs/conventions.md)")
-    add("--frames", type=_frames, metavar="A:B", help="only these frames of a film")
-    add("--max_side", type=_int, metavar="N", help="reduce a film on reading, its longer side to N samples")
-    add("--config_path", type=_path, metavar="run.yaml", help="options from a file, as `info --config` prints them")
-    add("--dry_run", action="store_true", help="print parameters, bytes, expected time and memory; write nothing")
-    add("--resume", action="store_true", help="go on from the checkpoint of a stopped run")
-    _add_log(parser)
-    _add_common(parser)
-
-
-def _add_log(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--log_dir", metavar="DIR", help="log the run there: TensorBoard, pictures, config, result")
-    add("--summary_every", dest="every", type=_int, metavar="N", help="steps between summaries (default 200)")
-    add("--checkpoint_every", type=_int, metavar="N", help="steps between representations in DIR/checkpoints")
-    add("--show_grads", action="store_true", default=None, help="draw gradient and Laplacian of images too")
-    add("--use_wandb", action="store_true", default=None, help="tell Weights & Biases too (offline without a key)")
-
-
-def _add_decode(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("file", type=_path, metavar="FILE")
-    add(
-        "output",
-        type=_path,
-        metavar="OUTPUT",
-        help="a file of that kind; .npy for the float32 values, no suffix for a folder of pictures",
-    )
-    add("--region", help="start:stop per dimension, rows first, absolute; an empty end is the border")
-    add("--scale", help="samples per sample: 2, 1.5, 3/2, or one per dimension")
-    add("--size", type=_ints, help="or samples of the result per dimension, rows first, such as 1024,768")
-    add("--crf", type=_int, help="quality of H.264 in .mp4, 0 (best) to 51 (default 18)")
-    add("--full", action="store_true", help="the whole extent instead of the window")
-    add("--blend", type=_int, metavar="W", help="cross-fade neighbours within W samples of inner borders (default 0)")
-    _add_common(parser)
-
-
-def _add_crop(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("file", type=_path, metavar="FILE")
-    add("output", type=_path, metavar="OUTPUT.safetensors")
-    add("--region", action="append", help="start:stop per dimension, rows first, absolute; may be repeated")
-    add("--keep_partitions", help="or ranges of partition ids, such as 2:6,0:3")
-    add("--drop_partitions", help='or ids to leave out, such as "0,0;15,15"')
-    parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
-
-
-def _add_info(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("file", type=_path, metavar="FILE")
-    add("--json", action="store_true", help="one JSON object")
-    add("--config", action="store_true", help="the YAML that makes the run again")
-    add("--against", type=_path, metavar="ORIGINAL", help="PSNR and SSIM, overall and of the five worst partitions")
-
-
-def _add_extend(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    _add_edit(parser, "BIGGER", "the whole bigger signal, or its new part")
-    add("--finetune", help="what else learns: none (default), shared or all; these move the old region")
-    add("--allow_gap", action="store_true", help="leave positions out between old and new; they stay blank")
-    _add_common(parser)
-
-
-def _add_replace(parser: argparse.ArgumentParser) -> None:
-    _add_edit(parser, "PATCH", "the new content")
-    _add_common(parser)
-
-
-def _add_edit(parser: argparse.ArgumentParser, signal: str, what: str) -> None:
-    add = parser.add_argument
-    add("file", type=_path, metavar="FILE")
-    add("output", type=_path, metavar="OUTPUT.safetensors")
-    add("--signal", type=_path, required=True, metavar=signal, help=what)
-    add(
-        "--offset",
-        type=_ints,
-        help="position of its first sample, rows first, such as 0,-128 (default: 0 on every axis)",
-    )
-    add("--steps", type=_int, help="optimiser steps (default: twice those of the encoding; with --finetune as many)")
-    add("--target_psnr", type=_float, metavar="DB", help="stop as soon as what is fitted reaches this PSNR")
-    add("--lr", type=_float, help="constant learning rate of Adam (default: warm-up and cosine decay)")
-    add(
-        "--sample_frac",
-        type=_float,
-        metavar="F",
-        help="fraction of the samples drawn in each step (default: as encoded)",
-    )
-    add("--seed", type=_int, help="of the initial weights of new partitions (default: as encoded)")
-    add("--frames", type=_frames, metavar="A:B", help="only these frames of a film")
-    add("--max_side", type=_int, metavar="N", help="reduce a film on reading (default: as encoded)")
-    add("--resume", action="store_true", help="go on from the checkpoint of a stopped run")
-
-
-def _add_merge(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("files", nargs="+", type=_path, metavar="FILE", help="pieces of one origin, then OUTPUT.safetensors")
-    add("--prefer", type=_path, metavar="FILE", help="the piece that wins where two were fitted anew and disagree")
-    add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
-
-
-def _add_import(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("file", type=Path, metavar="FILE.pth", help="a state_dict that the published code has saved")
-    add("output", type=Path, metavar="OUTPUT.safetensors")
-    add(
-        "--like",
-        type=Path,
-        required=True,
-        metavar="SIGNAL",
-        help="the signal that it was trained on, or a .safetensors file of the same shape and kind",
-    )
-    add(
-        "--partitions", type=_ints, help="number of partitions per dimension, rows first, where it was trained with any"
-    )
-    add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
-
-
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--device", default="auto", help="auto (default), cpu or cuda")
-    add(
-        "--max_memory",
-        type=parse_bytes,
-        metavar="BYTES",
-        help="working memory of one step or evaluation, such as 500MB (default 1GiB; decode: what one needs, if more)",
-    )
-    add("--threads", type=_int, help="CPU threads (default: PyTorch's choice)")
-    add("--overwrite", action="store_true", help="replace OUTPUT if it exists")
-    add("--quiet", action="store_true", help="no progress bar")
-
-
-_COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
-    "encode": ("fit a representation to a signal", _add_encode),
-    "decode": ("decode any region at any resolution", _add_decode),
-    "crop": ("keep the partitions of some regions", _add_crop),
-    "extend": ("encode more of a signal beside what is there", _add_extend),
-    "replace": ("fit new content into a region", _add_replace),
-    "merge": ("put pieces of one origin together", _add_merge),
-    "import": ("read a network that the published code has trained", _add_import),
-    "info": ("what a file holds, and how good it is", _add_info),
-}

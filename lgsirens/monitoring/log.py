@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lgsirens.errors import ConfigError, OutputError
 from lgsirens.system.output import abandoned, replacing
+from lgsirens.system.schema import check, option
 
 CHECKPOINT_SUFFIX = ".checkpoint.safetensors"
 
@@ -61,8 +62,6 @@ class RunLog:
         folder: one run; it is made if it is not there.
         every: steps between summaries; there is one more at the end.
         checkpoint_every: steps between representations in `checkpoints/`; None: none.
-        show_grads: draw gradient and Laplacian of images too.
-        use_wandb: tell Weights & Biases too; offline where there is no key or no network.
         name: of the run at Weights & Biases; the folder's when empty.
         overwrite: replace an earlier run in the folder; its result stays until there is a new one.
         texts: what else to keep beside the config, by file name.
@@ -71,11 +70,11 @@ class RunLog:
         ConfigError: a number of steps below 1, or a folder without a name.
     """
 
-    folder: Path
-    every: int = 200
-    checkpoint_every: int | None = None
-    show_grads: bool = False
-    use_wandb: bool = False
+    folder: Path = option(metavar="DIR", help="log the run there: TensorBoard, pictures, config, result")
+    every: int = option(200, least=1, metavar="N", help="steps between summaries")
+    checkpoint_every: int | None = option(None, least=1, metavar="N", help="steps between representations kept")
+    show_grads: bool = option(False, help="draw gradient and Laplacian of images too")
+    use_wandb: bool = option(False, help="tell Weights & Biases too (offline without a key)")
     name: str = ""
     overwrite: bool = False
     texts: Mapping[str, str] = field(default_factory=dict)
@@ -84,9 +83,7 @@ class RunLog:
         if not os.fspath(self.folder):
             raise ConfigError(f"{self.folder!r}: name the folder of the log", "folder")
         object.__setattr__(self, "folder", Path(self.folder))
-        for option, steps in (("every", self.every), ("checkpoint_every", self.checkpoint_every)):
-            if steps is not None and steps < 1:
-                raise ConfigError(f"{steps}: must be at least 1", option)
+        check(self)
 
     @property
     def final(self) -> Path:

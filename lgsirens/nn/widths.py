@@ -33,8 +33,9 @@ def widths_for_budget(
     smallest = _needed(config, partitions, 1, 1, local_share)
     if budget < smallest:
         raise ConfigError(
-            f"parameters {budget}: cannot hold {counted(partitions, 'partition')} in mode {config.mode}; "
-            f"give at least {smallest}, or fewer partitions"
+            f"{budget}: cannot hold {counted(partitions, 'partition')} in mode {config.mode}; "
+            f"give at least {smallest}, or fewer partitions",
+            "parameters",
         )
     if config.mode != "lg":
         return _with_local(config, _largest(lambda width: sum(_total(config, partitions, width, 0)), budget))

@@ -1,37 +1,43 @@
-"""The flags of the published commands: names, types and defaults, and what they mean in our options.
-
-The comments above the fields are what `--help` prints. Lists are `List` and `Optional`, because Pyrallis, which prints
-it, knows no other spelling of them.
+"""The flags of the published commands: names, types and defaults, how they are spelt, and what they mean in our
+options.
 """
 
+import argparse
+import difflib
 import math
-import re
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import ClassVar, List, Optional
+from typing import Any, ClassVar, TypeVar, get_origin, get_type_hints
 
 from lgsirens.errors import ConfigError
 from lgsirens.grid.lattice import Lattice
+from lgsirens.monitoring.log import RunLog
 from lgsirens.nn.siren import LARGEST_WIDTH, ModelConfig, parameter_counts
 from lgsirens.nn.widths import widths_for_budget
 from lgsirens.representation.representation import Representation
 from lgsirens.signal import KINDS, Signal
+from lgsirens.system.config_file import read_settings
 from lgsirens.system.console import commas, counted, note
+from lgsirens.system.schema import bare, declared, expected, from_options, from_text, option
 from lgsirens.training.config import EncodeConfig, along_axes, plan
+from lgsirens.training.refit import FitOptions
 
 AGGREGATIONS = {"concat_and_fc": "fc", "fc_and_add": "fc_and_add"}
 DEFAULT_BUDGET = 200_000
 # What our options are called here, where it is something else.
-_FLAGS = {
+NAMES = {
     "partitions": "downsample",
     "local_width": "hidden_features",
     "global_width": "global_hidden_features",
     "hidden_layers": "num_hidden_layers",
     "parameters": "auto_total_number_of_parameters",
     "steps": "num_epochs",
+    "every": "steps_til_summary",
+    "checkpoint_every": "epochs_til_ckpt",
 }
+_BUDGET = f"none; with partition_size {DEFAULT_BUDGET}"
+_OURS = declared(FitOptions) | declared(RunLog) | declared(EncodeConfig)
 
 
 @dataclass
@@ -40,56 +46,34 @@ class Flags:
 
     kind: ClassVar[str]
 
-    # a run writes into LOGGING_ROOT/EXPERIMENT_NAME, or EXPERIMENT_NAME_2 and so on beside finished ones
-    logging_root: str = "./logs"
-    # name of the run
-    experiment_name: str = "default_experiment"
-    # replace the last run of that name
-    overwrite: bool = False
-    # go on with the last run of that name, which was stopped
-    resume: bool = False
-    # lg (Local-Global SIREN), lc (SIREN-per-Partition) or mlp (SIREN)
-    mode: str = "mlp"
-    # number of partitions along each dimension, such as [16,16]; None is one partition
-    downsample: Optional[List[int]] = None
-    # width of all local networks together; of the one network for mlp
-    hidden_features: int = 256
-    # width of the shared network of lg
-    global_hidden_features: int = 32
-    # hidden layers after the first
-    num_hidden_layers: int = 3
-    # concat_and_fc or fc_and_add: how local and global features meet
-    agg_type: str = "concat_and_fc"
-    # sine, the only one so far
-    activation_type: str = "sine"
-    # instead of downsample: samples of a partition along each dimension, of an image along its longer side first
-    partition_size: Optional[List[int]] = None
-    # instead of widths: a budget; with partition_size 200000 where None
-    auto_total_number_of_parameters: Optional[int] = None
-    # share of the budget that the shared network of lg gets
-    auto_global_weights_factor: float = 0.1
-    # constant learning rate of Adam
-    lr: float = 1e-4
-    # steps
-    num_epochs: int = 1001
-    # steps between checkpoints
-    epochs_til_ckpt: int = 1000
-    # steps between summaries
-    steps_til_summary: int = 200
-    # no effect: a signal is one item
-    batch_size: int = 1
-    # of the initial weights
-    seed: int = 0
-    # auto, cpu or cuda
-    device: str = "auto"
-    # log to Weights & Biases too
-    use_wandb: bool = False
-    # draw gradient and Laplacian of images in the log
-    show_grads: bool = False
-    # only train: write no file
-    debug: bool = False
-    # of decode_video.py: what to decode
-    checkpoint_path: Optional[str] = None
+    logging_root: str = option("./logs", help="where runs are kept, a folder each")
+    experiment_name: str = option("default_experiment", help="name of the run; its folder is NAME, or NAME_2 and so on")
+    overwrite: bool = option(False, help="replace the last run of that name")
+    resume: bool = option(False, help="go on with the last run of that name, which was stopped")
+    mode: str = option("mlp", _OURS["mode"])
+    downsample: list[int] | None = option(None, _OURS["partitions"], shown="one")
+    hidden_features: int = option(256, least=1, help="width of all local networks together; of the one network for mlp")
+    global_hidden_features: int = option(32, _OURS["global_width"])
+    num_hidden_layers: int = option(3, _OURS["hidden_layers"])
+    agg_type: str = option("concat_and_fc", choices=tuple(AGGREGATIONS), help="concat_and_fc or fc_and_add")
+    activation_type: str = option("sine", choices=("sine",), help="sine, the only one so far")
+    partition_size: list[int] | None = option(None, _OURS["partition_size"], help="or its samples, longer side first")
+    auto_total_number_of_parameters: int | None = option(None, _OURS["parameters"], shown=_BUDGET)
+    auto_global_weights_factor: float = option(0.1, least=0, below=1, help="share of lg's shared network in a budget")
+    lr: float = option(1e-4, _OURS["lr"])
+    num_epochs: int = option(1001, _OURS["steps"])
+    epochs_til_ckpt: int = option(1000, _OURS["checkpoint_every"])
+    steps_til_summary: int = option(200, _OURS["every"])
+    batch_size: int = option(1, least=1, help="no effect: a signal is one item")
+    seed: int = option(0, _OURS["seed"])
+    device: str = option("auto", _OURS["device"])
+    use_wandb: bool = option(False, _OURS["use_wandb"])
+    show_grads: bool = option(False, _OURS["show_grads"])
+    debug: bool = option(False, help="only train: write no file")
+    checkpoint_path: str | None = option(None, help="of decode_video.py: what to decode")
+
+
+_EVERY = declared(Flags)
 
 
 @dataclass
@@ -97,18 +81,12 @@ class ImageFlags(Flags):
     """Flags of `train_img.py`."""
 
     kind: ClassVar[str] = "image"
-    # name of the run
-    experiment_name: str = "default_image_experiment"
-    # constant learning rate of Adam
-    lr: float = 5e-4
-    # steps
-    num_epochs: int = 2001
-    # an image, or cameraman
-    dataset_path: str = "cameraman"
-    # 1 (gray) or 3 (RGB), to which the image is converted; None is 1 for cameraman and 3 else
-    image_channels: Optional[int] = None
-    # reduce the image by this factor on reading
-    image_resolution_factor: float = 1.0
+    experiment_name: str = option("default_image_experiment", _EVERY["experiment_name"])
+    lr: float = option(5e-4, _EVERY["lr"])
+    num_epochs: int = option(2001, _EVERY["num_epochs"])
+    dataset_path: str = option("cameraman", help="an image, or cameraman")
+    image_channels: int | None = option(None, choices=(1, 3), shown="3; cameraman 1", help="convert to 1 (gray) or 3")
+    image_resolution_factor: float = option(1.0, help="reduce the image by this factor on reading")
 
 
 @dataclass
@@ -116,10 +94,8 @@ class AudioFlags(Flags):
     """Flags of `train_audio.py`."""
 
     kind: ClassVar[str] = "audio"
-    # name of the run
-    experiment_name: str = "default_audio_experiment"
-    # a sound; None is data/gt_bach.wav where it has been put, else a synthesised prelude
-    wav_path: Optional[str] = None
+    experiment_name: str = option("default_audio_experiment", _EVERY["experiment_name"])
+    wav_path: str | None = option(None, shown="data/gt_bach.wav, else a synthesised prelude", help="a sound")
 
 
 @dataclass
@@ -127,51 +103,106 @@ class VideoFlags(Flags):
     """Flags of `train_video.py` and `decode_video.py`."""
 
     kind: ClassVar[str] = "video"
-    # name of the run
-    experiment_name: str = "default_video_experiment"
-    # steps
-    num_epochs: int = 5001
-    # steps between checkpoints
-    epochs_til_ckpt: int = 5000
-    # steps between summaries
-    steps_til_summary: int = 1000
-    # width of all local networks together; of the one network for mlp
-    hidden_features: int = 1030
-    # cat, bikes, bunny, or a film
-    dataset: str = "bikes"
-    # fraction of the samples that a step draws; 1 is all of them
-    sample_frac: float = 38e-4
-    # halo of each partition, in samples along each dimension
-    overlaps: Optional[List[int]] = None
-    # only these frames, such as 0:50
-    frames: Optional[str] = None
-    # reduce the film on reading, its longer side to this
-    max_side: Optional[int] = None
-    # decode checkpoint_path instead of training
-    decode: bool = False
-    # when decoding, leave out these index values along each dimension, such as [[],[0,7],[0,7]]
-    crop_entire_dim_values: Optional[List[List[int]]] = None
-    # when decoding, leave out these partitions, such as [[0,7,7]]
-    crop_partition_indices: Optional[List[List[int]]] = None
+    experiment_name: str = option("default_video_experiment", _EVERY["experiment_name"])
+    num_epochs: int = option(5001, _EVERY["num_epochs"])
+    epochs_til_ckpt: int = option(5000, _EVERY["epochs_til_ckpt"])
+    steps_til_summary: int = option(1000, _EVERY["steps_til_summary"])
+    hidden_features: int = option(1030, _EVERY["hidden_features"])
+    dataset: str = option("bikes", help="cat, bikes, bunny, or a film")
+    sample_frac: float = option(38e-4, _OURS["sample_frac"])
+    overlaps: list[int] | None = option(None, _OURS["overlaps"], shown="0")
+    frames: str | None = option(None, shown="all", metavar="A:B", help="only these frames of a film")
+    max_side: int | None = option(None, least=1, shown="as it is", metavar="N", help="reduce frames to N on a side")
+    decode: bool = option(False, help="decode checkpoint_path instead of training")
+    crop_entire_dim_values: list[list[int]] | None = option(None, help="drop layers, such as [[],[0,7],[0,7]]")
+    crop_partition_indices: list[list[int]] | None = option(None, help="drop partitions, such as [[0,7,7]]")
 
 
-def check_values(flags: Flags) -> None:
-    """Raise ConfigError if a value is out of range."""
-    counts = ("hidden_features", "global_hidden_features", "num_epochs", "epochs_til_ckpt", "steps_til_summary")
-    for name in (*counts, "batch_size", "auto_total_number_of_parameters"):
-        value = getattr(flags, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name} {value}: must be at least 1")
-    if flags.agg_type not in AGGREGATIONS:
-        raise ConfigError(f"--agg_type {flags.agg_type}: is unknown; choose one of {', '.join(AGGREGATIONS)}")
-    if isinstance(flags, ImageFlags) and flags.image_channels not in (None, 1, 3):
-        raise ConfigError(f"--image_channels {flags.image_channels}: must be 1 (gray) or 3 (RGB)")
-    if flags.activation_type != "sine":
-        raise ConfigError(f"--activation_type {flags.activation_type}: only sine is there; leave it out")
-    if not 0 <= flags.auto_global_weights_factor < 1:
-        raise ConfigError(f"--auto_global_weights_factor {flags.auto_global_weights_factor}: must be from 0 to below 1")
+SCRIPTS: dict[str, type[Flags]] = {cls.kind: cls for cls in (ImageFlags, AudioFlags, VideoFlags)}
+_HINTS: dict[str, Any] = {name: hint for cls in SCRIPTS.values() for name, hint in get_type_hints(cls).items()}
+F = TypeVar("F", bound=Flags)
+
+
+# Words -> flags
+
+
+def given_values(argv: Sequence[str]) -> dict[str, Any]:
+    """What a command line and the file of its `--config_path` give, by name; the command line overrides the file, a
+    later flag an earlier one.
+
+    Raises:
+        ConfigError: a word that is no flag, a name that no script has, a file that cannot be read.
+    """
+    entries: list[tuple[str, list[str]]] = []
+    for word in argv:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            entries.append((_known(name), [value] if equals else []))
+        elif not entries:
+            raise ConfigError(f"{word!r}: is no flag; see --help")
+        else:
+            entries[-1][1].append(word)
+    found = {name: _from_words(name, words) for name, words in entries}
+    path = found.pop("config_path", None)
+    settings = {} if path is None else read_settings(Path(path), "configs/ has examples")
+    return {_known(name): value for name, value in settings.items()} | found
+
+
+def build(cls: type[F], values: Mapping[str, Any]) -> F:
+    """Flags of one script from values by name.
+
+    Raises:
+        ConfigError: a flag that the script does not have, or a value of another type or out of range.
+    """
+    names = get_type_hints(cls)
+    for name in values:
+        if name not in names:
+            owners = " and ".join(kind for kind, other in SCRIPTS.items() if name in get_type_hints(other))
+            raise ConfigError(f"is a flag for kind {owners}, this is {cls.kind}; leave it out", name)
+    flags = from_options(cls, values)
     if Path(flags.experiment_name).name in ("", ".."):
-        raise ConfigError(f"--experiment_name {flags.experiment_name!r}: names no folder; name the run")
+        raise ConfigError(f"{flags.experiment_name!r}: names no folder; name the run", "experiment_name")
+    return flags
+
+
+def print_help(cls: type[Flags]) -> None:
+    """Print every flag with its default."""
+    parser = argparse.ArgumentParser(description=cls.__doc__)
+    parser.add_argument(
+        "--config_path", help="flags in a YAML file; those of the command line count more (default: None)"
+    )
+    rules = declared(cls)
+    for field in fields(cls):
+        rule = rules[field.name]
+        parser.add_argument(f"--{field.name}", metavar=rule.metavar, help=rule.text(field.default))
+    parser.print_help()
+
+
+def _known(name: str) -> str:
+    """The name of a flag of some script."""
+    if name in _HINTS or name == "config_path":
+        return name
+    near = difflib.get_close_matches(name, _HINTS, 1)
+    raise ConfigError(f"is no flag; {f'did you mean {near[0]}?' if near else 'see --help'}", name)
+
+
+def _from_words(name: str, words: list[str]) -> Any:
+    """The value that the words after a flag spell; several are one list, not one text."""
+    hint = _HINTS.get(name, str)
+    if hint is bool and not words:
+        return True
+    text = " ".join(words)
+    if bare(hint) is not hint and text.lower() in ("none", "null"):
+        return None
+    try:
+        if not text or (len(words) > 1 and get_origin(bare(hint)) is not list):
+            raise ValueError
+        return from_text(hint, text)
+    except ValueError:
+        raise ConfigError(f"{text[:80]!r}: expected {expected(hint)}", name) from None
+
+
+# Flags -> our options
 
 
 def kept_values(flags: Flags) -> dict[str, object]:
@@ -190,26 +221,19 @@ def requested(flags: Flags) -> EncodeConfig:
     """
     tile = _numbers(flags, "partition_size")
     one = (1,) * KINDS[flags.kind].dimensions
-    config = EncodeConfig(
-        mode=flags.mode,
-        partitions=_numbers(flags, "downsample") or (one if tile is None else None),
-        partition_size=tile,
-        agg_type=AGGREGATIONS[flags.agg_type],
-        hidden_layers=flags.num_hidden_layers,
-        overlaps=_numbers(flags, "overlaps") if isinstance(flags, VideoFlags) else None,
-        sample_frac=flags.sample_frac if isinstance(flags, VideoFlags) and flags.sample_frac != 1 else None,
-        steps=flags.num_epochs,
-        lr=flags.lr,
-        seed=flags.seed,
-    )
-    with _in_flags():
-        config.check()
-        if config.partitions is not None and _budget(flags) is None:
-            config = replace(config, local_width=_local_width(flags, math.prod(config.partitions)))
-            if flags.mode == "lg":
-                config = replace(config, global_width=flags.global_hidden_features)
-            config.check()
-    return config
+    partitions = _numbers(flags, "downsample") or (one if tile is None else None)
+    same = ("mode", "hidden_layers", "steps", "lr", "seed")
+    given = {name: getattr(flags, NAMES.get(name, name)) for name in same}
+    given |= {"partitions": partitions, "partition_size": tile, "agg_type": AGGREGATIONS[flags.agg_type]}
+    if isinstance(flags, VideoFlags):
+        given["overlaps"] = _numbers(flags, "overlaps")
+        given["sample_frac"] = None if flags.sample_frac == 1 else flags.sample_frac  # all of them, each once
+    config = EncodeConfig.from_options(given)
+    if partitions is None or _budget(flags) is not None:
+        return config
+    given["local_width"] = _local_width(flags, math.prod(partitions))
+    given["global_width"] = flags.global_hidden_features if flags.mode == "lg" else None
+    return EncodeConfig.from_options(given)
 
 
 def encode_config(flags: Flags, signal: Signal) -> EncodeConfig:
@@ -222,10 +246,9 @@ def encode_config(flags: Flags, signal: Signal) -> EncodeConfig:
     tile, shape = config.partition_size, signal.shape
     if tile is not None and flags.kind == "image" and shape[1] > shape[0]:
         config = replace(config, partition_size=tile[::-1])  # the published code counts from the longer side
-    with _in_flags():
-        if budget is not None:
-            return _within(budget, flags, config, signal)
-        plan(signal, config)
+    if budget is not None:
+        return _within(budget, flags, config, signal)
+    plan(signal, config)
     return config
 
 
@@ -233,23 +256,10 @@ def _budget(flags: Flags) -> int | None:
     return flags.auto_total_number_of_parameters or (DEFAULT_BUDGET if flags.partition_size else None)
 
 
-@contextmanager
-def _in_flags() -> Iterator[None]:
-    """Errors that begin with the name of an option of ours, with that of the flag instead."""
-    try:
-        yield
-    except ConfigError as error:
-        found = re.match(r"\w+", str(error))
-        name = found[0] if found else ""
-        if name not in EncodeConfig.__dataclass_fields__:
-            raise
-        raise ConfigError(f"--{_FLAGS.get(name, name)}{str(error)[len(name) :]}") from None
-
-
 def _numbers(flags: Flags, name: str) -> tuple[int, ...] | None:
     """One number per dimension, if the flag is given."""
     numbers: list[int] | None = getattr(flags, name)
-    return None if numbers is None else along_axes(f"--{name}", numbers, flags.kind)
+    return None if numbers is None else along_axes(name, numbers, flags.kind)
 
 
 def _local_width(flags: Flags, partitions: int) -> int:
@@ -259,11 +269,11 @@ def _local_width(flags: Flags, partitions: int) -> int:
     if rest or not width:
         nearest = " or ".join(str(n * partitions) for n in (max(width, 1), max(width, 1) + 1))
         raise ConfigError(
-            f"--hidden_features {total}: is the width of all {partitions} partitions together and must be a multiple "
-            f"of their number; give {nearest}"
+            f"{total}: is the width of all {partitions} partitions together; give a multiple, {nearest}",
+            "hidden_features",
         )
     if width > LARGEST_WIDTH:
-        raise ConfigError(f"--hidden_features {total}: must be at most {LARGEST_WIDTH * partitions}")
+        raise ConfigError(f"{total}: must be at most {LARGEST_WIDTH * partitions}", "hidden_features")
     return width
 
 
@@ -300,7 +310,7 @@ def check_stored(flags: Flags, given: Collection[str], stored: Representation, p
     for name in OF_MODEL:
         value = getattr(flags, name)
         if name in given and value is not None and value != actual[name]:
-            raise ConfigError(f"--{name} {value}: {path} stores {actual[name]}; leave the flag out or correct it")
+            raise ConfigError(f"{value}: {path} stores {actual[name]}; leave the flag out or correct it", name)
 
 
 def _stored_values(flags: Flags, stored: Representation) -> dict[str, object]:
@@ -334,20 +344,20 @@ def dropped_partitions(flags: VideoFlags, lattice: Lattice) -> list[tuple[int, .
     Raises:
         ConfigError: another number of lists than dimensions, or a partition that is not there.
     """
-    values = flags.crop_entire_dim_values or []
-    if values and len(values) != lattice.dimensions:
-        raise ConfigError(f"--crop_entire_dim_values {values}: give {lattice.dimensions} lists, one per dimension")
+    planes, named = flags.crop_entire_dim_values or [], flags.crop_partition_indices or []
+    if planes and len(planes) != lattice.dimensions:
+        raise ConfigError(f"{planes}: give {lattice.dimensions} lists, one per dimension", "crop_entire_dim_values")
     held = [tuple(int(k) for k in entry) for entry in lattice.ids]
-    known, there = set(held), f"they run from {commas(held[0])} to {commas(held[-1])}"
-    dropped = {tuple(entry) for entry in flags.crop_partition_indices or []}
-    for entry in sorted(dropped - known):
-        raise ConfigError(f"--crop_partition_indices [{commas(entry)}]: no such partition; {there}")
-    for axis, numbers in enumerate(values):
+    there = f"they run from {commas(held[0])} to {commas(held[-1])}"
+    dropped = {tuple(entry) for entry in named}
+    for entry in sorted(dropped - set(held)):
+        raise ConfigError(f"[{commas(entry)}]: no such partition; {there}", "crop_partition_indices")
+    for axis, numbers in enumerate(planes):
         for number in numbers:
             plane = {entry for entry in held if entry[axis] == number}
             if not plane:
                 raise ConfigError(
-                    f"--crop_entire_dim_values {values}: no partition has {number} in dimension {axis}; {there}"
+                    f"{planes}: no partition has {number} in dimension {axis}; {there}", "crop_entire_dim_values"
                 )
             dropped |= plane
     return sorted(dropped)

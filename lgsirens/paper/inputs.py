@@ -1,7 +1,7 @@
 """The signals that the published commands encode."""
 
 import os
-import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,8 @@ def read_signal(flags: Flags) -> Signal:
         return _read_image(flags)
     if isinstance(flags, AudioFlags):
         return _read_audio(flags)
-    if isinstance(flags, VideoFlags):
-        return _read_video(flags)
-    raise TypeError(type(flags))
+    assert isinstance(flags, VideoFlags)
+    return _read_video(flags)
 
 
 def as_published(signal: Signal, channels: int, name: str) -> Signal:
@@ -66,14 +65,10 @@ def describes_sound(values: dict[str, Any]) -> bool:
 
 
 def _is_sound(path: str) -> bool:
-    """False where there is no file to look into."""
-    if not os.path.isfile(path):
-        return False
-    try:
-        with open(path, "rb") as file:
-            head = file.read(4096)
-    except OSError:  # told when it is read
-        return False
+    """False where there is no file to look into; that is told when it is read."""
+    head = b""
+    with suppress(OSError, ValueError), open(path, "rb") as file:
+        head = file.read(4096)
     return looks_like_sound(head) and not looks_like_film(head)
 
 
@@ -81,7 +76,7 @@ def reading(flags: Flags) -> dict[str, object]:
     """How the film was read, in the words of our own options; empty if it was read whole."""
     if not isinstance(flags, VideoFlags) or (flags.frames is None and flags.max_side is None):
         return {}
-    return {"frames": _frames(flags.frames), "max_side": flags.max_side}
+    return {"frames": _frames(flags), "max_side": flags.max_side}
 
 
 def _read_image(flags: ImageFlags) -> Signal:
@@ -117,7 +112,7 @@ def _reduced(signal: Signal, factor: float) -> Signal:
         return signal
     height, width = (int(n // max(factor, 1)) for n in signal.shape)
     if factor < 1 or min(height, width) < 1:
-        raise ConfigError(f"--image_resolution_factor {factor:g}: must be from 1 to the image's size {signal.shape}")
+        raise ConfigError(f"{factor:g}: must be from 1 to the image's size {signal.shape}", "image_resolution_factor")
 
     def reduced(channel: Array) -> Array:
         return np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.BILINEAR))
@@ -137,7 +132,7 @@ def _read_audio(flags: AudioFlags) -> Signal:
 
 
 def _read_video(flags: VideoFlags) -> Signal:
-    frames = _frames(flags.frames)
+    frames = _frames(flags)
     if flags.dataset in ("bikes", "bunny"):
         return getattr(examples, flags.dataset)(frames, flags.max_side)  # type: ignore[no-any-return]
     path: str | Path | None = flags.dataset
@@ -159,11 +154,14 @@ def _data_file(name: str) -> Path | None:
     return None
 
 
-def _frames(text: str | None) -> Frames:
-    if text is None:
-        return None
-    found = re.fullmatch(r"\s*(\d{0,9})\s*:\s*(\d{0,9})\s*", text)
-    if found is None:
-        raise ConfigError(f"--frames {text}: expected a range of frames such as 0:50")
-    start, stop = (int(end) if end else None for end in found.groups())
+def parse_frames(text: str) -> tuple[int | None, int | None]:
+    """The first frame and the one after the last of 0:50 (raises ValueError); an end may be left out."""
+    start, stop = (int(end) if end.strip() else None for end in text.split(":"))
     return start, stop
+
+
+def _frames(flags: VideoFlags) -> Frames:
+    try:
+        return parse_frames(flags.frames or ":")
+    except ValueError:
+        raise ConfigError(f"{flags.frames!r}: expected a range of frames such as 0:50", "frames") from None

@@ -15,19 +15,21 @@ from lgsirens.media.files import check_format, write
 from lgsirens.monitoring.log import FINISHED, RunLog, check_folder, state_of
 from lgsirens.paper.checkpoints import as_representation, is_pickle, read_checkpoint
 from lgsirens.paper.flags import (
+    NAMES,
     OF_MODEL,
-    AudioFlags,
+    SCRIPTS,
     Flags,
-    ImageFlags,
     VideoFlags,
+    build,
     check_stored,
     dropped_partitions,
     encode_config,
+    given_values,
     kept_values,
+    print_help,
     requested,
 )
 from lgsirens.paper.inputs import describes_sound, read_signal, reading
-from lgsirens.paper.parsing import build, given_values, print_help
 from lgsirens.representation.decode import decode
 from lgsirens.representation.edit import crop
 from lgsirens.representation.file import load, save
@@ -42,7 +44,6 @@ from lgsirens.training.checkpoint import check_checkpoint, checkpoint_path
 from lgsirens.training.config import along_axes
 from lgsirens.training.encode import encode
 
-_SCRIPTS: dict[str, type[Flags]] = {cls.kind: cls for cls in (ImageFlags, AudioFlags, VideoFlags)}
 # What decoding takes from the command line; all other flags speak of the model or concern training alone.
 _OF_DECODING = (
     *("logging_root", "experiment_name", "overwrite", "device", "checkpoint_path", "decode"),
@@ -56,19 +57,19 @@ def main(kind: str, argv: Sequence[str] | None = None, decoding: bool = False) -
 
     def program() -> int:
         if "-h" in words or "--help" in words:
-            print_help(_SCRIPTS[kind])
+            print_help(SCRIPTS[kind])
             return 0
         values = given_values(words)
         sound = kind == "image" and describes_sound(values)
-        flags = build(AudioFlags if sound else _SCRIPTS[kind], values)
+        flags = build(SCRIPTS["audio" if sound else kind], values)
         if decoding and values.get("decode") is False:
-            raise ConfigError("--decode False: decode_video.py decodes; leave it out, or train with train_video.py")
+            raise ConfigError("False: decode_video.py decodes; leave it out, or train with train_video.py", "decode")
         if isinstance(flags, VideoFlags) and (decoding or flags.decode):
             _decode(flags, set(values))
             return 0
         return _train(flags)
 
-    return run(program)
+    return run(program, NAMES)
 
 
 # Training
@@ -76,11 +77,11 @@ def main(kind: str, argv: Sequence[str] | None = None, decoding: bool = False) -
 
 def _train(flags: Flags) -> int:
     if flags.checkpoint_path is not None:
-        raise ConfigError(f"--checkpoint_path {flags.checkpoint_path}: training starts afresh; leave it out")
+        raise ConfigError(f"{flags.checkpoint_path}: training starts afresh; leave it out", "checkpoint_path")
     if isinstance(flags, VideoFlags) and (flags.crop_entire_dim_values or flags.crop_partition_indices):
-        raise ConfigError("--crop_entire_dim_values and --crop_partition_indices are for --decode; leave them out")
+        raise ConfigError("and crop_partition_indices are for decode; leave them out", "crop_entire_dim_values")
     if flags.resume and (flags.overwrite or flags.debug):
-        raise ConfigError("--resume goes on with a run that was kept; leave out --overwrite and --debug, or --resume")
+        raise ConfigError("goes on with a run that was kept; leave it out, or --overwrite and --debug", "resume")
     requested(flags)  # what cannot be is said before any long work
     last, free = _run_folders(flags)
     log = RunLog(
@@ -154,9 +155,7 @@ def _made(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise OutputError(
-            f"{folder}: cannot be made ({reason}); choose another --experiment_name or --logging_root"
-        ) from None
+        raise OutputError(f"{folder}: cannot be made ({reason}); choose another experiment_name") from None
     return folder
 
 
@@ -168,9 +167,8 @@ def _decode(flags: VideoFlags, given: set[str]) -> None:
     target = folder / "decoded.mp4"
     representation = _checkpoint(flags, given)
     if representation.signal.kind != "video":
-        raise SignalError(
-            f"{flags.checkpoint_path}: holds no film, but kind {representation.signal.kind}; use lgsirens decode"
-        )
+        kind = representation.signal.kind
+        raise SignalError(f"{flags.checkpoint_path}: holds no film, but kind {kind}; use lgsirens decode")
     check_stored(flags, given, representation, str(flags.checkpoint_path))
     kept = _cut(flags, representation)
     known = kept.signal
@@ -186,7 +184,7 @@ def _decode(flags: VideoFlags, given: set[str]) -> None:
 def _checkpoint(flags: VideoFlags, given: set[str]) -> Representation:
     """What `--checkpoint_path` holds, ours or the published code's: the content tells."""
     if flags.checkpoint_path is None:
-        raise ConfigError("--checkpoint_path: is missing; name what training wrote")
+        raise ConfigError("is missing; name what training wrote", "checkpoint_path")
     path = Path(flags.checkpoint_path)
     if not os.path.exists(path):
         trained = RunLog(_run_folders(flags)[0]).final
@@ -198,17 +196,14 @@ def _checkpoint(flags: VideoFlags, given: set[str]) -> Representation:
         return stored
     network = read_checkpoint(path)
     if network.model.dimensions != 3:
-        raise SignalError(
-            f"{path}: holds no film, but a network of {counted(network.model.dimensions, 'dimension')}; "
-            "use lgsirens import"
-        )
+        dimensions = counted(network.model.dimensions, "dimension")
+        raise SignalError(f"{path}: holds no film, but a network of {dimensions}; use lgsirens import")
     _say_ignored(given - {"dataset", "frames", "max_side"})
-    grid = along_axes("--downsample", flags.downsample or (1, 1, 1), "video")
+    grid = along_axes("downsample", flags.downsample or (1, 1, 1), "video")
     if min(grid) < 1 or math.prod(grid) != len(network):
         asked = commas(grid) if flags.downsample else "is missing"
-        raise ConfigError(
-            f"--downsample {asked}: {path} has {counted(len(network), 'partition')}; give their number per dimension"
-        )
+        held = counted(len(network), "partition")
+        raise ConfigError(f"{asked}: {path} has {held}; give their number per dimension", "downsample")
     signal = read_signal(flags)
     return as_representation(network, SignalInfo.of(signal), signal.shape, grid)
 

@@ -8,23 +8,13 @@ from typing import Any
 from lgsirens.errors import ConfigError, require
 
 # 5e-4 is a number, as in YAML 1.2; PyYAML wants 5.0e-4.
-YAML_FLOAT = ("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+_FLOAT = ("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
 
 
 def config_yaml(config: Mapping[str, Any]) -> str:
     """The options that make the run again, for `--config_path`."""
-    yaml = yaml_module()
-
-    class Dumper(yaml.SafeDumper):  # type: ignore[misc, name-defined]
-        pass
-
-    Dumper.add_implicit_resolver(*YAML_FLOAT)  # quotes text that reads as a number
-    return str(yaml.dump(dict(config), Dumper=Dumper, sort_keys=True, default_flow_style=None))
-
-
-def yaml_module() -> Any:
-    """PyYAML, or MissingDependencyError."""
-    return require("yaml", "a YAML config", "cli")
+    dumper = _with_floats(_yaml().SafeDumper)  # quotes text that reads as a number
+    return str(_yaml().dump(dict(config), Dumper=dumper, sort_keys=True, default_flow_style=None))
 
 
 def read_settings(path: Path, example: str = "`info --config` prints an example") -> dict[str, Any]:
@@ -37,9 +27,9 @@ def read_settings(path: Path, example: str = "`info --config` prints an example"
         ConfigError: it cannot be read, or is no YAML mapping.
         MissingDependencyError: pyyaml is not installed.
     """
-    yaml = yaml_module()
+    yaml = _yaml()
     try:
-        text, loader = path.read_text(encoding="utf-8"), _loader(yaml)
+        text, loader = path.read_text(encoding="utf-8"), _with_floats(yaml.SafeLoader)
         settings = yaml.load(text, loader)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); give a YAML file") from None
@@ -54,11 +44,12 @@ def read_settings(path: Path, example: str = "`info --config` prints an example"
     return settings
 
 
-def _loader(yaml: Any) -> Any:
-    """A safe loader that takes 5e-4 for a number."""
+def _yaml() -> Any:
+    return require("yaml", "a config in YAML", "cli")
 
-    class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        pass
 
-    Loader.add_implicit_resolver(*YAML_FLOAT)
-    return Loader
+def _with_floats(cls: Any) -> Any:
+    """A loader or dumper that takes 5e-4 for a number."""
+    extended: Any = type(cls.__name__, (cls,), {})
+    extended.add_implicit_resolver(*_FLOAT)
+    return extended

@@ -7,7 +7,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -21,8 +21,12 @@ __version__ = "0.1.0"
 INTERRUPTED = 130
 
 
-def run(program: Callable[[], int | None]) -> int:
-    """Call a program, log lines and errors to standard error; returns the exit code."""
+def run(program: Callable[[], int | None], names: Mapping[str, str] | None = None) -> int:
+    """Call a program, log lines and errors to standard error; returns the exit code.
+
+    Args:
+        names: what its command line calls options, where it is something else than what the library calls them.
+    """
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  # closed; print would write to standard output
     sys.stdout = sys.stdout or _closed_stream()
     for stream in (sys.stdout, sys.stderr):
@@ -36,7 +40,8 @@ def run(program: Callable[[], int | None]) -> int:
         sys.stdout.flush()
         return code
     except LgsirensError as error:
-        print(f"lgsirens: {one_line(error)}", file=sys.stderr)
+        name = (names or {}).get(error.option or "", error.option)
+        print(f"lgsirens: {'' if name is None else f'--{name} '}{' '.join(error.message.split())}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("lgsirens: interrupted", file=sys.stderr)
@@ -51,7 +56,8 @@ def run(program: Callable[[], int | None]) -> int:
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
-        print(f"lgsirens: out of memory ({one_line(error)}); use a smaller signal or region", file=sys.stderr)
+        reason = " ".join(str(error).split())
+        print(f"lgsirens: out of memory ({reason}); use a smaller signal or region", file=sys.stderr)
         return 1
     finally:
         log.removeHandler(handler)
@@ -65,11 +71,6 @@ def ended(stopped: str, steps: str, checkpoint: Path | None) -> int:
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return 0
-
-
-def one_line(error: BaseException) -> str:
-    """The words of an error on one line."""
-    return " ".join(str(error).split())
 
 
 def _closed_stream() -> TextIO:

@@ -1,39 +1,145 @@
-"""Plain data (JSON, YAML) to frozen dataclasses and back, strictly: no silent conversion, no unknown key."""
+"""Plain data (JSON, YAML) and words of a command line to dataclasses and back, strictly: no silent conversion, no
+unknown key, no value outside of the range that its field declares.
+
+A field made by `option` says all there is to say of it; the command line, its help and every check read it there.
+"""
 
 import dataclasses
 import json
 import math
+import operator
+import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
+from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any, TypeVar
 
+from lgsirens.errors import ConfigError
+
 T = TypeVar("T")
+
+_LIMITS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
+    "least": (operator.ge, "at least"),
+    "above": (operator.gt, "above"),
+    "most": (operator.le, "at most"),
+    "below": (operator.lt, "below"),
+}
+_TYPES = {int: "a whole number", float: "a number", bool: "True or False", str: "text", Path: "a file name"}
+
+
+class FieldError(ValueError):
+    """A field, and what is wrong with its value."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field} {message}")
+        self.field, self.message = field, message
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """What a field declares beside its type and its default.
+
+    Attributes:
+        help: one phrase.
+        least, above, most, below: limits of a number, or of each number of a list.
+        choices: the values that there are.
+        shown: the default in words, where its value does not tell; a None most often means something.
+        metavar: how help names the value.
+        positional: on a command line it stands without its name.
+        parse: text to value, where the type does not tell; raises ValueError.
+    """
+
+    help: str = ""
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+    choices: tuple[Any, ...] = ()
+    shown: str = ""
+    metavar: str | None = None
+    positional: bool = False
+    parse: Callable[[str], Any] | None = None
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise FieldError if a value (None passes) is none of the choices or beyond a limit."""
+        if value is None:
+            return
+        if self.choices and value not in self.choices:
+            known = ", ".join(map(str, self.choices))
+            raise FieldError(name, f"{shortened(value)}: is unknown; choose one of {known}")
+        entries = value if isinstance(value, list | tuple) else (value,)
+        for limit, (holds, words) in _LIMITS.items():
+            bound = getattr(self, limit)
+            if bound is None:
+                continue
+            if not entries:
+                raise FieldError(name, "is empty; give one number per dimension")
+            if not all(holds(entry, bound) for entry in entries):
+                raise FieldError(name, f"{','.join(map(shortened, entries))}: must be {words} {bound}")
+
+    def text(self, default: Any) -> str:
+        """The help with the default."""
+        if default is dataclasses.MISSING:
+            return self.help
+        return f"{self.help} (default: {self.shown or default})"
+
+
+def option(default: Any = dataclasses.MISSING, like: Option | None = None, **declared: Any) -> Any:
+    """A field of a dataclass with what it declares; `like` another one, where it is not said again."""
+    base = dataclasses.replace(like or Option(), shown="")
+    return dataclasses.field(default=default, metadata={"option": dataclasses.replace(base, **declared)})
+
+
+def declared(cls: Any) -> dict[str, Option]:
+    """What the fields of a dataclass declare; those that declare nothing are left out."""
+    return {f.name: f.metadata["option"] for f in dataclasses.fields(cls) if "option" in f.metadata}
+
+
+def check(instance: Any) -> None:
+    """Raise ConfigError if a field that declares anything is of another type or out of its range."""
+    hints = typing.get_type_hints(type(instance))
+    try:
+        for name, rule in declared(instance).items():
+            rule.check(name, convert(hints[name], getattr(instance, name), name))
+    except FieldError as error:
+        raise ConfigError(error.message, error.field) from None
+
+
+def from_options(cls: type[T], options: Mapping[str, Any]) -> T:
+    """`from_plain` for options (raises ConfigError)."""
+    try:
+        return from_plain(cls, options)
+    except FieldError as error:
+        raise ConfigError(error.message, error.field) from None
 
 
 def from_plain(cls: type[T], data: Any, where: str = "") -> T:
     """Build a dataclass from a mapping.
 
-    Fields may be int, float, str, bool, None, lists, tuples, `dict[str, Any]`, dataclasses, and unions with None. An
-    integer passes for a float; nothing else is converted.
+    Fields may be int, float, str, bool, None, paths, lists, tuples, `dict[str, Any]`, dataclasses, and unions with
+    None. An integer passes for a float; nothing else is converted.
 
     Raises:
-        ValueError: names the field, what was found and what was expected.
+        FieldError: names the field, what was found and what was expected.
     """
     if not isinstance(data, Mapping):
-        raise ValueError(f"{where or cls.__name__} is {data!r}, expected a mapping")
-    hints = typing.get_type_hints(cls)
+        raise FieldError(where or cls.__name__, f"is {shortened(data)}, expected a mapping")
+    hints, rules = typing.get_type_hints(cls), declared(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in data:
         if key not in fields:
-            raise ValueError(f"{where}{key} is not known; known are {', '.join(fields)}")
+            raise FieldError(f"{where}{key}", f"is not known; known are {', '.join(fields)}")
     values = {}
     for name, field in fields.items():
         if name in data:
             values[name] = convert(hints[name], data[name], f"{where}{name}")
+            if name in rules:
+                rules[name].check(f"{where}{name}", values[name])
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ValueError(f"{where}{name} is missing")
+            raise FieldError(f"{where}{name}", "is missing")
     return cls(**values)
 
 
@@ -48,18 +154,50 @@ def to_plain(value: Any) -> Any:
     return value
 
 
+def from_text(hint: Any, text: str) -> Any:
+    """A value of the type that a hint names, as words of a command line spell it: 16,16 and 16 16 are lists too.
+
+    Raises:
+        ValueError: they spell none.
+    """
+    kind = bare(hint)
+    if kind in (str, Path):
+        if kind is Path and not text:  # which Path takes for the current folder
+            raise ValueError
+        return kind(text)
+    text = text.strip()
+    if typing.get_origin(kind) in (list, tuple) and not text.startswith("["):
+        entry = typing.get_args(kind)[0]
+        return convert(kind, [from_text(entry, part) for part in re.split(r"\s*,\s*|\s+", text)], "")
+    if "_" in text:  # 1_000 is Python's
+        raise ValueError
+    if kind in (int, float):
+        return convert(kind, kind(text), "")
+    try:
+        return convert(kind, json.loads(text.lower()), "")
+    except RecursionError:
+        raise ValueError from None
+
+
+def bare(hint: Any) -> Any:
+    """X of `X | None`."""
+    return typing.get_args(hint)[0] if typing.get_origin(hint) in (typing.Union, types.UnionType) else hint
+
+
+def expected(hint: Any) -> str:
+    """A type in words."""
+    return _TYPES.get(bare(hint), "a list")
+
+
 def convert(hint: Any, value: Any, where: str) -> Any:
     """A value of the type that a hint names, as `from_plain` converts fields; `where` it stands, for the message.
 
     Raises:
-        ValueError: it is of another type, or a float that is not finite.
+        FieldError: it is of another type, or a float that is not finite.
     """
+    if bare(hint) is not hint:
+        return None if value is None else convert(bare(hint), value, where)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        (inner,) = (arg for arg in args if arg is not type(None))
-        return convert(inner, value, where)
     if origin is list:
         return list(_convert_tuple((args[0], ...), value, where))
     if origin is tuple:
@@ -70,17 +208,17 @@ def convert(hint: Any, value: Any, where: str) -> Any:
         if isinstance(value, dict) and all(isinstance(key, str) for key in value):
             item = args[1] if args else Any
             return {key: convert(item, entry, f"{where}.{key}") for key, entry in value.items()}
-        raise ValueError(f"{where} is {value!r}, expected a mapping")
+        raise FieldError(where, f"is {shortened(value)}, expected a mapping")
     return value if hint is Any else _convert_scalar(hint, value, where)
 
 
 def _convert_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise ValueError(f"{where} is {value!r}, expected a list")
+        raise FieldError(where, f"is {shortened(value)}, expected a list")
     if len(args) == 2 and args[1] is Ellipsis:
         return tuple(convert(args[0], item, where) for item in value)
     if len(value) != len(args):
-        raise ValueError(f"{where} has {len(value)} entries, expected {len(args)}")
+        raise FieldError(where, f"has {len(value)} entries, expected {len(args)}")
     return tuple(convert(arg, item, where) for arg, item in zip(args, value, strict=True))
 
 
@@ -89,11 +227,11 @@ def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
         try:
             value = float(value)
         except OverflowError:
-            raise ValueError(f"{where} is out of range") from None
-    if type(value) is not hint:
-        raise ValueError(f"{where} is {value!r}, expected {hint.__name__}")
+            raise FieldError(where, "is out of range") from None
+    if not (isinstance(value, Path) if hint is Path else type(value) is hint):
+        raise FieldError(where, f"is {shortened(value)}, expected {_TYPES[hint]}")
     if hint is float and not math.isfinite(value):
-        raise ValueError(f"{where} is {value!r}, expected a finite number")
+        raise FieldError(where, f"is {value!r}, expected a finite number")
     return value
 
 

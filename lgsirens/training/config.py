@@ -17,104 +17,63 @@ from lgsirens.representation.representation import LARGEST_FACTOR
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.console import commas, counted
 from lgsirens.system.hardware import check_fits
-from lgsirens.system.schema import from_plain
+from lgsirens.system.schema import from_options, option
+
+# What the kinds of signals take by default, for help.
+_TILES = ", ".join(f"{kind.samples_per_partition} samples ({name})" for name, kind in KINDS.items())
+_BUDGETS = ", ".join(f"{kind.parameters_per_sample} a sample ({name})" for name, kind in KINDS.items())
 
 
 @dataclass(frozen=True)
 class EncodeConfig:
-    """The options that determine a representation.
+    """The options that determine a representation; the `help` of each field says what it is.
 
-    Attributes:
-        mode: "lg" (Local-Global SIREN), "lc" (SIREN-per-Partition) or "mlp" (SIREN).
-        partitions: number of partitions along each dimension.
-        partition_size: instead: samples of a partition along each dimension. Default: 32,32 for images, 10,000 for
-            audio, 25,25,25 for video and volumes.
-        parameters: budget; default, for each sample position: 0.75 (image), 0.65 (audio), 0.075 (video, volume).
-        local_width: instead of a budget: L, with `global_width` in mode "lg".
-        global_width: G.
-        hidden_layers: H, hidden layers after the first.
-        agg_type: "fc" or "fc_and_add", how local and global features meet.
-        overlaps: halo along each dimension, in samples.
-        sample_frac: fraction of the samples that a step draws, with replacement; None: every sample in every step.
-        local_scale: None: local networks see the signal's coordinates (the paper); else their own, in half tiles
-            times this.
-        steps: optimiser steps.
-        target_psnr: stop earlier, at this PSNR in dB.
-        lr: constant learning rate of Adam (published: 5e-4 for images); None: warm-up and cosine decay.
-        seed: of the initial weights.
+    `partition_size` replaces `partitions`, and `parameters` replaces the widths, which go together in mode "lg".
     """
 
-    mode: str = "lg"
-    partitions: tuple[int, ...] | None = None
-    partition_size: tuple[int, ...] | None = None
-    parameters: int | None = None
-    local_width: int | None = None
-    global_width: int | None = None
-    hidden_layers: int = 3
-    agg_type: str = "fc"
-    overlaps: tuple[int, ...] | None = None
-    sample_frac: float | None = None
-    local_scale: float | None = None
-    steps: int = 500
-    target_psnr: float | None = None
-    lr: float | None = None
-    seed: int = 0
+    mode: str = option("lg", choices=MODES, help="lg (Local-Global SIREN), lc (SIREN-per-Partition) or mlp (SIREN)")
+    partitions: tuple[int, ...] | None = option(None, least=1, help="number per dimension, such as 16,16")
+    partition_size: tuple[int, ...] | None = option(None, least=1, shown=_TILES, help="or samples of each, as 32,32")
+    parameters: int | None = option(None, least=1, shown=_BUDGETS, help="budget that gives the widths")
+    local_width: int | None = option(None, least=1, most=LARGEST_WIDTH, metavar="L", help="or local networks' width")
+    global_width: int | None = option(None, least=1, most=LARGEST_WIDTH, metavar="G", help="the shared network's width")
+    hidden_layers: int = option(3, least=0, most=LARGEST_DEPTH, metavar="H", help="hidden layers after the first")
+    agg_type: str = option("fc", choices=AGGREGATIONS, help="fc or fc_and_add: how local and global features meet")
+    overlaps: tuple[int, ...] | None = option(None, least=0, shown="0", help="halo per dimension, in samples")
+    sample_frac: float | None = option(None, above=0, most=1, shown="all", help="fraction of samples that a step draws")
+    local_scale: float | None = option(
+        None, above=0, most=LARGEST_FACTOR, help="own coordinates, in half tiles times S"
+    )
+    steps: int = option(500, least=1, help="optimiser steps")
+    target_psnr: float | None = option(None, above=0, metavar="DB", help="stop as soon as this PSNR is reached")
+    lr: float | None = option(None, above=0, shown="warm-up and cosine decay", help="constant learning rate of Adam")
+    seed: int = option(0, least=0, most=(1 << 63) - 1, help="of the initial weights")
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> "EncodeConfig":
-        """Check types, names and ranges of options by name.
+        """Check types, names and ranges of options by name, and what excludes each other.
 
         Raises:
             ConfigError: names the option, what was given and what it may be.
         """
-        try:
-            config = from_plain(cls, {name: _plain(value) for name, value in options.items()})
-        except ValueError as error:
-            raise ConfigError(f"option {error}") from None
-        config.check()
+        config = from_options(cls, {name: _plain(value) for name, value in options.items()})
+        config._check_alternatives()
         return config
 
-    def check(self) -> None:
-        """Raise ConfigError if options exclude each other or are out of range."""
-        _one_of("mode", self.mode, MODES)
-        _one_of("agg_type", self.agg_type, AGGREGATIONS)
-        for name in ("parameters", "local_width", "global_width", "steps", "target_psnr", "lr", "local_scale"):
-            value = getattr(self, name)
-            _require(value is None or value > 0, f"{name} {value} must be above 0")
-        for name, most in (
-            *(("local_width", LARGEST_WIDTH), ("global_width", LARGEST_WIDTH)),
-            *(("hidden_layers", LARGEST_DEPTH), ("local_scale", LARGEST_FACTOR), ("sample_frac", 1.0)),
-            ("seed", (1 << 63) - 1),
-        ):
-            value = getattr(self, name)
-            _require(value is None or value <= most, f"{name} {value} must be at most {most}")
-        _require(self.sample_frac is None or self.sample_frac > 0, f"sample_frac {self.sample_frac} must be above 0")
-        for name in ("seed", "hidden_layers"):
-            _require(getattr(self, name) >= 0, f"{name} {getattr(self, name)} must be at least 0")
-        for name, least in (("partitions", 1), ("partition_size", 1), ("overlaps", 0)):
-            numbers = getattr(self, name)
-            _require(numbers is None or numbers, f"{name}: empty; give one number per dimension")
-            _require(all(n >= least for n in numbers or ()), f"{name} {commas(numbers)}: each at least {least}")
-        self._check_alternatives()
-
     def _check_alternatives(self) -> None:
-        _require(
-            self.partitions is None or self.partition_size is None,
-            "partitions: given beside partition_size; give one of them",
-        )
-        widths = self.local_width is not None or self.global_width is not None
-        _require(self.parameters is None or not widths, "parameters and widths exclude each other; give one of them")
-        if self.mode == "lg":
-            both = (self.local_width is None) == (self.global_width is None)
-            _require(both, "mode lg needs local_width and global_width together, or a number of parameters")
-        else:
-            _require(self.global_width is None, f"global_width: mode {self.mode} has no shared network; use mode lg")
-        if self.mode == "mlp":
-            one = all(n == 1 for n in self.partitions or ()) and self.partition_size is None
-            name = "partitions" if self.partition_size is None else "partition_size"
-            _require(one, f"{name}: mode mlp is one network for the whole signal; use mode lg or lc")
-            alone = not any(self.overlaps or ())
-            _require(alone, "overlaps: mode mlp has one partition and no neighbours; leave them out")
+        widths = [width for width in (self.local_width, self.global_width) if width is not None]
+        alone = self.mode == "mlp"
+        for name, wrong, message in (
+            ("partitions", self.partitions and self.partition_size, "beside partition_size; give one of them"),
+            ("parameters", self.parameters and widths, "beside widths; give one of them"),
+            ("mode", self.mode == "lg" and len(widths) == 1, "lg: give local_width and global_width, or parameters"),
+            ("global_width", self.mode != "lg" and self.global_width, "needs mode lg: no other has a shared network"),
+            ("partitions", alone and math.prod(self.partitions or ()) > 1, "needs mode lg or lc: mlp is one network"),
+            ("partition_size", alone and self.partition_size, "needs mode lg or lc: mlp is one network"),
+            ("overlaps", alone and any(self.overlaps or ()), "needs mode lg or lc: mlp has no neighbours"),
+        ):
+            if wrong:
+                raise ConfigError(message, name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,13 +99,14 @@ def plan(signal: Signal, config: EncodeConfig) -> Plan:
         ConfigError: the config does not fit the signal.
     """
     kind = KINDS[signal.kind]
-    counts = {name: getattr(config, name) for name in ("partitions", "partition_size", "overlaps")}
-    given = {name: along_axes(name, numbers, signal.kind) for name, numbers in counts.items() if numbers is not None}
-    config = replace(config, **given)  # type: ignore[arg-type]
+    for name in ("partitions", "partition_size", "overlaps"):
+        if (numbers := getattr(config, name)) is not None:
+            named: Any = {name: along_axes(name, numbers, signal.kind)}
+            config = replace(config, **named)
     extent = box_of_shape(signal.shape)
     halo = config.overlaps or (0,) * kind.dimensions
     if any(o >= size for o, size in zip(halo, signal.shape, strict=True) if o):
-        raise ConfigError(f"overlaps {commas(halo)}: must be smaller than the signal, {commas(signal.shape)} samples")
+        raise ConfigError(f"{commas(halo)}: must be below the signal's {commas(signal.shape)} samples", "overlaps")
     lattice = Lattice.covering(extent, _tile(signal, config), halo)
     empty = ModelConfig(
         config.mode, kind.dimensions, signal.channels, 0, 0, config.hidden_layers, agg_type=config.agg_type
@@ -186,10 +146,8 @@ def along_axes(name: str, numbers: Sequence[int], kind: str) -> tuple[int, ...]:
     if len(axes) == 1 and len(numbers) == 3 and numbers[0] == numbers[2] == 1:
         return (numbers[1],)
     if len(numbers) != len(axes):
-        raise ConfigError(
-            f"{name} {commas(numbers)}: {kind} has {counted(len(axes), 'dimension')} ({', '.join(axes)}), "
-            f"got {counted(len(numbers), 'number')}"
-        )
+        dimensions = f"{counted(len(axes), 'dimension')} ({', '.join(axes)})"
+        raise ConfigError(f"{commas(numbers)}: {kind} has {dimensions}; give a number for each", name)
     return tuple(numbers)
 
 
@@ -203,9 +161,8 @@ def _tile(signal: Signal, config: EncodeConfig) -> tuple[int, ...]:
         side = round(KINDS[signal.kind].samples_per_partition ** (1 / len(shape)))
         return tuple(min(side, size) for size in shape)
     if any(n > size for n, size in zip(config.partitions, shape, strict=True)):
-        raise ConfigError(
-            f"partitions {commas(config.partitions)}: more than the signal has samples, {commas(shape)}; give fewer"
-        )
+        asked = commas(config.partitions)
+        raise ConfigError(f"{asked}: more than the signal has samples, {commas(shape)}; give fewer", "partitions")
     return tuple(-(-size // n) for n, size in zip(config.partitions, shape, strict=True))
 
 
@@ -240,12 +197,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):  # options nest no deeper; a list may hold itself
         return [entry.tolist() if isinstance(entry, np.generic) else entry for entry in value]
     return value
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    _require(value in known, f"{name} {value!r} is unknown; choose one of {', '.join(known)}")
-
-
-def _require(condition: Any, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)

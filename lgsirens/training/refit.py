@@ -27,42 +27,37 @@ from lgsirens.representation.representation import Representation, history_entry
 from lgsirens.representation.rows import GatheredRows, MemoryRows, gather
 from lgsirens.signal import Signal
 from lgsirens.system.hardware import as_bytes, check_fits, resolve_device
-from lgsirens.system.schema import to_plain
+from lgsirens.system.schema import declared, option, to_plain
 from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.run import Run
 from lgsirens.training.samples import CachedSharedFeatures, Centred, PositionedSignal
 
 _INHERITED = ("steps", "sample_frac", "seed")
+_OF_ENCODING = declared(EncodeConfig)
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How an edit fits; fraction and seed are those of the encoding when None.
+    """How an edit fits. Where rows learn alone there are twice the steps of the encoding: a step then costs a fraction,
+    and new rows have only the features of old ones to build on.
 
     Attributes:
-        steps: optimiser steps; default: those of the encoding, and twice as many where rows learn alone (a step then
-            costs a fraction, and new rows have only the features of old ones to build on).
-        target_psnr: stop earlier, at this PSNR in dB of what is fitted.
-        lr: constant learning rate of Adam; None: warm-up and cosine decay.
-        sample_frac: fraction of the samples that a step draws.
-        seed: of the initial weights of new rows.
-        device: "auto" (CUDA if there is one), "cpu" or "cuda".
         max_memory: bytes that the activations of one block may take, and as many what the shared network contributes.
         checkpoint: file that keeps the state of the run; delete it once the result is saved.
         resume: go on from the checkpoint if it is there.
         progress: show progress on standard error.
     """
 
-    steps: int | None = None
-    target_psnr: float | None = None
-    lr: float | None = None
-    sample_frac: float | None = None
-    seed: int | None = None
-    device: str | torch.device = "auto"
+    steps: int | None = option(None, _OF_ENCODING["steps"], shown="twice as encoded; with finetune as encoded")
+    target_psnr: float | None = option(None, _OF_ENCODING["target_psnr"])
+    lr: float | None = option(None, _OF_ENCODING["lr"], shown=_OF_ENCODING["lr"].shown)
+    sample_frac: float | None = option(None, _OF_ENCODING["sample_frac"], shown="as encoded")
+    seed: int | None = option(None, _OF_ENCODING["seed"], shown="as encoded")
+    device: str | torch.device = option("auto", help="auto, cpu or cuda")
     max_memory: int | str = DEFAULT_LIMIT
     checkpoint: str | os.PathLike[str] | None = None
-    resume: bool = False
+    resume: bool = option(False, help="go on from the checkpoint of a stopped run")
     progress: bool = False
 
     @classmethod
@@ -70,7 +65,7 @@ class FitOptions:
         known = [field.name for field in fields(cls)]
         for name in options:
             if name not in known:
-                raise ConfigError(f"option {name} is not known; known are {', '.join(known)}")
+                raise ConfigError(f"is not known; known are {', '.join(known)}", name)
         return cls(**options)
 
     def config(self, representation: Representation, rows_alone: bool) -> EncodeConfig:

@@ -62,54 +62,54 @@ def test_bad_input_is_one_line_and_exit_code_2(files, capsys, case):
 
 
 BAD_OPTIONS = {
-    "no partitions": (["--partitions", "0,16"], "0,16"),
-    "one number for an image": (["--partitions", "16"], "2 dimensions"),
-    "three numbers for an image": (["--partitions", "4,4,4"], "2 dimensions"),
-    "more partitions than pixels": (["--partitions", "66,4"], "65,64"),
-    "partitions that are no numbers": (["--partitions", "a,b"], "'a,b'"),
-    "empty partitions": (["--partitions", ""], "partitions"),
-    "zero partition size": (["--partition_size", "0,4"], "0,4"),
-    "both kinds of partitions": (["--partitions", "4,4", "--partition_size", "4,4"], "partition_size"),
-    "steps with a fraction": (["--steps", "3.5"], "3.5"),
-    "no steps": (["--steps", "0"], "steps"),
-    "negative steps": (["--steps", "-3"], "-3"),
-    "lr nan": (["--lr", "nan"], "lr"),
-    "lr infinite": (["--lr", "inf"], "lr"),
-    "lr negative": (["--lr", "-1e-3"], "lr"),
-    "lr zero": (["--lr", "0"], "lr"),
-    "seed negative": (["--seed", "-1"], "seed"),
+    "no partitions": (["--partitions", "0,16"], "--partitions"),
+    "one number for an image": (["--partitions", "16"], "--partitions"),
+    "three numbers for an image": (["--partitions", "4,4,4"], "--partitions"),
+    "more partitions than pixels": (["--partitions", "66,4"], "--partitions"),
+    "partitions that are no numbers": (["--partitions", "a,b"], "--partitions"),
+    "empty partitions": (["--partitions", ""], "--partitions"),
+    "zero partition size": (["--partition_size", "0,4"], "--partition_size"),
+    "both kinds of partitions": (["--partitions", "4,4", "--partition_size", "4,4"], "--partitions"),
+    "steps with a fraction": (["--steps", "3.5"], "--steps"),
+    "no steps": (["--steps", "0"], "--steps"),
+    "negative steps": (["--steps", "-3"], "--steps"),
+    "lr nan": (["--lr", "nan"], "--lr"),
+    "lr infinite": (["--lr", "inf"], "--lr"),
+    "lr negative": (["--lr", "-1e-3"], "--lr"),
+    "lr zero": (["--lr", "0"], "--lr"),
+    "seed negative": (["--seed", "-1"], "--seed"),
     "unknown option": (["--frobnicate", "3"], "--frobnicate"),
     "abbreviated option": (["--step", "3"], "--step"),
-    "unknown mode": (["--mode", "xyz"], "xyz"),
-    "unknown device": (["--device", "tpu"], "tpu"),
-    "unknown kind": (["--kind", "smell"], "smell"),
+    "unknown mode": (["--mode", "xyz"], "--mode"),
+    "unknown device": (["--device", "tpu"], "--device"),
+    "unknown kind": (["--kind", "smell"], "--kind"),
     "another kind": (["--kind", "audio"], "photo.png"),
-    "unknown aggregation": (["--agg_type", "sum"], "sum"),
-    "budget too small": (["--parameters", "100"], "at least"),
-    "budget and widths": (["--parameters", "9999", "--local_width", "4", "--global_width", "4"], "exclude"),
-    "local width alone": (["--local_width", "4"], "global_width"),
-    "global width in lc": (["--mode", "lc", "--global_width", "4"], "global_width"),
-    "partitions in mlp": (["--mode", "mlp", "--partitions", "2,2"], "mlp"),
-    "overlaps as large as the signal": (["--overlaps", "65,0"], "65,0"),
-    "negative overlaps": (["--overlaps", "-1,0"], "-1,0"),
-    "one overlap for an image": (["--overlaps", "1"], "2 dimensions"),
-    "empty value range": (["--value_range", "5,5"], "5,5"),
-    "value range of one number": (["--value_range", "5"], "value_range"),
-    "value range nan": (["--value_range", "0,nan"], "nan"),
-    "memory without a number": (["--max_memory", "lots"], "lots"),
-    "memory below one block": (["--max_memory", "1kB"], "at least"),
-    "no threads": (["--threads", "0"], "threads"),
+    "unknown aggregation": (["--agg_type", "sum"], "--agg_type"),
+    "budget too small": (["--parameters", "100"], "--parameters"),
+    "budget and widths": (["--parameters", "9999", "--local_width", "4", "--global_width", "4"], "--parameters"),
+    "local width alone": (["--local_width", "4"], "--mode"),
+    "global width in lc": (["--mode", "lc", "--global_width", "4"], "--global_width"),
+    "partitions in mlp": (["--mode", "mlp", "--partitions", "2,2"], "--partitions"),
+    "overlaps as large as the signal": (["--overlaps", "65,0"], "--overlaps"),
+    "negative overlaps": (["--overlaps", "-1,0"], "--overlaps"),
+    "one overlap for an image": (["--overlaps", "1"], "--overlaps"),
+    "empty value range": (["--value_range", "5,5"], "value range"),
+    "value range of one number": (["--value_range", "5"], "--value_range"),
+    "value range nan": (["--value_range", "0,nan"], "--value_range"),
+    "memory without a number": (["--max_memory", "lots"], "--max_memory"),
+    "memory below one block": (["--max_memory", "1kB"], "--max_memory"),
+    "no threads": (["--threads", "0"], "--threads"),
     "config file missing": (["--config_path", "absent.yaml"], "absent.yaml"),
-    "target psnr nan": (["--target_psnr", "nan"], "target_psnr"),
-    "local scale zero": (["--local_scale", "0"], "local_scale"),
+    "target psnr nan": (["--target_psnr", "nan"], "--target_psnr"),
+    "local scale zero": (["--local_scale", "0"], "--local_scale"),
     "option without a value": (["--steps"], "--steps"),
-    "local scale that no file may hold": (["--local_scale", "1e7"], "local_scale"),
-    "width that no file may hold": (["--mode", "mlp", "--local_width", "9999999999999"], "local_width"),
+    "local scale that no file may hold": (["--local_scale", "1e7"], "--local_scale"),
+    "width that no file may hold": (["--mode", "mlp", "--local_width", "9999999999999"], "--local_width"),
     "budget beyond this machine": (["--parameters", "99999999999999999999999999"], "memory"),
-    "more threads than sense": (["--threads", "100000"], "threads"),
-    "overlaps in mlp": (["--mode", "mlp", "--overlaps", "1,1"], "mlp"),
-    "sample fraction 0": (["--sample_frac", "0"], "sample_frac"),
-    "sample fraction 1.5": (["--sample_frac", "1.5"], "sample_frac"),
+    "more threads than sense": (["--threads", "100000"], "--threads"),
+    "overlaps in mlp": (["--mode", "mlp", "--overlaps", "1,1"], "--overlaps"),
+    "sample fraction 0": (["--sample_frac", "0"], "--sample_frac"),
+    "sample fraction 1.5": (["--sample_frac", "1.5"], "--sample_frac"),
 }
 
 
@@ -122,13 +122,23 @@ def test_bad_option_is_one_line_and_exit_code_2(files, capsys, case):
     assert sorted(os.listdir()) == before
 
 
-@pytest.mark.parametrize(
-    "content", ["steps: 3.5", "step: 3", "steps: yes", "- 1", "a: [", "", "partitions: 16", "value_range: 3", "kind: 7"]
-)
-def test_bad_config_file_is_one_line_and_exit_code_2(files, capsys, content):
+BAD_FILES = {
+    **dict.fromkeys(("steps: 3.5", "steps: yes", "steps: 0"), "--steps"),
+    **dict.fromkeys(("- 1", "a: [", "", "lr: 2020-13-45", "lr: !!int abc", "lr: !!bool abc"), "run.yaml"),
+    "step: 3": "--step ",
+    "partitions: 16": "--partitions",
+    "partitions: &a [*a]": "--partitions",
+    "value_range: 3": "--value_range",
+    "kind: 7": "--kind",
+    "kind: smell": "--kind",
+}
+
+
+@pytest.mark.parametrize(("content", "named"), BAD_FILES.items())
+def test_bad_config_file_is_one_line_and_exit_code_2(files, capsys, content, named):
     Path("run.yaml").write_text(content)
     assert run("encode", "photo.png", "out.safetensors", "--config_path", "run.yaml") == 2
-    assert_one_line(capsys, "")
+    assert_one_line(capsys, named)
 
 
 BAD_REQUESTS = {
@@ -136,12 +146,12 @@ BAD_REQUESTS = {
     "decode a picture": (["decode", "photo.png", "b.png"], "photo.png"),
     "decode into an unknown format": (["decode", "a.safetensors", "b.xyz"], "b.xyz"),
     "decode into no format": (["decode", "a.safetensors", "b"], "b"),
-    "decode onto a file that exists": (["decode", "a.safetensors", "photo.png"], "--overwrite"),
+    "decode onto a file that exists": (["decode", "a.safetensors", "photo.png"], "photo.png: "),
     "decode into a missing folder": (["decode", "a.safetensors", "absent/b.png"], "absent"),
     "region outside": (["decode", "a.safetensors", "b.png", "--region", "0:66,0:64"], "0:65,0:64"),
     "negative region": (["decode", "a.safetensors", "b.png", "--region", "-5:10,0:3"], "0:65,0:64"),
-    "empty region": (["decode", "a.safetensors", "b.png", "--region", "5:5,0:3"], "empty"),
-    "region of one range": (["decode", "a.safetensors", "b.png", "--region", "0:5"], "2 dimensions"),
+    "empty region": (["decode", "a.safetensors", "b.png", "--region", "5:5,0:3"], "5:5"),
+    "region of one range": (["decode", "a.safetensors", "b.png", "--region", "0:5"], "0:5"),
     "region of words": (["decode", "a.safetensors", "b.png", "--region", "a:b,c:d"], "a:b"),
     "region and full": (["decode", "a.safetensors", "b.png", "--region", "0:5,0:5", "--full"], "--full"),
     "scale zero": (["decode", "a.safetensors", "b.png", "--scale", "0"], "0"),
@@ -152,12 +162,15 @@ BAD_REQUESTS = {
     "scale that leaves nothing": (["decode", "a.safetensors", "b.png", "--scale", "0.001"], "0.001"),
     "scale with a huge exponent": (["decode", "a.safetensors", "b.png", "--scale", "1e999999999"], "1e999999999"),
     "scale of nothing": (["decode", "a.safetensors", "b.png", "--scale", ""], "scale"),
-    "size beyond this machine": (["decode", "a.safetensors", "b.npy", "--size", "2000000000,2000000000"], "memory"),
+    "size beyond this machine": (
+        ["decode", "a.safetensors", "b.npy", "--size", "2000000000,2000000000"],
+        "2000000000x2000000000",
+    ),
     "three scales": (["decode", "a.safetensors", "b.png", "--scale", "1,2,3"], "3"),
     "size zero": (["decode", "a.safetensors", "b.png", "--size", "0,5"], "0,5"),
     "size of one number": (["decode", "a.safetensors", "b.png", "--size", "5"], "5"),
     "scale and size": (["decode", "a.safetensors", "b.png", "--size", "5,5", "--scale", "2"], "--size"),
-    "memory below one evaluation": (["decode", "a.safetensors", "b.png", "--max_memory", "1MB"], "at least"),
+    "memory below one evaluation": (["decode", "a.safetensors", "b.png", "--max_memory", "1MB"], "--max_memory"),
     "crop outside": (["crop", "a.safetensors", "c.safetensors", "--region", "0:1000,0:5"], "0:65,0:64"),
     "crop of nothing": (["crop", "a.safetensors", "c.safetensors"], "--region"),
     "crop by two means": (
@@ -165,7 +178,7 @@ BAD_REQUESTS = {
         "--region",
     ),
     "crop to another suffix": (["crop", "a.safetensors", "c.png", "--region", "0:5,0:5"], "c.png"),
-    "crop onto its input": (["crop", "a.safetensors", "a.safetensors", "--region", "0:5,0:5"], "is the input"),
+    "crop onto its input": (["crop", "a.safetensors", "a.safetensors", "--region", "0:5,0:5"], "a.safetensors: "),
     "keep partitions outside": (["crop", "a.safetensors", "c.safetensors", "--keep_partitions", "0:9,0:1"], "0:5,0:4"),
     "drop a partition that is not there": (
         ["crop", "a.safetensors", "c.safetensors", "--drop_partitions", "9,9"],
@@ -180,15 +193,15 @@ BAD_REQUESTS = {
     "drop words": (["crop", "a.safetensors", "c.safetensors", "--drop_partitions", "a;b"], "a;b"),
     "info of a missing file": (["info", "absent.safetensors"], "absent.safetensors"),
     "info against another size": (["info", "a.safetensors", "--against", "other.npy"], "9x9"),
-    "info against other channels": (["info", "a.safetensors", "--against", "gray.npy"], "1 channel,"),
+    "info against other channels": (["info", "a.safetensors", "--against", "gray.npy"], "channel"),
     "no command": ([], "COMMAND"),
     "unknown command": (["compress"], "compress"),
-    "encode onto a file that exists": (["encode", "photo.png", "a.safetensors"], "--overwrite"),
+    "encode onto a file that exists": (["encode", "photo.png", "a.safetensors"], "a.safetensors: "),
     "encode into a missing folder": (["encode", "photo.png", "absent/a.safetensors"], "absent"),
     "encode to another suffix": (["encode", "photo.png", "b.png"], "b.png"),
     "encode without an output": (["encode", "photo.png"], "OUTPUT"),
-    "encode an empty name": (["encode", "", "b.safetensors"], "INPUT: '' is no file name"),
-    "encode to an empty name": (["encode", "photo.png", ""], "OUTPUT.safetensors: '' is no file name"),
+    "encode an empty name": (["encode", "", "b.safetensors"], "INPUT"),
+    "encode to an empty name": (["encode", "photo.png", ""], "OUTPUT.safetensors"),
 }
 
 
@@ -273,10 +286,3 @@ def test_a_result_that_cannot_be_printed_is_one_line_and_exit_code_1(files, word
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("lgsirens: the result cannot be printed: ")
     assert done.stderr.count("\n") == 1
-
-
-def test_broken_yaml_scalars_are_one_line(files, capsys):
-    for content in ("lr: 2020-13-45", "lr: !!int abc", "lr: !!bool abc", "partitions: &a [*a]"):
-        Path("run.yaml").write_text(content)
-        assert run("encode", "photo.png", "b.safetensors", "--config_path", "run.yaml") == 2
-        assert_one_line(capsys, "")

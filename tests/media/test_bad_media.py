@@ -114,18 +114,18 @@ def test_a_bad_file_is_one_line_and_exit_code_2(capsys, case):
 
 
 BAD_OPTIONS = {
-    "overlaps as long as the sound": ("a.wav --overlaps 4000", "overlaps 4000: must be smaller than the signal, 4000"),
-    "overlaps as long as the film": ("a.mp4 --overlaps 10,0,0", "overlaps 10,0,0: must be smaller than the signal"),
-    "sample fraction 0 of a film": ("a.mp4 --sample_frac 0", "sample_frac 0.0 must be above 0"),
-    "sample fraction 1.5 of a sound": ("a.wav --sample_frac 1.5", "sample_frac 1.5 must be at most 1"),
+    "overlaps as long as the sound": ("a.wav --overlaps 4000", "--overlaps 4000"),
+    "overlaps as long as the film": ("a.mp4 --overlaps 10,0,0", "--overlaps 10,0,0"),
+    "sample fraction 0 of a film": ("a.mp4 --sample_frac 0", "--sample_frac 0"),
+    "sample fraction 1.5 of a sound": ("a.wav --sample_frac 1.5", "--sample_frac 1.5"),
     "sample fraction nan": ("a.mp4 --sample_frac nan", "sample_frac"),
     "three numbers for a sound": (
         "a.wav --partitions 5,8,8",
-        "partitions 5,8,8: audio has 1 dimension (sample), got 3 numbers",
+        "--partitions 5,8,8",
     ),
     "two numbers for a film": (
         "a.mp4 --partitions 5,8",
-        "partitions 5,8: video has 3 dimensions (frame, row, column), got 2 numbers",
+        "--partitions 5,8",
     ),
     "one number for a film": ("a.mp4 --partition_size 5", "partition_size 5: video has 3 dimensions"),
     "two overlaps for a sound": ("a.wav --overlaps 1,2", "overlaps 1,2: audio has 1 dimension"),
@@ -134,8 +134,8 @@ BAD_OPTIONS = {
     "side of a sound": ("a.wav --max_side 5", "max_side is for films, this is of kind audio"),
     "frames beyond the end": ("a.mkv --frames 5:11", "has 10 frames, not 5:11; choose frames within 0:10"),
     "no frames": ("a.mkv --frames 5:5", "frames 5:5 hold no frame"),
-    "frames as one number": ("a.mkv --frames 5", "'5' is not a range of frames such as 0:50"),
-    "no side": ("a.mkv --max_side 0", "max_side 0 must be at least 1"),
+    "frames as one number": ("a.mkv --frames 5", "--frames"),
+    "no side": ("a.mkv --max_side 0", "--max_side 0"),
     "a film as a sound": ("a.mkv --kind audio", "is of kind video, not 'audio'"),
     "a film as a volume": ("a.mkv --kind volume", "is of kind video, not 'volume'"),
     "a sound as a film": ("a.wav --kind video", "is of kind audio, not 'video'"),

@@ -279,12 +279,12 @@ def test_the_command_starts_again_what_was_killed_before_its_first_checkpoint(tm
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--log_dir", ""], "name the folder"),
+        (["--log_dir", ""], "--log_dir"),
         (["--log_dir", "n" * 300], "choose another folder"),
-        (["--summary_every", "5"], "--log_dir"),
-        (["--use_wandb"], "--log_dir"),
-        (["--log_dir", "log", "--summary_every", "0"], "every 0"),
-        (["--log_dir", "log", "--checkpoint_every", "-3"], "checkpoint_every -3"),
+        (["--summary_every", "5"], "--summary_every"),
+        (["--use_wandb"], "--use_wandb"),
+        (["--log_dir", "log", "--summary_every", "0"], "--summary_every 0"),
+        (["--log_dir", "log", "--checkpoint_every", "-3"], "--checkpoint_every -3"),
         (["--log_dir", "log", "--checkpoint_every", "x"], "--checkpoint_every"),
         (["--log_dir", "a.png"], "a.png"),
         (["--log_dir"], "--log_dir"),

@@ -15,7 +15,7 @@ import torch
 import lgsirens as lg
 from lgsirens.cli.main import main as lgsirens
 from lgsirens.media import examples
-from lgsirens.paper.parsing import given_values
+from lgsirens.paper.flags import given_values
 from lgsirens.paper.runs import main
 from tests import published
 from tests.command import last_line

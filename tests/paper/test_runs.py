@@ -12,7 +12,7 @@ import lgsirens as lg
 from lgsirens.cli.main import main as lgsirens
 from lgsirens.monitoring import watcher
 from lgsirens.monitoring.log import RUNNING, keep_state
-from lgsirens.paper.parsing import given_values
+from lgsirens.paper.flags import given_values
 from lgsirens.paper.runs import main
 from lgsirens.system.program import INTERRUPTED
 from tests.command import last_line

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lgsirens.system.schema import canonical_json, from_plain, to_plain
+from lgsirens.system.schema import FieldError, canonical_json, from_plain, to_plain
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -96,69 +96,70 @@ def test_an_integer_passes_for_a_float_and_becomes_one(number):
 
 @given(finite)
 def test_no_float_passes_for_an_integer(number):
-    with pytest.raises(ValueError, match="width is .*, expected int"):
+    with pytest.raises(FieldError, match="width"):
         from_plain(Inner, {"width": number})
 
 
 REFUSED = {
-    "bool for int": ({"number": True}, "number is True, expected int"),
-    "bool for float": ({"real": False}, "real is False, expected float"),
-    "int for bool": ({"flag": 1}, "flag is 1, expected bool"),
-    "int for text": ({"text": 1}, "text is 1, expected str"),
-    "text for int": ({"number": "1"}, "number is '1', expected int"),
-    "text for float": ({"real": "1.0"}, "real is '1.0', expected float"),
-    "whole float for int": ({"number": 3.0}, "number is 3.0, expected int"),
-    "NaN": ({"real": math.nan}, "real is nan, expected a finite number"),
-    "infinity": ({"real": math.inf}, "real is inf, expected a finite number"),
-    "negative infinity in a tuple": ({"fixed": [0, -math.inf]}, "fixed is -inf, expected a finite number"),
+    "bool for int": ({"number": True}, "number"),
+    "bool for float": ({"real": False}, "real"),
+    "int for bool": ({"flag": 1}, "flag"),
+    "int for text": ({"text": 1}, "text"),
+    "text for int": ({"number": "1"}, "number"),
+    "text for float": ({"real": "1.0"}, "real"),
+    "whole float for int": ({"number": 3.0}, "number"),
+    "NaN": ({"real": math.nan}, "real"),
+    "infinity": ({"real": math.inf}, "real"),
+    "negative infinity in a tuple": ({"fixed": [0, -math.inf]}, "fixed"),
     "integer beyond float64": ({"real": 10**400}, "real"),
-    "None where it may not be": ({"number": None}, "number is None, expected int"),
-    "unknown key": ({"other": 1}, "other is not known; known are number, real"),
-    "unknown key that is a number": ({5: 1}, "5 is not known"),
-    "unknown key inside": ({"inner": {"width": 1, "size": 2}}, "inner.size is not known"),
-    "missing key inside": ({"inner": {"scale": 2.0}}, "inner.width is missing"),
-    "wrong type inside": ({"inner": {"width": "3"}}, "inner.width is '3', expected int"),
-    "wrong type inside a tuple": ({"inners": [{"width": 1}, {"width": 1.0}]}, "width is 1.0, expected int"),
-    "list for a dataclass": ({"inner": [3]}, "expected a mapping"),
-    "None for a dataclass": ({"inner": None}, "expected a mapping"),
-    "text for a tuple": ({"free": "12"}, "free is '12', expected a list"),
-    "number for a tuple": ({"free": 12}, "free is 12, expected a list"),
-    "mapping for a tuple": ({"free": {}}, "expected a list"),
-    "too few entries": ({"fixed": [1.0]}, "fixed has 1 entries, expected 2"),
-    "too many entries": ({"fixed": [1.0, 2.0, 3.0]}, "fixed has 3 entries, expected 2"),
-    "a float in a tuple of integers": ({"free": [1, 2.0]}, "free is 2.0, expected int"),
-    "a wrong entry two levels down": ({"boxes": [[0, 4], [0, None]]}, "boxes is None, expected int"),
-    "a wrong length two levels down": ({"boxes": [[0, 4, 5]]}, "boxes has 3 entries, expected 2"),
-    "list for a mapping": ({"counts": []}, "counts is .*, expected a mapping"),
-    "number as a key": ({"counts": {1: 1}}, "counts is .*, expected a mapping"),
-    "wrong value in a mapping": ({"counts": {"a": "1"}}, "counts.a is '1', expected int"),
-    "number as a key of anything": ({"anything": {1: 1}}, "anything is .*, expected a mapping"),
-    "wrong type where None may be": ({"maybe": "no"}, "maybe is 'no', expected int"),
-    "wrong type inside where None may be": ({"maybe_inner": {"width": None}}, "maybe_inner.width is None"),
-    "wrong entry where None may be": ({"maybe_many": [1, "2"]}, "maybe_many is '2', expected int"),
+    "None where it may not be": ({"number": None}, "number"),
+    "unknown key": ({"other": 1}, "other"),
+    "unknown key that is a number": ({5: 1}, "5"),
+    "unknown key inside": ({"inner": {"width": 1, "size": 2}}, "inner.size"),
+    "missing key inside": ({"inner": {"scale": 2.0}}, "inner.width"),
+    "wrong type inside": ({"inner": {"width": "3"}}, "inner.width"),
+    "wrong type inside a tuple": ({"inners": [{"width": 1}, {"width": 1.0}]}, "inners.width"),
+    "list for a dataclass": ({"inner": [3]}, "inner."),
+    "None for a dataclass": ({"inner": None}, "inner."),
+    "text for a tuple": ({"free": "12"}, "free"),
+    "number for a tuple": ({"free": 12}, "free"),
+    "mapping for a tuple": ({"free": {}}, "free"),
+    "too few entries": ({"fixed": [1.0]}, "fixed"),
+    "too many entries": ({"fixed": [1.0, 2.0, 3.0]}, "fixed"),
+    "a float in a tuple of integers": ({"free": [1, 2.0]}, "free"),
+    "a wrong entry two levels down": ({"boxes": [[0, 4], [0, None]]}, "boxes"),
+    "a wrong length two levels down": ({"boxes": [[0, 4, 5]]}, "boxes"),
+    "list for a mapping": ({"counts": []}, "counts"),
+    "number as a key": ({"counts": {1: 1}}, "counts"),
+    "wrong value in a mapping": ({"counts": {"a": "1"}}, "counts.a"),
+    "number as a key of anything": ({"anything": {1: 1}}, "anything"),
+    "wrong type where None may be": ({"maybe": "no"}, "maybe"),
+    "wrong type inside where None may be": ({"maybe_inner": {"width": None}}, "maybe_inner.width"),
+    "wrong entry where None may be": ({"maybe_many": [1, "2"]}, "maybe_many"),
 }
 
 
-@pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)
-def test_nothing_is_converted_silently(change, message):
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize(("change", "field"), REFUSED.values(), ids=REFUSED)
+def test_nothing_is_converted_silently(change, field):
+    with pytest.raises(FieldError) as caught:
         from_plain(Outer, {**GOOD, **change})
+    assert caught.value.field == field
 
 
 @pytest.mark.parametrize("name", ["number", "real", "text", "flag", "inner", "fixed", "free", "counts", "anything"])
 def test_a_missing_field_without_default_is_named(name):
-    with pytest.raises(ValueError, match=f"^{name} is missing$"):
+    with pytest.raises(FieldError, match=f"^{name} "):
         from_plain(Outer, {key: value for key, value in GOOD.items() if key != name})
 
 
 @pytest.mark.parametrize("data", [None, 3, "text", [1], [("width", 1)]])
 def test_what_is_no_mapping_is_refused(data):
-    with pytest.raises(ValueError, match="expected a mapping"):
+    with pytest.raises(FieldError, match="^Inner "):
         from_plain(Inner, data)
 
 
 def test_messages_tell_where_they_were_found():
-    with pytest.raises(ValueError, match=r"^model\.width is 1\.5, expected int$"):
+    with pytest.raises(FieldError, match=r"^model\.width "):
         from_plain(Inner, {"width": 1.5}, "model.")
 
 

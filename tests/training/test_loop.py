@@ -1,6 +1,5 @@
-"""The loop itself: what it keeps, how it ends, its rates."""
+"""The loop itself: what it keeps and how it ends."""
 
-import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,7 +10,6 @@ import torch
 
 import lgsirens as lg
 from lgsirens.training import loop
-from lgsirens.training.optimizers import PEAK_RATES, learning_rate
 from tests.small import in_double, picture, prepared
 
 
@@ -38,24 +36,6 @@ def test_the_weights_of_the_best_step_are_kept(monkeypatch, overlaps):
     assert max(psnrs) > psnrs[-1] + 0.5
     assert inr.fit.psnr >= max(psnrs) - 1e-3
     assert inr.fit.steps == 60
-
-
-def test_a_rate_of_ones_own_is_constant_and_the_default_warms_up_and_decays():
-    assert {learning_rate(step, 100, "lg", 5e-4) for step in range(100)} == {5e-4}
-    for mode, peak in PEAK_RATES.items():
-        rates = [learning_rate(step, 300, mode, None) for step in range(300)]
-        assert max(rates) == pytest.approx(peak)
-        assert rates[:20] == sorted(rates[:20])
-        assert rates[20:] == sorted(rates[20:], reverse=True)
-        assert 0 < rates[-1] < 0.03 * peak
-    assert all(math.isfinite(learning_rate(0, steps, "lg", None)) for steps in (1, 2, 20, 21))
-
-
-def test_adam_is_pytorchs_own_with_its_defaults():
-    optimizer = loop.build_optimizer(prepared()[0])
-    assert type(optimizer) is torch.optim.Adam
-    group = optimizer.param_groups[0]
-    assert (group["betas"], group["eps"], group["weight_decay"], group["amsgrad"]) == ((0.9, 0.999), 1e-8, 0, False)
 
 
 def test_the_error_without_gradients_is_that_with_them():
