@@ -246,7 +246,7 @@ def test_rows_that_two_pieces_fitted_differently_need_a_preference():
     inr = representation((20, 20), 1, "lg", (8, 8), 0, config={"steps": 2})
     patches = [content(((0, 5), (0, 5)), 1, seed, "image") for seed in (1, 2)]
     one, two = (inr.replace(patch) for patch in patches)
-    with pytest.raises(ConfigError, match="partition 0,0 differs between piece 1 and piece 2; .*--prefer"):
+    with pytest.raises(ConfigError, match="partition 0,0 differs between piece 1 and piece 2; .*prefer"):
         one.merge(two)
     assert by_id(one.merge(two, prefer=two)) == by_id(two)
     assert by_id(two.merge(one, prefer=two)) == by_id(two)

@@ -123,7 +123,7 @@ def as_scales(box: Box, scale: Scale, size: Sequence[int] | None = None) -> tupl
     """
     if size is not None:
         if not (isinstance(scale, int) and scale == 1):
-            raise ConfigError("--scale and --size exclude each other; give one of them")
+            raise ConfigError("and size exclude each other; give one of them", "scale")
         whole = isinstance(size, list | tuple) and all(type(n) is int and 0 < n < _LARGEST_SIDE for n in size)
         if not whole or len(size) != len(box):
             given = ",".join(map(str, size)) if isinstance(size, list | tuple) else size

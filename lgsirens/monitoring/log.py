@@ -118,10 +118,10 @@ def check_folder(log: RunLog, resume: bool, resuming: bool) -> None:
     if log.overwrite or resuming or (resume and state == RUNNING and not kept):
         return
     gone = ", but no checkpoint" if resume and state != FINISHED else ""
-    more = "" if resume or state == FINISHED else "go on with it by --resume and the same options, "
+    more = "" if resume or state == FINISHED else "go on with it by resume and the same options, "
     raise OutputError(
         f"{log.folder}: {_SHOWN[state]} run is logged there already{gone}; {more}choose another folder, or replace it "
-        "with --overwrite (overwrite=True)"
+        "with overwrite"
     )
 
 

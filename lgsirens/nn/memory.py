@@ -43,7 +43,7 @@ def training_samples(config: ModelConfig, accelerated: bool, limit: int) -> int:
     """
     each = training_bytes(config)
     if limit < 16 * each:
-        raise ConfigError(f"--max_memory {format_bytes(limit)} is below one step; give at least {16 * each} bytes")
+        raise ConfigError(f"{format_bytes(limit)}: is below one step; give at least {16 * each} bytes", "max_memory")
     factor = _ACCELERATOR_FACTOR if accelerated else 1
     wanted = min(_LARGEST_CALL * factor, _power_of_two(_TRAINING_BYTES * factor // each))
     return max(16, min(wanted, _power_of_two(limit // each)))

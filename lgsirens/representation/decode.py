@@ -104,10 +104,8 @@ def decode(
     limit = max(DEFAULT_LIMIT, call.bytes) if max_memory is None else as_bytes(max_memory)
     where = resolve_device(device)
     if limit < call.bytes:
-        raise ConfigError(
-            f"--max_memory {format_bytes(limit)} is below one evaluation; give at least {call.bytes} bytes "
-            f"({format_bytes(call.bytes)})"
-        )
+        least = f"{call.bytes} bytes ({format_bytes(call.bytes)})"
+        raise ConfigError(f"{format_bytes(limit)}: is below one evaluation; give at least {least}", "max_memory")
     check_fits(4 * math.prod(box_shape(fine)) * model.channels, f"a result of {times(box_shape(fine))} samples")
     canvas = _Canvas(representation, box, scales, reach)
     places = lattice.meeting(grown(box, reach))
@@ -153,7 +151,7 @@ def _requested_box(representation: Representation, region: Region | None, full: 
     if region is None:
         return representation.extent if full else representation.window
     if full:
-        raise RegionError("a region and --full exclude each other; give one of them")
+        raise RegionError("a region and full exclude each other; give one of them")
     return as_region(region, representation.extent, representation.signal.rate)
 
 

@@ -41,7 +41,7 @@ def crop(
         RegionError: not exactly one of the three is given, a region or id is not there, or nothing would be left.
     """
     if [bool(regions), keep_partitions is not None, drop_partitions is not None].count(True) != 1:
-        raise RegionError("crop takes exactly one of --region, --keep_partitions and --drop_partitions")
+        raise RegionError("crop takes exactly one of region, keep_partitions and drop_partitions")
     lattice = representation.lattice
     boxes = [as_region(region, representation.extent, representation.signal.rate) for region in regions]
     if boxes:
@@ -197,7 +197,7 @@ def _owners(
         if not winners:
             files = " and ".join(_title(pieces[number], number) for number in holders[:2])
             raise ConfigError(
-                f"partition {_name(lattice.ids[at])} differs between {files}; name the one that wins with --prefer"
+                f"partition {_name(lattice.ids[at])} differs between {files}; name the one that wins as prefer"
             )
         owners[at] = winners[0]
     return owners

@@ -30,7 +30,7 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         if path.exists() and not path.is_file():
             raise OutputError(f"{path}: is {'a folder' if path.is_dir() else 'a device'}; name a file")
         if path.exists() and not overwrite:
-            raise OutputError(f"{path}: exists already; choose another name or pass --overwrite (overwrite=True)")
+            raise OutputError(f"{path}: exists already; choose another name or overwrite it")
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror}; choose another name") from error
     if not os.access(path.parent, os.W_OK):

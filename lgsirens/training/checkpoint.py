@@ -138,7 +138,7 @@ class Checkpoint:
         if key != self.key:
             raise FileFormatError(
                 f"{self.path}: the checkpoint belongs to another input or other options; "
-                "give those it was made with, or run without --resume"
+                "give those it was made with, or run without resume"
             )
         return kept
 
@@ -163,7 +163,7 @@ def check_checkpoint(path: Path, resume: bool) -> None:
     if not _is_checkpoint(path):
         raise OutputError(f"{path}: the run keeps its state there, but this is no checkpoint, or damaged; move it away")
     if not resume:
-        note("%s: a stopped run left its checkpoint; this run replaces it (--resume goes on from it)", path)
+        note("%s: a stopped run left its checkpoint; this run replaces it (resume goes on from it)", path)
 
 
 def _is_checkpoint(path: Path) -> bool:

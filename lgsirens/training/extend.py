@@ -139,7 +139,7 @@ def _placed(representation: Representation, signal: Signal, offset: Sequence[int
     if signal.values.min() < lowest or signal.values.max() > highest:
         raise SignalError(
             f"the signal has values from {signal.values.min():g} to {signal.values.max():g}, the file holds {lowest:g} "
-            f"to {highest:g}; scale it, or encode the first part with a larger --value_range"
+            f"to {highest:g}; scale it, or encode the first part with a larger value_range"
         )
     try:
         offset = [0] * len(representation.extent) if offset is None else [*map(operator.index, offset)]
@@ -163,10 +163,10 @@ def _check_no_gap(extent: Box, box: Box, whole: Box) -> None:
     """Raise SignalError unless the extent and the signal's box together are a box."""
     where = f"the signal lies at {format_box(box)}, the file holds {format_box(extent)}"
     if any(start > stop or low > high for (start, high), (low, stop) in zip(box, extent, strict=True)):
-        raise SignalError(f"{where}: that leaves a gap; give an offset that joins them, or --allow_gap")
+        raise SignalError(f"{where}: that leaves a gap; give an offset that joins them, or allow_gap")
     common = intersect(extent, box)
     if box_size(extent) + box_size(box) - (0 if is_empty(common) else box_size(common)) < box_size(whole):
-        raise SignalError(f"{where}: sizes and offset disagree, together they fill no box; mend them, or --allow_gap")
+        raise SignalError(f"{where}: sizes and offset disagree, together they fill no box; mend them, or allow_gap")
 
 
 def _check_coordinates(representation: Representation, extent: Box) -> None:
@@ -176,5 +176,5 @@ def _check_coordinates(representation: Representation, extent: Box) -> None:
         if coordinates.local_scale is None and max(high - centre, centre - low) > _FARTHEST:
             raise ConfigError(
                 f"float32 misplaces samples that lie {_FARTHEST} samples from the middle of the first signal; "
-                "encode the first part with --local_scale"
+                "encode the first part with a local_scale"
             )

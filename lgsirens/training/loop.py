@@ -176,4 +176,4 @@ def _mean(errors: torch.Tensor, draw: Draw, metric_rows: torch.Tensor | None = N
 
 def _check(finite: bool, state: FitState, why: str) -> None:
     if not finite:
-        raise RunError(f"the fit diverged at step {state.step}: {why}; lower --lr")
+        raise RunError(f"the fit diverged at step {state.step}: {why}; lower lr")

@@ -196,7 +196,7 @@ def _targets(edit: Edit, part: Lattice, device: torch.device) -> tuple[Positione
     if missing and not edit.allow_gap:
         raise SignalError(
             f"{missing} samples of the partitions to fit are neither in the signal nor in the file; give a signal that "
-            "covers whole partitions, or --allow_gap"
+            "covers whole partitions, or allow_gap"
         )
     placed = PositionedSignal(
         replace(edit.signal, values=values, mask=None if known.all() else known), box, edit.extent

@@ -153,7 +153,7 @@ BAD_REQUESTS = {
     "empty region": (["decode", "a.safetensors", "b.png", "--region", "5:5,0:3"], "5:5"),
     "region of one range": (["decode", "a.safetensors", "b.png", "--region", "0:5"], "0:5"),
     "region of words": (["decode", "a.safetensors", "b.png", "--region", "a:b,c:d"], "a:b"),
-    "region and full": (["decode", "a.safetensors", "b.png", "--region", "0:5,0:5", "--full"], "--full"),
+    "region and full": (["decode", "a.safetensors", "b.png", "--region", "0:5,0:5", "--full"], "full"),
     "scale zero": (["decode", "a.safetensors", "b.png", "--scale", "0"], "0"),
     "scale negative": (["decode", "a.safetensors", "b.png", "--scale", "-2"], "-2"),
     "scale nan": (["decode", "a.safetensors", "b.png", "--scale", "nan"], "nan"),
@@ -169,13 +169,13 @@ BAD_REQUESTS = {
     "three scales": (["decode", "a.safetensors", "b.png", "--scale", "1,2,3"], "3"),
     "size zero": (["decode", "a.safetensors", "b.png", "--size", "0,5"], "0,5"),
     "size of one number": (["decode", "a.safetensors", "b.png", "--size", "5"], "5"),
-    "scale and size": (["decode", "a.safetensors", "b.png", "--size", "5,5", "--scale", "2"], "--size"),
+    "scale and size": (["decode", "a.safetensors", "b.png", "--size", "5,5", "--scale", "2"], "--scale"),
     "memory below one evaluation": (["decode", "a.safetensors", "b.png", "--max_memory", "1MB"], "--max_memory"),
     "crop outside": (["crop", "a.safetensors", "c.safetensors", "--region", "0:1000,0:5"], "0:65,0:64"),
-    "crop of nothing": (["crop", "a.safetensors", "c.safetensors"], "--region"),
+    "crop of nothing": (["crop", "a.safetensors", "c.safetensors"], "region"),
     "crop by two means": (
         ["crop", "a.safetensors", "c.safetensors", "--region", "0:5,0:5", "--keep_partitions", "0:1,0:1"],
-        "--region",
+        "keep_partitions",
     ),
     "crop to another suffix": (["crop", "a.safetensors", "c.png", "--region", "0:5,0:5"], "c.png"),
     "crop onto its input": (["crop", "a.safetensors", "a.safetensors", "--region", "0:5,0:5"], "a.safetensors: "),
@@ -261,13 +261,13 @@ def test_a_real_full_disk_leaves_the_old_file(files):
 
 def test_a_diverging_fit_is_one_line_and_exit_code_1(files, capsys):
     assert run("encode", "photo.png", "b.safetensors", "--steps", 50, "--lr", "1e30", "--quiet") == 1
-    assert_one_line(capsys, "--lr")
+    assert_one_line(capsys, "lr")
     assert not Path("b.safetensors").exists()
 
 
 def test_a_fit_whose_last_step_diverges_is_no_result(files, capsys):
     assert run("encode", "photo.png", "b.safetensors", "--steps", 1, "--lr", "1e38", "--quiet") == 1
-    assert_one_line(capsys, "--lr")
+    assert_one_line(capsys, "lr")
     assert not Path("b.safetensors").exists()
 
 

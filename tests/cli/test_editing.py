@@ -183,7 +183,7 @@ def test_outputs_are_kept_unless_overwritten_and_never_half_written(folder, caps
     first = (folder / "out.safetensors").read_bytes()
     capsys.readouterr()
     assert run(*words) == 2
-    assert_one_line(capsys, "out.safetensors", "exists", "--overwrite")
+    assert_one_line(capsys, "out.safetensors", "exists", "overwrite")
     with monkeypatch.context() as context:
         full_disk(context)
         assert run(*words, "--overwrite") == 1
@@ -214,7 +214,7 @@ def test_rows_that_disagree_need_a_preference(folder, capsys):
         assert run("replace", "left.safetensors", f"{seed}.safetensors", "--signal", f"{seed}.png", *STEPS[2:]) == 0
     capsys.readouterr()
     assert run("merge", "1.safetensors", "2.safetensors", "out.safetensors") == 2
-    assert_one_line(capsys, "partition 0,0", "1.safetensors", "2.safetensors", "--prefer")
+    assert_one_line(capsys, "partition 0,0", "1.safetensors", "2.safetensors", "prefer")
     assert run("merge", "1.safetensors", "2.safetensors", "out.safetensors", "--prefer", "left.safetensors") == 2
     assert_one_line(capsys, "--prefer left.safetensors")
     assert run("merge", "1.safetensors", "2.safetensors", "out.safetensors", "--prefer", "2.safetensors") == 0
@@ -261,7 +261,7 @@ def test_a_take_is_appended_to_a_sound(tmp_path, monkeypatch, capsys):
         lg.load("b.safetensors").decode("0:300").values, lg.load("a.safetensors").decode("0:300").values
     )
     capsys.readouterr()
-    for name, words in (("loud", ("0.9", "--value_range")), ("rate", ("16000", "8000"))):
+    for name, words in (("loud", ("0.9", "value_range")), ("rate", ("16000", "8000"))):
         assert run("extend", "a.safetensors", "c.safetensors", "--signal", f"{name}.wav", "--offset", 350, *STEPS) == 2
         assert_one_line(capsys, *words)
 

@@ -248,7 +248,7 @@ def test_the_command_keeps_a_log(tmp_path, monkeypatch, capsys):
     assert read_settings(Path("again.yaml")) == read_settings(Path("log/config.yaml"))
     os.remove("a.safetensors")
     assert main(command) == 2
-    assert "--overwrite" in capsys.readouterr().err
+    assert "overwrite" in capsys.readouterr().err
     assert main([*command, "--overwrite"]) == 0
     assert steps_of("log") == [4]
 

@@ -172,7 +172,7 @@ def test_decode_as_written(scripts, monkeypatch, capsys):
     assert "logs/test_video_lg/decoded.mp4" in shown.out
     assert lg.read("logs/test_video_lg/decoded.mp4").shape == (10, 16, 16)
     assert run(monkeypatch, DECODE) == 2
-    assert "--overwrite" in last_line(capsys)
+    assert "overwrite" in last_line(capsys)
     words = ["--checkpoint_path", "model.pth", "--experiment_name", "b"]
     assert main("video", [*words, "--decode", "False"], decoding=True) == 2
     assert "train_video.py" in last_line(capsys)

@@ -159,7 +159,7 @@ def test_a_folder_that_cannot_be_opened_takes_the_file(tmp_path, monkeypatch):
 def test_an_existing_file_needs_overwrite(tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
-    with pytest.raises(OutputError, match="exists already.*--overwrite"), replacing(path):
+    with pytest.raises(OutputError, match="exists already.*overwrite"), replacing(path):
         pytest.fail("the block must not run")
     assert path.read_bytes() == b"old"
     with replacing(path, overwrite=True) as temporary:

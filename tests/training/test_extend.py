@@ -83,7 +83,7 @@ def test_mlp_cannot_grow():
 def test_where_float32_cannot_tell_samples_apart_is_refused():
     inr = replace(representation((100,), 1, "lg", (50,)), config=CONFIG)
     far = lg.Signal.from_array(np.zeros(10, np.uint8), "audio", (0.0, 255.0))
-    with pytest.raises(ConfigError, match="--local_scale"):
+    with pytest.raises(ConfigError, match="local_scale"):
         inr.extend(far, (1 << 24,), allow_gap=True)
     local = replace(representation((100,), 1, "lg", (50,), local_scale=0.5), config=CONFIG)
     assert local.extend(far, (1 << 24,), allow_gap=True).extent == ((0, (1 << 24) + 10),)
