@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lgsirens.errors import SignalError
+from lgsirens.grid.box import Box, box_of_shape, slices
 from lgsirens.system.console import counted
 
 Array = NDArray[Any]
@@ -157,6 +158,17 @@ class Signal:
     def present(self) -> NDArray[np.bool_]:
         """`[*shape]` bool, true where a partition is present; a read-only view if all are."""
         return np.broadcast_to(np.True_, self.shape) if self.mask is None else self.mask
+
+    def read(self, box: Box) -> Array:
+        """Samples of a box of positions, which are counted from the signal's own first sample.
+
+        Args:
+            box: within the signal.
+
+        Returns:
+            `[*box_shape, C]`, a view where the samples are in memory.
+        """
+        return self.values[slices(box, box_of_shape(self.shape))]
 
     def with_range(self, value_range: tuple[float, float]) -> "Signal":
         """The same samples with another value range (raises SignalError as `from_array`)."""
