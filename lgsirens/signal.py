@@ -251,3 +251,10 @@ def _default_range(values: Array) -> tuple[float, float]:
         return 0.0, 1.0
     margin = max(0.5, abs(lo) * 1e-3)
     return (lo, hi) if lo < hi else (lo - margin, lo + margin)
+
+
+def check_signal(value: object) -> Signal:
+    """`value` if it is a signal, else SignalError."""
+    if not isinstance(value, Signal):
+        raise SignalError(f"{type(value).__name__} is no Signal; make one with read(path) or Signal.from_array(array)")
+    return value

@@ -120,7 +120,9 @@ def _decode(path: Path, file: BinaryIO) -> tuple[Array, str, int]:
         blocks = list(_blocks(sound, dtype))
         announced, rate, lossy = sound.frames, sound.samplerate, sound.format in ("MP3", "OGG")
     found = sum(map(len, blocks))
-    if not announced or (found < announced and not (lossy and found)):
+    if not announced:
+        raise SignalError(f"{path}: holds no samples; name another sound")
+    if found < announced and not (lossy and found):
         raise SignalError(f"{path}: is cut short: {found} of {announced} samples are there; get or save the file again")
     if found < announced:  # such a length may be an estimate: no reason to refuse
         note("%s: %d of the %d samples that it announces are there; it may be cut short", path, found, announced)

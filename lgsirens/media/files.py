@@ -17,7 +17,7 @@ from lgsirens.media.formats import FOLDER, FORMATS, Format, named, recognised, s
 from lgsirens.media.frames import Frames, Progress, check_options
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored
-from lgsirens.signal import Signal
+from lgsirens.signal import Signal, check_signal
 from lgsirens.system.console import counted, note, times
 from lgsirens.system.output import check_output
 
@@ -81,7 +81,7 @@ def write(
         RunError: the file cannot be written (disk full, no permission).
         MissingDependencyError: the format needs an optional package.
     """
-    path = _as_path(path)
+    path, signal = _as_path(path), check_signal(signal)
     form = _checked(path, signal.kind, signal.channels, signal.dtype)
     assert form.write is not None  # it holds the signal
     form.check_target(path, overwrite)
@@ -141,7 +141,7 @@ def check_target(path: str | os.PathLike[str], overwrite: bool = False) -> None:
     """Check, before any long work, that a file, or for a name without suffix a folder, may be written there.
 
     Raises:
-        OutputError: as `atomic.check_output`; a folder that holds other things than numbered PNG pictures.
+        OutputError: as `output.check_output`; a folder that holds other things than numbered PNG pictures.
         RunError: the folder above is not writable.
     """
     path = _as_path(path)
@@ -167,7 +167,7 @@ def _say_converted(path: Path, signal: Signal, target: str) -> None:
         for form in FORMATS
         if form.holds(signal.kind, signal.channels) and form.stored_type(signal.dtype) == signal.dtype
     ]
-    note("%s: %s samples are written as %s%s; %s keeps them", path, signal.dtype, target, how, suffixes(keeping))
+    note("%s: %s samples are written as %s%s; choose %s to keep them", path, signal.dtype, target, how, suffixes(keeping))
 
 
 @contextmanager
@@ -203,6 +203,6 @@ def _opened(request: Request) -> Iterator[tuple[Format, BinaryIO]]:
         file.seek(0)
         form = FOLDER if path.is_dir() else recognised(head, path.suffix.lower(), request.kind)
         if form is None:
-            known = ", ".join(form.name for form in FORMATS)
+            known = ", ".join(form.name for form in FORMATS if form is not FOLDER)
             raise SignalError(f"{path}: its content is none of {known}; convert it to one of them")
         yield form, file

@@ -89,7 +89,7 @@ def check_folder(path: Path, overwrite: bool = False) -> None:
 
 @contextmanager
 def replacing_folder(path: Path, overwrite: bool) -> Iterator[Path]:
-    """As `atomic.replacing`, for a folder."""
+    """As `output.replacing`, for a folder."""
     temporary, old = temporary_beside(path, ""), None
     try:
         exists = path.is_dir()

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lgsirens.errors import MissingDependencyError, SignalError
-from lgsirens.signal import KINDS, Signal
+from lgsirens.signal import KINDS, Signal, check_signal
 
 _SSIM_WINDOW = 11
 _ROWS_AT_ONCE = 1 << 22
@@ -137,6 +137,8 @@ def _slabs(values: NDArray[Any]) -> list[slice]:
 
 
 def _check_same(reference: Signal, decoded: Signal) -> None:
+    check_signal(reference)
+    check_signal(decoded)
     if reference.values.shape != decoded.values.shape:
         raise SignalError(
             f"signals of shape {reference.values.shape} and {decoded.values.shape} cannot be compared; "

@@ -22,7 +22,7 @@ from lgsirens.representation.decode import decode
 from lgsirens.representation.file import content_hash, sizes
 from lgsirens.representation.metrics import psnr, recorded
 from lgsirens.representation.representation import FitRecord, MemoryRows, Representation, SignalInfo, history_entry
-from lgsirens.signal import KINDS, Signal
+from lgsirens.signal import KINDS, Signal, check_signal
 from lgsirens.system.console import Progress, note
 from lgsirens.system.hardware import as_bytes, resolve_device
 from lgsirens.system.schema import to_plain
@@ -78,6 +78,7 @@ def encode(
         raise ConfigError(f"checkpoint {checkpoint!r} is no path; name a file")
     if not isinstance(log, RunLog | None):
         raise ConfigError(f"log {log!r} is no RunLog; give RunLog(folder)")
+    check_signal(signal)
     planned = _told_plan(signal, EncodeConfig.from_options({**to_plain(config or EncodeConfig()), **options}))
     where = resolve_device(device)
     limit = as_bytes(max_memory)

@@ -11,7 +11,7 @@ from lgsirens.errors import ConfigError, SignalError
 from lgsirens.grid.box import LARGEST_POSITION, Box, bounding_box, box_size, contains, format_box, intersect, is_empty
 from lgsirens.grid.lattice import LONGEST_FRAME, Lattice, tiles_meeting
 from lgsirens.representation.representation import Representation, check_representation
-from lgsirens.signal import KINDS, Signal
+from lgsirens.signal import KINDS, Signal, check_signal
 from lgsirens.system.console import note
 from lgsirens.training.refit import Edit, FitOptions, fit_edit, left_blank
 
@@ -120,6 +120,7 @@ def _placed(representation: Representation, signal: Signal, offset: Sequence[int
     """The signal in the representation's value range, and the box where it lies."""
     check_representation(representation)
     known = representation.signal
+    check_signal(signal)
     for name, given, own in (
         ("kind", signal.kind, known.kind),
         ("number of channels", signal.channels, known.channels),
