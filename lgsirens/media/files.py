@@ -167,7 +167,9 @@ def _say_converted(path: Path, signal: Signal, target: str) -> None:
         for form in FORMATS
         if form.holds(signal.kind, signal.channels) and form.stored_type(signal.dtype) == signal.dtype
     ]
-    note("%s: %s samples are written as %s%s; choose %s to keep them", path, signal.dtype, target, how, suffixes(keeping))
+    note(
+        "%s: %s samples are written as %s%s; choose %s to keep them", path, signal.dtype, target, how, suffixes(keeping)
+    )
 
 
 @contextmanager

@@ -186,7 +186,9 @@ def test_loud_floats_are_cut_in_flac_and_it_is_said(lines):
     values = np.array([[2.0], [-2.0]], np.float32)
     found = there_and_back(Signal.from_array(values, "audio", sampling_rate=8000), ".flac")
     assert found.values.ravel().tolist() == [2**23 - 1, -(2**23)]
-    assert lines() == ["float32 samples are written as int24, those beyond [-1, 1] are cut; choose .npy, .wav to keep them"]
+    assert lines() == [
+        "float32 samples are written as int24, those beyond [-1, 1] are cut; choose .npy, .wav to keep them"
+    ]
 
 
 @pytest.mark.parametrize(

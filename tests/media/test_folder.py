@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lgsirens.errors import OutputError, RunError
-from lgsirens.media import files
+from lgsirens.media import files, folder
 from lgsirens.media.folder import replacing_folder
 from lgsirens.signal import Signal
 from tests.films import noise, refusal
