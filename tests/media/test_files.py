@@ -45,12 +45,12 @@ def decoded(signal: Signal, seed: int = 0) -> Signal:
     return Signal((signal.values + shift).astype(np.float32), signal.kind, signal.value_range, signal.dtype)
 
 
-def there_and_back(signal: Signal, suffix: str, kind: str | None = None) -> Signal:
+def there_and_back(signal: Signal, suffix: str, *reading: object) -> Signal:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"a{suffix}"
         files.write(path, signal)
         assert os.listdir(folder) == [path.name]
-        return files.read(path, kind)
+        return files.read(path, *reading)
 
 
 # Round trips
