@@ -178,3 +178,18 @@ def test_values_that_float32_cannot_tell_apart_are_refused_with_the_remedy():
     with pytest.raises(SignalError, match="subtract an offset"):
         Signal.from_array(1e9 + np.linspace(0, 1, 16).reshape(4, 4))
     assert Signal.from_array(1e3 + np.linspace(0, 1, 16).reshape(4, 4)).value_range == (1000.0, 1001.0)
+
+
+@given(st.data())
+def test_a_box_is_read_from_the_first_sample_on(data):
+    values = data.draw(hnp.arrays(np.int16, shapes))
+    signal = Signal.from_array(values)
+    starts = [data.draw(st.integers(0, size - 1)) for size in signal.shape]
+    box = tuple(
+        (start, data.draw(st.integers(start + 1, size))) for start, size in zip(starts, signal.shape, strict=True)
+    )
+    read = signal.read(box)
+    assert read.shape == (*(stop - start for start, stop in box), signal.channels)
+    for index in np.ndindex(read.shape[:-1]):
+        place = tuple(start + i for start, i in zip(starts, index, strict=True))
+        assert np.array_equal(read[index], signal.values[place])

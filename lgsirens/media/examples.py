@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from lgsirens.errors import MissingDependencyError
+from lgsirens.errors import MissingDependencyError, require
 from lgsirens.media.files import read
 from lgsirens.media.frames import Frames
 from lgsirens.media.prelude import prelude
@@ -42,10 +42,5 @@ def _film(name: str, file: str, frames: Frames, max_side: int | None) -> Signal:
 
 
 def _picture(name: str) -> Signal:
-    try:
-        from skimage import data
-    except ImportError:
-        raise MissingDependencyError(
-            f"the sample {name} comes with scikit-image: pip install 'lgsirens[samples]'"
-        ) from None
+    data = require("skimage.data", f"the sample {name}", "samples")
     return Signal.from_array(getattr(data, name)(), "image")

@@ -1,60 +1,27 @@
-"""Files <-> Signal, and `.npy` arrays. What each format can hold is in `formats.py`.
+"""Files <-> Signal: reading goes by content, writing by suffix, both over the table in `formats.py`.
 
-Pictures are in `image.py`, sounds in `audio.py`, films in `video.py`, folders of numbered pictures in `folder.py`,
-TIFF stacks in `volume.py`.
-
-Reading goes by content, writing by suffix. Samples keep their depth; whatever has to be converted on the way is said
-in one line of log.
+Samples keep their depth; whatever has to be converted on the way is said in one line of log.
 """
 
+import io
 import os
 import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
-from lgsirens.errors import ConfigError, LgsirensError, SignalError
-from lgsirens.media import audio, folder, image, video, volume
-from lgsirens.media.formats import FOLDER, FORMATS, MP4, SOUND
-from lgsirens.media.frames import Frames, Progress, bounds
+from lgsirens.errors import ConfigError, LgsirensError, SignalError, require
+from lgsirens.media.formats import FOLDER, FORMATS, Format, named, recognised, suffixes
+from lgsirens.media.frames import Frames, Progress, check_options
+from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored
-from lgsirens.signal import Array, Signal, check_signal
-from lgsirens.system.console import times
-from lgsirens.system.output import check_output, replacing
+from lgsirens.signal import Signal, check_signal
+from lgsirens.system.console import counted, note, times
+from lgsirens.system.output import check_output
 
-_NPY_MAGIC = b"\x93NUMPY"
 _HEAD_BYTES = 4096
-_PICTURE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"GIF8", *image.TIFF_MAGIC)
-
-
-@dataclass(frozen=True)
-class _Order:
-    """What a reader is asked for; see `read`."""
-
-    path: Path
-    kind: str | None
-    value_range: tuple[float, float] | None
-    frames: Frames
-    max_side: int | None
-    progress: Progress | None
-
-    def check(self, kind: str) -> None:
-        """Raise SignalError if another kind of signal is asked for, or a part that only films have."""
-        if self.kind not in (None, kind):
-            raise SignalError(
-                f"{self.path}: is of kind {kind}, not {self.kind!r}; name a file of that kind, or give no kind"
-            )
-        option = "frames" if self.frames is not None else "max_side" if self.max_side is not None else None
-        if kind != "video" and option:
-            raise SignalError(f"{self.path}: {option} is for films, this is of kind {kind}; leave it out")
-
-
-Reader = Callable[[_Order, BinaryIO], Signal]
 
 
 def read(
@@ -82,15 +49,12 @@ def read(
         MissingDependencyError: the file needs an optional package.
     """
     path = _as_path(path)
-    order = _Order(path, kind, value_range, frames, max_side, progress)
-    with warnings.catch_warnings(), _one_line(path):
+    check_options(frames, max_side)
+    request = Request(path, kind, value_range, frames, max_side, progress, lambda name: read(name, "image"))
+    with warnings.catch_warnings(), _one_line(path), _opened(request) as (form, file):
         warnings.simplefilter("ignore")  # what matters is raised or logged
-        if _is_folder(path):
-            return _read_folder(order)
-        with _opened(path) as file:
-            head = file.read(_HEAD_BYTES)
-            file.seek(0)
-            return _reader(order, head)(order, file)
+        request.check(form.kinds)
+        return form.read(request, file)
 
 
 def write(
@@ -117,25 +81,24 @@ def write(
         RunError: the file cannot be written (disk full, no permission).
         MissingDependencyError: the format needs an optional package.
     """
-    check_signal(signal)
-    path = _as_path(path)
-    check_format(path, signal.kind, signal.channels, signal.dtype)
-    check_target(path, overwrite)
-    suffix = path.suffix.lower()
-    form = FORMATS[suffix]
-    if crf is not None and form is not MP4:
+    path, signal = _as_path(path), check_signal(signal)
+    form = _checked(path, signal.kind, signal.channels, signal.dtype)
+    assert form.write is not None  # it holds the signal
+    form.check_target(path, overwrite)
+    if crf is not None and "crf" not in form.options:
         raise ConfigError(f"{path}: crf is for .mp4, not for {form.name}; leave it out")
-    if signal.kind == "image" and max(signal.shape) > form.longest_side:
-        size = times(signal.shape)
+    if max(signal.shape) > form.longest_side:
         raise SignalError(
-            f"{path}: {form.name} holds at most {form.longest_side} samples a side, the image has {size}; "
-            "choose .png or .tif"
+            f"{path}: {form.name} holds at most {form.longest_side} samples a side, the {signal.kind} has "
+            f"{times(signal.shape)}; choose .npy"
         )
     target = None if form.types is None else form.stored_type(signal.dtype)
-    stored = Stored(path, signal, target, form.deeper, progress)
-    with folder.replacing_folder(path, overwrite) if suffix == FOLDER else replacing(path, overwrite) as temporary:
+    if target not in (None, signal.dtype):
+        _say_converted(path, signal, target)
+    stored = Stored(path, signal, target, progress)
+    with form.replacing(path, overwrite) as temporary:
         try:
-            form.save(temporary, stored, **({} if crf is None else {"crf": crf}))
+            form.write(temporary, stored, **({} if crf is None else {"crf": crf}))
         except (LgsirensError, OSError):
             raise
         except Exception as error:  # encoders raise errors of any type; those of PyAV are no OSError
@@ -156,40 +119,34 @@ def check_format(path: str | os.PathLike[str], kind: str, channels: int, dtype: 
         SignalError: the suffix is unknown, or its format cannot hold the signal.
         MissingDependencyError: an optional package is needed.
     """
-    path = _as_path(path)
-    suffix = path.suffix.lower()
-    form = FORMATS.get(suffix)
-    names = [name or "a name without suffix" for name, other in FORMATS.items() if other.holds(kind, channels)]
-    fitting = ", ".join(names)
-    if form is None or (suffix == FOLDER and not form.holds(kind, 1)):
+    _checked(_as_path(path), kind, channels, dtype)
+
+
+def _checked(path: Path, kind: str, channels: int, dtype: str | None) -> Format:
+    form = named(path)
+    fitting = suffixes(other for other in FORMATS if other.holds(kind, channels))
+    if form is None or (form is FOLDER and kind not in form.kinds):
         raise SignalError(f"{path}: the suffix names no format that can be written; choose {fitting}")
-    if not form.holds(kind, channels):
-        other_kind = kind not in form.kinds
-        article = "an" if kind == "image" else "a"
-        what = f"a signal of kind {kind}" if other_kind else f"{article} {kind} of {channels} channels"
-        alpha = " (alpha)" if not other_kind and channels in (2, 4) else ""
-        raise SignalError(f"{path}: {form.name} cannot hold {what}{alpha}; choose {fitting}")
-    if dtype is None:
-        return
-    if form is SOUND:
-        audio.check_sound(path, channels, dtype)
-    package = form.needs(form.stored_type(dtype), channels)
-    if package:
-        image.optional(package, path, form.extra)
+    target = None if dtype is None else form.stored_type(dtype)
+    if not form.holds(kind, channels) or (dtype is not None and target is None):
+        what = f"a signal of kind {kind} with {counted(channels, 'channel')}" + (f" of type {dtype}" if dtype else "")
+        raise SignalError(f"{path}: {form.name} cannot hold {what}; choose {fitting}")
+    if target is not None and form.package is not None and form.needs_package(target, channels):
+        module, extra = form.package
+        require(module, f"{path}: {form.name}", extra)
+    return form
 
 
 def check_target(path: str | os.PathLike[str], overwrite: bool = False) -> None:
     """Check, before any long work, that a file, or for a name without suffix a folder, may be written there.
 
     Raises:
-        OutputError: as `atomic.check_output`; a folder that holds other things than numbered PNG pictures.
+        OutputError: as `output.check_output`; a folder that holds other things than numbered PNG pictures.
         RunError: the folder above is not writable.
     """
     path = _as_path(path)
-    if path.suffix == FOLDER and _is_folder(path):
-        folder.check_folder(path, overwrite)
-    else:
-        check_output(path, overwrite)
+    form = named(path)
+    (form.check_target if form else check_output)(path, overwrite)
 
 
 def _as_path(path: str | os.PathLike[str]) -> Path:
@@ -198,14 +155,21 @@ def _as_path(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
-# Reading
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # told when it is opened
-        return False
+def _say_converted(path: Path, signal: Signal, target: str) -> None:
+    lo, hi = signal.value_range
+    how = ""
+    if target == "uint8" and signal.dtype != "uint16":
+        how = f", [{lo:g}, {hi:g}] as 0 to 255"
+    if signal.dtype.startswith("float") and target.startswith("int") and max(-lo, hi) > 1:
+        how = ", those beyond [-1, 1] are cut"
+    keeping = [
+        form
+        for form in FORMATS
+        if form.holds(signal.kind, signal.channels) and form.stored_type(signal.dtype) == signal.dtype
+    ]
+    note(
+        "%s: %s samples are written as %s%s; choose %s to keep them", path, signal.dtype, target, how, suffixes(keeping)
+    )
 
 
 @contextmanager
@@ -220,92 +184,27 @@ def _one_line(path: Path) -> Iterator[None]:
 
 
 def _words(error: Exception) -> str:
-    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    words = getattr(error, "strerror", None) or getattr(error, "error_string", None) or str(error)
+    return " ".join(words.split()).removeprefix("Error : ").rstrip(".") or type(error).__name__
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(request: Request) -> Iterator[tuple[Format, BinaryIO]]:
+    path = request.path
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # opening a pipe would wait for ever
             raise SignalError(f"{path}: is a device; name a file")
         if status.st_size == 0:
             raise SignalError(f"{path}: is empty; get or save the file again")
-        file = path.open("rb")
+        file = io.BytesIO() if path.is_dir() else path.open("rb")
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        reason = getattr(error, "strerror", None) or error
-        raise SignalError(f"{path}: cannot be opened: {reason}; check the name and its permissions") from error
+        raise SignalError(f"{path}: cannot be opened: {_words(error)}; check the name and its permissions") from error
     with file:
-        yield file
-
-
-def _reader(order: _Order, head: bytes) -> Reader:
-    """What reads a file that begins with `head`; the suffix counts only where the content does not tell."""
-    suffix = order.path.suffix.lower()
-    if head.startswith(_NPY_MAGIC) or suffix == ".npy":
-        return _read_array
-    if order.kind == "volume" and head.startswith(image.TIFF_MAGIC):
-        return _read_volume
-    if head.startswith(_PICTURE_MAGIC):
-        return _read_picture
-    if video.looks_like_film(head):
-        return _read_film
-    if audio.looks_like_sound(head):
-        if suffix in video.FILM_SUFFIXES:
-            raise SignalError(f"{order.path}: is a sound, it holds no video stream; give it the suffix of a sound")
-        return _read_sound
-    if suffix in video.FILM_SUFFIXES or order.kind == "video":
-        return _read_film
-    return _read_sound if suffix in audio.FORMATS or order.kind == "audio" else _read_picture
-
-
-def _signal(order: _Order, values: Array, kind: str | None) -> Signal:
-    try:
-        return Signal.from_array(values, kind, order.value_range)
-    except SignalError as error:
-        raise SignalError(f"{order.path}: {error}") from error
-
-
-def _read_array(order: _Order, file: BinaryIO) -> Signal:
-    try:
-        values = np.lib.format.read_array(file, allow_pickle=False)
-    except (ValueError, EOFError, OSError, MemoryError) as error:
-        message = f"{order.path}: cannot be read as a .npy array: {_words(error)}; save numbers with numpy.save again"
-        raise SignalError(message) from error
-    signal = _signal(order, values, order.kind)
-    replace(order, max_side=None).check(signal.kind)
-    if order.max_side is not None:
-        raise SignalError(f"{order.path}: max_side is for films in other files than .npy; reduce the array first")
-    start, stop = bounds(order.path, order.frames, len(signal.values))
-    return replace(signal, values=signal.values[start:stop])
-
-
-def _read_picture(order: _Order, file: BinaryIO) -> Signal:
-    values, kind = image.read_picture(order.path, file, order.kind)
-    order.check(kind)
-    return _signal(order, values, kind)
-
-
-def _read_volume(order: _Order, file: BinaryIO) -> Signal:
-    order.check("volume")
-    values, spacing = volume.read_volume(order.path, file)
-    return replace(_signal(order, values, "volume"), spacing=spacing)
-
-
-def _read_sound(order: _Order, file: BinaryIO) -> Signal:
-    order.check("audio")
-    signal = audio.read_sound(order.path)
-    if order.value_range is None:
-        return signal
-    return replace(signal, value_range=_signal(order, signal.values, "audio").value_range)
-
-
-def _read_film(order: _Order, file: BinaryIO) -> Signal:
-    order.check("video")
-    values, rate = video.read_film(order.path, order.frames, order.max_side, order.progress)
-    return replace(_signal(order, values, "video"), sampling_rate=rate)
-
-
-def _read_folder(order: _Order) -> Signal:
-    order.check("video")
-    return _signal(order, folder.read_folder(order.path, order.frames, order.max_side, order.progress), "video")
+        head = file.read(_HEAD_BYTES)
+        file.seek(0)
+        form = FOLDER if path.is_dir() else recognised(head, path.suffix.lower(), request.kind)
+        if form is None:
+            known = ", ".join(form.name for form in FORMATS if form is not FOLDER)
+            raise SignalError(f"{path}: its content is none of {known}; convert it to one of them")
+        yield form, file

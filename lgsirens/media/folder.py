@@ -1,6 +1,5 @@
-"""Folders of numbered pictures <-> arrays `[T, H, W, C]`. Used by `media.py` and `formats.py` only."""
+"""Folders of numbered pictures <-> `Signal` `[T, H, W, C]`."""
 
-import logging
 import os
 import re
 import shutil
@@ -11,30 +10,28 @@ from pathlib import Path
 
 import numpy as np
 
-from lgsirens.errors import LgsirensError, OutputError, RunError, SignalError
-from lgsirens.media import image
-from lgsirens.media.frames import PACKED, Frames, Progress, bounds, check_options, gathered, packed, reduced, unpacked
+from lgsirens.errors import OutputError, RunError, SignalError, require
+from lgsirens.media.frames import PACKED, bounds, gathered, packed, reduced, unpacked
+from lgsirens.media.png import save_png
+from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored
-from lgsirens.signal import Array
-from lgsirens.system.output import settle, temporary_beside
-
-log = logging.getLogger("lgsirens")
-
-_PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif")
+from lgsirens.signal import Array, Signal
+from lgsirens.system.console import note
+from lgsirens.system.output import check_output, settle, temporary_beside
 
 
-def read_folder(path: Path, frames: Frames, max_side: int | None, progress: Progress | None) -> Array:
-    """Read the numbered pictures of a folder as `film.read_film` does."""
-    check_options(frames, max_side)
-    names = _numbered_pictures(path)
-    start, stop = bounds(path, frames, len(names))
-    found = enumerate(_picture(name, max_side) for name in names[start:stop])
-    return gathered(path, found, np.arange(stop - start), progress, names[start:])
+def read_folder(request: Request, suffixes: tuple[str, ...]) -> Signal:
+    """Read the numbered pictures of a folder, files of these suffixes, as `video.read_film` does a film."""
+    path, progress = request.path, request.progress
+    names = _numbered_pictures(path, suffixes)
+    start, stop = bounds(path, request.frames, len(names))
+    found = enumerate(_picture(request, name) for name in names[start:stop])
+    return request.signal(gathered(path, found, np.arange(stop - start), progress, names[start:]), "video")
 
 
-def _numbered_pictures(path: Path) -> list[Path]:
+def _numbered_pictures(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """The pictures of a folder in the order of the last number in their names."""
-    names = [name for name in sorted(path.iterdir()) if name.suffix.lower() in _PICTURE_SUFFIXES and name.is_file()]
+    names = [name for name in sorted(path.iterdir()) if name.suffix.lower() in suffixes and name.is_file()]
     numbered: dict[int, Path] = {}
     for name in names:
         numbers = re.findall(r"\d+", name.stem)
@@ -47,42 +44,38 @@ def _numbered_pictures(path: Path) -> list[Path]:
         raise SignalError(f"{path}: is a folder without numbered pictures; name a file, or a folder of .png files")
     missing = max(numbered) - min(numbered) + 1 - len(numbered)
     if missing:
-        log.warning("%s: %d numbers are missing; the other pictures follow one another", path, missing)
+        note("%s: %d numbers are missing; the other pictures follow one another", path, missing)
     return [numbered[number] for number in sorted(numbered)]
 
 
-def _picture(path: Path, max_side: int | None) -> Array:
-    try:
-        with path.open("rb") as file:
-            samples, _ = image.read_picture(path, file, None)
-    except LgsirensError:
-        raise
-    except Exception as error:  # codecs raise errors of any type for damaged files
-        raise SignalError(f"{path}: cannot be read: {' '.join(str(error).split())}; save the file again") from error
+def _picture(request: Request, name: Path) -> Array:
+    samples, max_side = request.read(name).values, request.max_side
     height, width = samples.shape[:2]
     if reduced(width, height, max_side) == (width, height):
         return samples
     if str(samples.dtype) not in PACKED:
-        raise SignalError(f"{path}: {samples.dtype} pictures cannot be reduced; leave out --max_side")
-    frame = packed(image.optional("av", path, "video"), samples)
-    return unpacked(frame, max_side)
+        raise SignalError(f"{name}: {samples.dtype} pictures cannot be reduced; leave out max_side")
+    return unpacked(packed(require("av", f"{name}: max_side", "video"), samples), max_side)
 
 
 def save_folder(folder: Path, stored: Stored) -> None:
     """Write frames of 8 or 16 bits as `000000.png` and so on, into a folder that exists."""
     if stored.signal.sampling_rate is not None:
-        log.warning("%s: pictures hold no frame rate; .mkv keeps it", stored.path)
+        note("%s: pictures hold no frame rate; .mkv keeps it", stored.path)
     for number, samples in enumerate(stored.frames()):
-        image.save_png(folder / f"{number:06d}.png", samples)
+        save_png(folder / f"{number:06d}.png", samples)
 
 
-def check_folder(path: Path, overwrite: bool) -> None:
-    """Check that a folder that exists may be replaced: an empty one, or, if `overwrite`, one that `save_folder` wrote.
+def check_folder(path: Path, overwrite: bool = False) -> None:
+    """Check that a folder may be written: a new or empty one, or, if `overwrite`, one that `save_folder` wrote.
 
     Raises:
         OutputError: it may not.
         RunError: the folder above is not writable.
     """
+    if not path.is_dir():
+        check_output(path, overwrite)
+        return
     names = sorted(path.iterdir())
     others = [name for name in names if not (re.fullmatch(r"\d{6,}\.png", name.name) and name.is_file())]
     if path.is_symlink() or others:
@@ -96,7 +89,7 @@ def check_folder(path: Path, overwrite: bool) -> None:
 
 @contextmanager
 def replacing_folder(path: Path, overwrite: bool) -> Iterator[Path]:
-    """As `atomic.replacing`, for a folder."""
+    """As `output.replacing`, for a folder."""
     temporary, old = temporary_beside(path, ""), None
     try:
         exists = path.is_dir()

@@ -1,15 +1,15 @@
-"""Stored: the samples of a signal as a file keeps them."""
+"""Stored: the samples of a signal as a file keeps them, and the file that codecs write them to."""
 
-import logging
+import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from lgsirens.media.frames import Progress
 from lgsirens.signal import Array, Signal, to_sample_type
-
-log = logging.getLogger("lgsirens")
 
 _BAND_BYTES = 1 << 20
 
@@ -21,51 +21,82 @@ class Stored:
         path: the name for messages.
         signal: values `[*shape, C]`.
         target: the sample type; None for that of the values.
-        deeper: what keeps 16-bit integers, and what keeps all other types, for the line that says what is lost.
         progress: told after each of `frames`.
     """
 
-    def __init__(
-        self, path: Path, signal: Signal, target: str | None, deeper: tuple[str, str], progress: Progress | None
-    ) -> None:
+    def __init__(self, path: Path, signal: Signal, target: str | None, progress: Progress | None) -> None:
         self.path, self.signal, self._progress = path, signal, progress
-        self._target = None if str(signal.values.dtype) == target == signal.dtype else target
-        self._mapping = (1.0, 0.0) if self._target is None else _mapping(path, signal, self._target, deeper)
+        self.target = None if str(signal.values.dtype) == target == signal.dtype else target
+        self._scale, self._offset = _mapping(signal, target)
 
     def _band(self, start: int, stop: int) -> Array:
         values = self.signal.values[start:stop]
-        if self._target is None:
+        if self.target is None:
             return np.ascontiguousarray(values)
-        scale, offset = self._mapping
-        return to_sample_type(values.astype(np.float64) * scale + offset, self._target)
+        return to_sample_type(values.astype(np.float64) * self._scale + self._offset, self.target)
 
     def whole(self) -> Array:
         """All samples `[*shape, C]`."""
         values = self.signal.values
-        if self._target is None:
+        if self.target is None:
             return np.ascontiguousarray(values)
-        samples = np.empty(values.shape, self._target)
+        samples = np.empty(values.shape, self.target)
         height = max(1, _BAND_BYTES // values[:1].nbytes)
         for top in range(0, len(values), height):
             samples[top : top + height] = self._band(top, top + height)
         return samples
 
+    def blocks(self, length: int) -> Iterator[Array]:
+        """Samples `[length, ..., C]`, one block after the other along the first axis; the last one may be shorter."""
+        for start in range(0, len(self.signal.values), length):
+            yield self._band(start, start + length)
+
     def frames(self) -> Iterator[Array]:
         """One frame `[H, W, C]` after the other."""
-        count = len(self.signal.values)
-        for index in range(count):
-            yield self._band(index, index + 1)[0]
+        for done, block in enumerate(self.blocks(1), 1):
+            yield block[0]
             if self._progress is not None:
-                self._progress(index + 1, count)
+                self._progress(done, len(self.signal.values))
 
 
-def _mapping(path: Path, signal: Signal, target: str, deeper: tuple[str, str]) -> tuple[float, float]:
-    """Factor and summand from values to stored numbers; other numbers than the signal's own only for 8 bits."""
+def _mapping(signal: Signal, target: str | None) -> tuple[float, float]:
+    """Factor and summand from values to stored numbers; numbers stay as they are wherever the type can hold them."""
     lo, hi = signal.value_range
-    if target != "uint8" or signal.dtype == "uint8":
-        return 1.0, 0.0
-    if signal.dtype == "uint16":
-        log.warning("%s: 16-bit samples are written with 8 bits; %s them", path, deeper[0])
+    if target == "uint8" and signal.dtype == "uint16":
         return 1 / 257, 0.0
-    log.warning("%s: %s samples in [%g, %g] are written as 0 to 255; %s them", path, signal.dtype, lo, hi, deeper[1])
-    return 255 / (hi - lo), -lo * 255 / (hi - lo)
+    if target == "uint8" and signal.dtype != "uint8":
+        return 255 / (hi - lo), -lo * 255 / (hi - lo)
+    if target == "int24" and signal.dtype == "int32":
+        return 2.0**-8, 0.0
+    if target == "int24" and signal.dtype.startswith("float"):
+        return 2.0**23, 0.0
+    return 1.0, 0.0
+
+
+class _Swallowing(io.FileIO):
+    """A file that goes on after a write that failed, without a descriptor: codecs that write to it themselves miss
+    a full disk, and those that are told of one print the error or lose it."""
+
+    error: OSError | None = None
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation("fileno")
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.error = error
+            return len(data)
+
+
+@contextmanager
+def open_for_writing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for a codec; what could not be written is raised in the end (OSError)."""
+    raw = _Swallowing(path, "wb+")
+    try:
+        with io.BufferedRandom(raw) as file:
+            yield file
+    finally:
+        if raw.error is not None:
+            raise raw.error

@@ -1,37 +1,28 @@
-"""Films <-> arrays `[T, H, W, C]`. Used by `media.py` and `formats.py` only.
+"""Films by FFmpeg <-> `Signal` `[T, H, W, C]`.
 
 Everything streams: one frame is decoded, reduced and stored before the next one comes, so a long film is never held
 at full size. A first pass reads the timestamps only; it says which frames there should be, and at which times.
 """
 
-import io
-import logging
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lgsirens.errors import ConfigError, LgsirensError, SignalError
-from lgsirens.media import image
-from lgsirens.media.frames import Frames, Progress, bounds, check_options, gathered, interpolation, packed, unpacked
-from lgsirens.signal import Array
+from lgsirens.errors import ConfigError, SignalError, require
+from lgsirens.media.frames import bounds, gathered, interpolation, packed, unpacked
+from lgsirens.media.request import Request
+from lgsirens.media.stored import Stored, open_for_writing
+from lgsirens.signal import Array, Signal
+from lgsirens.system.console import note
 
-log = logging.getLogger("lgsirens")
+_DEFAULT_RATE = Fraction(25)
 
-FILM_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv")
-DEFAULT_RATE = Fraction(25)
-
-_MAGIC = (
-    *((4, name) for name in (b"ftyp", b"moov", b"mdat", b"wide", b"free")),  # MP4, MOV
-    *((0, start) for start in (b"\x1a\x45\xdf\xa3", b"FLV\1", b"\0\0\1\xba", b"\x30\x26\xb2\x75")),
-    (8, b"AVI "),
-)
 _COARSE_CLOCK = Fraction(1, 1000)  # of Matroska: it rounds the rate of 60000/1001 away
 _RATE_TAG = "LGSIRENS_FRAME_RATE"
 _BROADCAST = [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)]
@@ -54,51 +45,23 @@ class _Timetable(NamedTuple):
     rate: Fraction | None
 
 
-def looks_like_film(head: bytes) -> bool:
-    """Whether a file that begins with these bytes is a container of films (it may yet hold no video stream)."""
-    return any(head[offset : offset + len(magic)] == magic for offset, magic in _MAGIC)
-
-
-def read_film(
-    path: Path, frames: Frames, max_side: int | None, progress: Progress | None
-) -> tuple[Array, Fraction | None]:
+def read_film(request: Request, file: BinaryIO) -> Signal:
     """Read the first video stream: upright frames `[T, H, W, C]` uint8 or uint16, and frames per second.
-
-    Args:
-        path: a file.
-        frames: first frame and the one after the last; None for an open end.
-        max_side: largest height and width; larger frames are reduced as they are read.
-        progress: told after each frame.
 
     Raises:
         SignalError: no video stream, no frames, fewer than it says, damaged, or `frames` beyond its end.
         MissingDependencyError: PyAV is missing.
+        Exception: of FFmpeg, for damaged files.
     """
-    av = image.optional("av", path, "video")
-    check_options(frames, max_side)
-    with _told(av, path):
-        with _opened(av, path) as container:
-            table = _timetable(path, container, _video_stream(path, container))
-        start, stop = bounds(path, frames, len(table.source))
-        wanted = table.source[start:stop]
-        with _opened(av, path) as container:  # a second time, because not every container can be rewound
-            found = _converted(path, _decoded(path, container, table), max_side, set(wanted.tolist()))
-            return gathered(path, found, wanted, progress), table.rate
-
-
-# Films
-
-
-@contextmanager
-def _told(av: Any, path: Path) -> Iterator[None]:
-    try:
-        yield
-    except LgsirensError:
-        raise
-    except av.FFmpegError as error:
-        ends = isinstance(error, av.EOFError)
-        why = "it ends before its first frame" if ends else f"it is cut off or damaged: {error.strerror}"
-        raise SignalError(f"{path}: cannot be read as a film, {why}; get or save the file again") from error
+    path, max_side = request.path, request.max_side
+    av = require("av", f"{path}: film", "video")
+    with _opened(av, path) as container:
+        table = _timetable(path, container, _video_stream(path, container))
+    start, stop = bounds(path, request.frames, len(table.source))
+    wanted = table.source[start:stop]
+    with _opened(av, path) as container:  # a second time, because not every container can be rewound
+        found = _converted(path, _decoded(path, container, table), max_side, set(wanted.tolist()))
+        return request.signal(gathered(path, found, wanted, request.progress), "video", table.rate)
 
 
 def _opened(av: Any, path: Path) -> Any:
@@ -122,11 +85,11 @@ def _say_what_is_left_out(path: Path, container: Any, stream: Any) -> None:
     if "1" in (stream.metadata.get("alpha_mode"), stream.metadata.get("ALPHA_MODE")) and not any(
         part.is_alpha for part in stream.format.components
     ):
-        log.warning("%s: its alpha channel is left out", path)  # FFmpeg's own decoders of VP8 and VP9 do not know it
+        note("%s: its alpha channel is left out", path)  # FFmpeg's own decoders of VP8 and VP9 do not know it
     if container.streams.audio:
-        log.warning("%s: its sound track is left out", path)
+        note("%s: its sound track is left out", path)
     if len(container.streams.video) > 1:
-        log.warning("%s: holds %d video streams, the first is read", path, len(container.streams.video))
+        note("%s: holds %d video streams, the first is read", path, len(container.streams.video))
 
 
 def _timetable(path: Path, container: Any, stream: Any) -> _Timetable:
@@ -206,7 +169,7 @@ def _regular(path: Path, stream: Any, times: list[int]) -> _Timetable:
             return _Timetable(times, np.arange(len(times)), rate)
     average = Fraction(len(times) - 1, times[-1] - times[0]) / stream.time_base
     rate = average.limit_denominator(1001) or average
-    log.warning("%s: its frame rate varies; resampled to the average, %.3f frames/s", path, rate)
+    note("%s: its frame rate varies; resampled to the average, %.3f frames/s", path, rate)
     grid = np.arange(len(times)) * (ticks[-1] / (len(times) - 1))
     return _Timetable(times, np.searchsorted((ticks[1:] + ticks[:-1]) / 2, grid), rate)
 
@@ -242,7 +205,7 @@ def _converted(
 def _quarter_turns(path: Path, degrees: int) -> int:
     turns = round(degrees / 90)
     if turns * 90 != degrees:
-        log.warning("%s: its rotation of %d degrees is not applied", path, degrees)
+        note("%s: its rotation of %d degrees is not applied", path, degrees)
         return 0
     return turns % 4
 
@@ -250,14 +213,10 @@ def _quarter_turns(path: Path, degrees: int) -> int:
 # Writing
 
 
-def save_mp4(target: Path, path: Path, frames: Iterable[Array], rate: Fraction | None, crf: int) -> None:
+def save_mp4(target: Path, stored: Stored, crf: int = 18) -> None:
     """Write frames `[H, W, C]` uint8, gray or RGB, as H.264.
 
     Args:
-        target: the file to write.
-        path: the name for messages.
-        frames: all of one size; consumed one by one.
-        rate: frames per second; 25 if unknown.
         crf: 0 (largest) to 51.
 
     Raises:
@@ -267,14 +226,14 @@ def save_mp4(target: Path, path: Path, frames: Iterable[Array], rate: Fraction |
     """
     if not 0 <= crf <= 51:
         raise ConfigError(f"crf {crf} must be within 0 (largest file) and 51; 18 is the default")
-    options = {"crf": str(crf)}
-    _encode(target, "mp4", "libx264", _evened(path, frames), lambda dtype, channels: "yuv420p", rate, options)
+    frames = _evened(stored.path, stored.frames())
+    _encode(target, stored, frames, "mp4", "libx264", {"crf": str(crf)}, lambda samples: "yuv420p")
 
 
-def save_mkv(target: Path, frames: Iterable[Array], rate: Fraction | None) -> None:
+def save_mkv(target: Path, stored: Stored) -> None:
     """Write frames `[H, W, C]` uint8 or uint16, gray, RGB or RGBA, as FFV1, which keeps every bit; see `save_mp4`."""
     options = {"level": "3", "slicecrc": "1"}
-    _encode(target, "matroska", "ffv1", frames, lambda dtype, channels: _FFV1[dtype][channels], rate, options)
+    _encode(target, stored, stored.frames(), "matroska", "ffv1", options, _lossless)
 
 
 # 8-bit planar colour (gbrp) fails.
@@ -284,14 +243,18 @@ _FFV1 = {
 }
 
 
-def known_rate(path: Path, rate: Fraction | None) -> Fraction:
+def _lossless(samples: Array) -> str:
+    return _FFV1[str(samples.dtype)][samples.shape[-1]]
+
+
+def _known_rate(path: Path, rate: Fraction | None) -> Fraction:
     """The frame rate to write; says so if it is not the signal's own."""
     if rate is None:
-        log.warning("%s: the frame rate is unknown; written with %s frames/s", path, DEFAULT_RATE)
-        return DEFAULT_RATE
+        note("%s: the frame rate is unknown; written with %s frames/s", path, _DEFAULT_RATE)
+        return _DEFAULT_RATE
     near = rate.limit_denominator(1_000_000)  # containers hold two numbers of 31 bits
     if near != rate:
-        log.warning("%s: the frame rate %s is written as %s", path, rate, near)
+        note("%s: the frame rate %s is written as %s", path, rate, near)
     return near
 
 
@@ -301,64 +264,40 @@ def _evened(path: Path, frames: Iterable[Array]) -> Iterator[Array]:
         height, width, channels = samples.shape
         more = height % 2, width % 2
         if not told and any(more):
-            log.warning(
+            note(
                 "%s: H.264 needs even sizes: %dx%d is written as %dx%d; the repeated last row or column is no part "
                 "of the signal (.mkv needs none)",
                 *(path, width, height, width + more[1], height + more[0]),
             )
         if not told and channels == 1:
-            log.warning("%s: H.264 holds gray as colour; .mkv keeps one channel", path)
+            note("%s: H.264 holds gray as colour; .mkv keeps one channel", path)
         told = True
         yield np.pad(samples, ((0, more[0]), (0, more[1]), (0, 0)), "edge") if any(more) else samples
 
 
-class _Output:
-    """A file for PyAV that remembers why it could not be written: FFmpeg loses it, or tells it too late."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        self.error: OSError | None = None
-        self.seek, self.tell = file.seek, file.tell
-
-    def write(self, data: bytes) -> int:
-        try:
-            return int(self._file.write(data))
-        except OSError as error:
-            self.error = error
-            raise
-
-
 def _encode(
     target: Path,
+    stored: Stored,
+    frames: Iterable[Array],
     container: str,
     codec: str,
-    frames: Iterable[Array],
-    pixels: Callable[[str, int], str],
-    rate: Fraction | None,
     options: dict[str, str],
+    pixels: Callable[[Array], str],
 ) -> None:
-    av = image.optional("av", target, "video")
-    rate = rate or DEFAULT_RATE
-    with io.FileIO(target, "wb") as raw:
-        output = _Output(raw)
-        try:
-            with av.open(output, "w", format=container) as film:
-                stream: Any = None
-                for number, samples in enumerate(frames):
-                    if stream is None:
-                        stream = film.add_stream(codec, rate=rate, options=options)
-                        _describe(stream, samples, pixels(str(samples.dtype), samples.shape[-1]), rate)
-                    frame = packed(av, samples).reformat(
-                        format=stream.pix_fmt, dst_colorspace=_BT709, interpolation=interpolation("BICUBIC")
-                    )
-                    frame.pts, frame.time_base = number, 1 / rate
-                    film.mux(stream.encode(frame))
-                film.mux(stream.encode(None))
-        except Exception:
-            if output.error is None:
-                raise
-        if output.error is not None:
-            raise output.error
+    av = require("av", f"{stored.path}: film", "video")
+    rate = _known_rate(stored.path, stored.signal.sampling_rate)
+    with open_for_writing(target) as file, av.open(file, "w", format=container) as film:
+        stream: Any = None
+        for number, samples in enumerate(frames):
+            if stream is None:
+                stream = film.add_stream(codec, rate=rate, options=options)
+                _describe(stream, samples, pixels(samples), rate)
+            frame = packed(av, samples).reformat(
+                format=stream.pix_fmt, dst_colorspace=_BT709, interpolation=interpolation("BICUBIC")
+            )
+            frame.pts, frame.time_base = number, 1 / rate
+            film.mux(stream.encode(frame))
+        film.mux(stream.encode(None))
 
 
 def _describe(stream: Any, samples: Array, pixels: str, rate: Fraction) -> None:

@@ -11,10 +11,9 @@ from PIL import Image
 
 from lgsirens.errors import ConfigError, SignalError
 from lgsirens.media import examples
-from lgsirens.media.audio import looks_like_sound
 from lgsirens.media.files import read
+from lgsirens.media.formats import recognised
 from lgsirens.media.frames import Frames
-from lgsirens.media.video import looks_like_film
 from lgsirens.paper.flags import AudioFlags, Flags, ImageFlags, VideoFlags
 from lgsirens.signal import Array, Signal, to_sample_type
 from lgsirens.system.console import note
@@ -69,7 +68,8 @@ def _is_sound(path: str) -> bool:
     head = b""
     with suppress(OSError, ValueError), open(path, "rb") as file:
         head = file.read(4096)
-    return looks_like_sound(head) and not looks_like_film(head)
+    form = recognised(head)
+    return form is not None and form.kinds == ("audio",)
 
 
 def reading(flags: Flags) -> dict[str, object]:

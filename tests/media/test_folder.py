@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lgsirens.errors import OutputError, RunError
-from lgsirens.media import files
+from lgsirens.media import files, folder
 from lgsirens.media.folder import replacing_folder
 from lgsirens.signal import Signal
 from tests.films import noise, refusal
@@ -59,7 +59,7 @@ def test_an_interrupted_folder_leaves_the_old_one(tmp_path, monkeypatch):
     def fail(path, samples):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.image, "save_png", fail)
+    monkeypatch.setattr(folder, "save_png", fail)
     with pytest.raises(RunError, match="cannot be written: No space left"):
         files.write(tmp_path / "a", noise((9, 4, 4, 3)), overwrite=True)
     assert os.listdir(tmp_path) == ["a"]

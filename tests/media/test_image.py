@@ -126,7 +126,7 @@ def test_bmp_and_gif_are_read(tmp_path, suffix):
 def test_a_picture_is_no_signal_of_another_kind(tmp_path):
     Image.fromarray(COLOURS).save(tmp_path / "photo.png")
     for kind in ("audio", "video", "volume", "nonsense"):
-        with pytest.raises(SignalError, match=rf"photo\.png: is an image, not a signal of kind '{kind}'; name a file"):
+        with pytest.raises(SignalError, match=rf"photo\.png: is of kind image, not '{kind}'"):
             files.read(tmp_path / "photo.png", kind)
 
 

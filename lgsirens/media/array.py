@@ -1,0 +1,29 @@
+"""`.npy` arrays <-> `Signal`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from lgsirens.errors import SignalError
+from lgsirens.media.frames import bounds
+from lgsirens.media.request import Request
+from lgsirens.media.stored import Stored, open_for_writing
+from lgsirens.signal import Signal
+
+
+def read_array(request: Request, file: BinaryIO) -> Signal:
+    """Read an array of any kind, by default of the one that its rank settles; pickled objects are refused."""
+    signal = request.signal(np.lib.format.read_array(file, allow_pickle=False), request.kind)
+    request.check((signal.kind,))
+    if request.max_side is not None:
+        raise SignalError(f"{request.path}: max_side is for films in other files than .npy; reduce the array first")
+    start, stop = bounds(request.path, request.frames, len(signal.values))
+    return replace(signal, values=signal.values[start:stop])
+
+
+def save_array(path: Path, stored: Stored) -> None:
+    """Write the values as they are."""
+    with open_for_writing(path) as file:
+        np.save(file, stored.whole(), allow_pickle=False)

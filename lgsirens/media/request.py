@@ -1,0 +1,45 @@
+"""What the reader of a format is asked for, and the signal that it answers with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from lgsirens.errors import SignalError
+from lgsirens.media.frames import Frames, Progress
+from lgsirens.signal import Array, Signal
+
+
+@dataclass(frozen=True)
+class Request:
+    """A file to read, and how; the attributes are the arguments of `files.read`.
+
+    Attributes:
+        read: reads another file, for formats that consist of several.
+    """
+
+    path: Path
+    kind: str | None
+    value_range: tuple[float, float] | None
+    frames: Frames
+    max_side: int | None
+    progress: Progress | None
+    read: Callable[[Path], Signal]
+
+    def signal(
+        self, values: Array, kind: str | None, sampling_rate: Fraction | int | None = None, dtype: str | None = None
+    ) -> Signal:
+        """`Signal.from_array` with the value range that is asked for, and with errors that name the file."""
+        try:
+            return Signal.from_array(values, kind, self.value_range, sampling_rate, dtype)
+        except SignalError as error:
+            raise SignalError(f"{self.path}: {error}") from error
+
+    def check(self, kinds: tuple[str, ...]) -> None:
+        """Raise SignalError if a file of these kinds is no answer."""
+        if self.kind not in (None, *kinds):
+            raise SignalError(f"{self.path}: is of kind {kinds[0]}, not {self.kind!r}; give its own kind, or none")
+        possible = (self.kind,) if self.kind else kinds
+        option = "frames" if self.frames is not None else "max_side" if self.max_side is not None else None
+        if option and "video" not in possible:
+            raise SignalError(f"{self.path}: {option} is for films, this is of kind {possible[0]}; leave it out")
