@@ -178,8 +178,9 @@ class Edits(RuleBasedStateMachine):
             assert holders
             taken = max(holders, key=lambda piece, name=name: owned(piece, piece.extent)[name])
             lacking = (self.blank if taken is self.inr else blank_then).get(name, set())
-            foreign = [e for piece in pieces for e in piece.history if e not in taken.history and "box" in e]
-            left[name] = positions(intersect(tile_of(merged, name), merged.extent)) if lacking and foreign else lacking
+            foreign = [e["given"] for piece in pieces for e in piece.history if e not in taken.history and "given" in e]
+            unseen = any(volume(intersect(tile_of(merged, name), box)) for given in foreign for box in given)
+            left[name] = positions(intersect(tile_of(merged, name), merged.extent)) if lacking and unseen else lacking
         self.become(merged, left)
 
 

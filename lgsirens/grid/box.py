@@ -8,6 +8,10 @@ import operator
 import re
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lgsirens.errors import RegionError
 from lgsirens.system.console import counted
@@ -116,6 +120,21 @@ def bounding_box(boxes: Iterable[Box]) -> Box:
     """The smallest box that holds all `boxes` (at least one)."""
     ranges = zip(*boxes, strict=True)
     return tuple((min(r[0] for r in axis), max(r[1] for r in axis)) for axis in ranges)
+
+
+def boxes_of(mask: NDArray[np.bool_], first: Sequence[int]) -> list[Box]:
+    """Disjoint boxes that together are where a mask, whose first sample lies at `first`, is true.
+
+    >>> boxes_of(np.array([[True, True], [True, False]]), (0, 5))
+    [((0, 1), (5, 7)), ((1, 2), (5, 6))]
+    """
+    if not mask.ndim:
+        return [()] if mask else []
+    changes = (mask[1:] != mask[:-1]).any(axis=tuple(range(1, mask.ndim)))
+    edges = [0, *(np.flatnonzero(changes) + 1).tolist(), len(mask)]
+    rest = [boxes_of(mask[start], first[1:]) for start in edges[:-1]]
+    runs = [(first[0] + start, first[0] + stop) for start, stop in pairwise(edges)]
+    return [(run, *box) for run, boxes in zip(runs, rest, strict=True) for box in boxes]
 
 
 def grown(box: Box, margin: tuple[int, ...]) -> Box:

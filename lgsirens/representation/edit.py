@@ -128,9 +128,11 @@ def _histories(pieces: Sequence[Representation]) -> tuple[list[dict[str, Any]], 
 def _blanks_after(piece: Representation, edits: NDArray[np.int32], history: list[dict[str, Any]]) -> NDArray[np.int32]:
     """`row_blank` of a piece in the history of all."""
     entry = edits[np.maximum(np.abs(piece.row_blank) - 1, 0)] + 1
+    since = np.sign(piece.row_blank) * entry
+    # What only another piece was given a blank row has not seen: nothing counts as given any more.
     foreign = [other for number, other in enumerate(history) if number not in edits]
-    # What another piece was given its own rows have not seen: of a blank row nothing counts as given any more.
-    since = len(history) + 1 if any("box" in other for other in foreign) else np.sign(piece.row_blank) * entry
+    for box in (box for other in foreign for box in other.get("given", ())):
+        since[piece.lattice.samples_of_each(box) > 0] = len(history) + 1
     return np.where(piece.row_blank == 0, 0, since).astype(np.int32)
 
 

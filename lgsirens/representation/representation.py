@@ -224,7 +224,7 @@ def first_encoding(
         fit=fit,
         config=config,
         ids=lattice.ids,
-        rows=MemoryRows(rows),
+        rows=MemoryRows(CODECS["float32"].rounded(rows)),
         row_edit=np.zeros(partitions, dtype=np.int32),
         row_blank=np.zeros(partitions, dtype=np.int32),
         shared=shared,
@@ -262,7 +262,7 @@ def check_header(header: Header) -> None:
     _require(-LARGEST_VALUE <= lowest < highest <= LARGEST_VALUE, f"value range {signal.value_range} is out of range")
     _require(signal.dtype in SAMPLE_TYPES, f"sample type {signal.dtype!r} is unknown")
     _require(all(n > 0 for n in signal.sampling_rate or ()), "the sampling rate is not positive")
-    spacing = signal.spacing or (1.0,) * kind.dimensions
+    spacing = (1.0,) * kind.dimensions if signal.spacing is None else signal.spacing
     _require(len(spacing) == kind.dimensions and min(spacing) > 0, "the spacing is not positive in each dimension")
     _require(len(header.history) > 0, "the history is empty")
     _check_boxes(header)
@@ -275,7 +275,10 @@ def _check_boxes(header: Header) -> None:
     _require(coordinates.kind in COORDINATES, f"coordinates {coordinates.kind!r} are unknown")
     own = coordinates.local_scale is not None
     _require(own or coordinates.kind == "signal", "tile coordinates have no local scale")
-    scales = [coordinates.shared_scale, coordinates.local_scale or coordinates.shared_scale]
+    scales = [
+        coordinates.shared_scale,
+        coordinates.shared_scale if coordinates.local_scale is None else coordinates.local_scale,
+    ]
     _require(
         all(len(numbers) == dimensions for numbers in (coordinates.size, *scales)),
         f"the coordinates do not have {dimensions} dimensions",
@@ -288,9 +291,11 @@ def _check_boxes(header: Header) -> None:
             _require(-LARGEST_POSITION <= start < stop <= LARGEST_POSITION, f"{name} {start}:{stop} is out of range")
     _require(contains(header.extent, header.window), "the window is not inside the extent")
     for entry in header.history:
-        for name in {"box", "held"} & entry.keys():
-            box = convert(tuple[tuple[int, int], ...], entry[name], f"{name} in the history")
-            _require(len(box) == dimensions, f"{name} in the history does not have {dimensions} dimensions")
+        named = {"given": entry.get("given", []), "held": [entry["held"]] if "held" in entry else []}
+        for name, listed in named.items():
+            boxes = convert(list[tuple[tuple[int, int], ...]], listed, f"{name} in the history")
+            fit = all(len(box) == dimensions for box in boxes)
+            _require(fit, f"{name} in the history does not have {dimensions} dimensions")
 
 
 def _require(condition: bool, reason: str) -> None:

@@ -36,7 +36,11 @@ class RowCodec:
     def decode(self, data: bytes | bytearray, width: int) -> Tensor:
         """Rows `[n, K]` float32 of the bytes of a file."""
         rows = np.frombuffer(data, dtype=TENSOR_TYPES[self.tensor_type]).reshape(-1, width)
-        return torch.from_numpy(rows.astype(np.float32, copy=False))
+        return torch.from_numpy(rows.astype(np.float32, copy=not rows.flags.writeable))
+
+    def rounded(self, rows: Tensor) -> Tensor:
+        """Rows `[n, K]` float32 as they come back from a file."""
+        return self.decode(self.encode(rows).tobytes(), rows.shape[1])
 
 
 CODECS = {"float32": RowCodec("F32")}
@@ -67,7 +71,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class MemoryRows:
-    """Rows held in memory, `[P, K]` float32."""
+    """Rows held in memory, `[P, K]` float32, numbers that `codec` keeps exactly."""
 
     values: Tensor
     codec: RowCodec = CODECS["float32"]

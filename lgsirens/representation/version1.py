@@ -40,7 +40,8 @@ def row_edits(
         unknown = {tuple(name) for name in entry.get("blank", ())}
         for name in map(tuple, [*entry.get("added", ()), *entry.get("refitted", ())]):
             if name in place:
-                edit[place[name]], blank[place[name]] = number, number + 1 if name in unknown else 0
+                at = place[name]
+                edit[at], blank[at] = number, (blank[at] or number + 1) if name in unknown else 0
     return edit, blank
 
 

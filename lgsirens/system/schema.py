@@ -252,8 +252,10 @@ def canonical_json(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(canonical_json, value)) + "]"
     if isinstance(value, float):
-        return _javascript_number(value)
-    return json.dumps(value, ensure_ascii=False)
+        return _javascript_number(float(value))  # the float of NumPy prints itself otherwise
+    text = json.dumps(value, ensure_ascii=False)
+    text.encode()
+    return text
 
 
 def _javascript_number(value: float) -> str:

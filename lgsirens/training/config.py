@@ -47,7 +47,7 @@ class EncodeConfig:
     steps: int = option(500, least=1, help="optimiser steps")
     target_psnr: float | None = option(None, above=0, metavar="DB", help="stop as soon as this PSNR is reached")
     lr: float | None = option(None, above=0, shown="warm-up and cosine decay", help="constant learning rate of Adam")
-    seed: int = option(0, least=0, most=(1 << 63) - 1, help="of the initial weights")
+    seed: int = option(0, least=0, most=(1 << 53) - 1, help="of the initial weights")
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> "EncodeConfig":

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from lgsirens.errors import ConfigError
@@ -22,7 +23,7 @@ from lgsirens.representation.representation import FitRecord, Representation, Si
 from lgsirens.signal import Signal, check_signal
 from lgsirens.system.console import note
 from lgsirens.system.hardware import as_bytes, resolve_device
-from lgsirens.system.schema import to_plain
+from lgsirens.system.schema import canonical_json, to_plain
 from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig, Plan, plan
 from lgsirens.training.loop import accumulate_gradients
@@ -146,8 +147,13 @@ def prepare(signal: Signal, planned: Plan, device: torch.device, max_memory: int
 
 def _described(signal: Signal, planned: Plan, source: Mapping[str, Any] | None) -> dict[str, Any]:
     """The config of the result: all that makes the run again."""
-    value_range = list(signal.value_range)
-    return {"kind": signal.kind, "value_range": value_range, **to_plain(planned.config), **to_plain(source or {})}
+    described: dict[str, Any] = {"kind": signal.kind, "value_range": list(signal.value_range)}
+    described |= {**to_plain(planned.config), **to_plain(source or {})}
+    try:
+        canonical_json(described)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"source cannot be written as JSON: {error}; give plain numbers and Unicode text") from None
+    return described
 
 
 def _assemble(
@@ -174,9 +180,9 @@ def _assemble(
         record,
         described,
     )
-    if not measure:
-        return representation
-    decoded = decode(representation, device=device)
-    overview = partition_means(decoded, planned.extent, planned.lattice)
-    fit = replace(record, psnr=recorded(psnr(signal, decoded)))
-    return identified(replace(representation, fit=fit, overview=overview))
+    overview = np.zeros((len(planned.lattice), signal.channels), dtype=np.float32)
+    if measure:
+        decoded = decode(representation, device=device)
+        overview = partition_means(decoded, planned.extent, planned.lattice)
+        record = replace(record, psnr=recorded(psnr(signal, decoded)))
+    return identified(replace(representation, fit=record, overview=overview))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lgsirens.errors import ConfigError, SignalError
-from lgsirens.grid.box import Box, bounding_box, box_shape, box_size, format_box, intersect, is_empty, slices
+from lgsirens.grid.box import Box, bounding_box, box_shape, box_size, boxes_of, format_box, intersect, is_empty, slices
 from lgsirens.grid.lattice import Lattice, bounding_extent
 from lgsirens.monitoring.log import FitState
 from lgsirens.nn.memory import DEFAULT_LIMIT
@@ -24,7 +24,7 @@ from lgsirens.representation.decode import decode, partition_means
 from lgsirens.representation.file import identified
 from lgsirens.representation.metrics import psnr, recorded
 from lgsirens.representation.representation import Representation, history_entry
-from lgsirens.representation.rows import GatheredRows, MemoryRows, gather
+from lgsirens.representation.rows import CODECS, GatheredRows, MemoryRows, gather
 from lgsirens.signal import Signal
 from lgsirens.system.hardware import as_bytes, check_fits, resolve_device
 from lgsirens.system.schema import declared, option, to_plain
@@ -35,6 +35,7 @@ from lgsirens.training.samples import CachedSharedFeatures, Centred, PositionedS
 
 _INHERITED = ("steps", "sample_frac", "seed")
 _OF_ENCODING = declared(EncodeConfig)
+_MOST_BOXES = 1024  # in an entry of the history
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def unknown(representation: Representation, place: int, box: Box) -> NDArray[np.
     """Which samples of a box, inside the tile of a blank row, nobody has given."""
     number, nowhere = int(representation.row_blank[place]), np.ones(box_shape(box), dtype=bool)
     since = representation.history[abs(number) - 1 :]
-    boxes = [entry["box"] for entry in since if "box" in entry] + ([since[0]["held"]] if number < 0 else [])
+    boxes = [box for entry in since for box in entry.get("given", ())] + ([since[0]["held"]] if number < 0 else [])
     for low_and_high in boxes:
         given = intersect(box, tuple((low, high) for low, high in low_and_high))
         if not is_empty(given):
@@ -247,15 +248,16 @@ def _assembled(
     edit: Edit, model: SirenPerPartition, state: FitState, blank: NDArray[np.int32], device: torch.device
 ) -> Representation:
     """The representation after an edit, with its line of history."""
-    old, moved = edit.old, edit.moved
+    old, moved, codec = edit.old, edit.moved, CODECS[edit.old.codec]
     learnt = np.searchsorted(edit.trained, moved)
+    rows = MemoryRows(codec.rounded(model.local.detach().cpu()[torch.from_numpy(learnt)]), codec)
     owners, places = np.zeros(len(edit.lattice), dtype=np.int64), edit.before.copy()
     owners[moved], places[moved] = 1, np.arange(len(moved))
     edits = np.full(len(moved), len(old.history), dtype=np.int32)
     new = replace(
         old,
         ids=edit.lattice.ids,
-        rows=GatheredRows((old.rows, MemoryRows(model.local.detach().cpu()[torch.from_numpy(learnt)])), owners, places),
+        rows=GatheredRows((old.rows, rows), owners, places),
         row_edit=gather([old.row_edit, edits], owners, places),
         row_blank=gather([old.row_blank, blank[learnt]], owners, places),
         overview=None,
@@ -263,12 +265,13 @@ def _assembled(
         window=edit.window,
         shared={name: value.detach().cpu() for name, value in model.shared.items()},
     )
-    part = edit.lattice.select(moved)
-    box = bounding_box([bounding_extent(part, edit.extent), edit.box])
+    changed = edit.lattice.select(edit.trained)  # where the shared network has moved, kept rows decode to other samples
+    box = bounding_box([bounding_extent(changed, edit.extent), edit.box])
     decoded = decode(new, box, device=device)
     if old.overview is not None:
-        means = partition_means(decoded, box, part)
-        new = replace(new, overview=gather([old.overview, means], owners, places))
+        overview = old.overview[edit.before]
+        overview[edit.trained] = partition_means(decoded, box, changed)
+        new = replace(new, overview=overview)
     is_new = edit.before[edit.fitted] < 0
     facts: dict[str, Any] = {
         "added": int(is_new.sum()),
@@ -281,8 +284,9 @@ def _assembled(
     }
     if (blank < 0).any():
         facts["held"] = to_plain(old.extent)
-    if edit.signal.present.all():  # what a signal lacks it has not given
-        facts["box"] = to_plain(edit.box)
+    given = [edit.box] if edit.signal.mask is None else boxes_of(edit.signal.mask, [start for start, _ in edit.box])
+    if len(given) <= _MOST_BOXES:  # of a signal that is more torn nothing counts as given
+        facts["given"] = to_plain(given)
     if edit.finetune != "none":
         facts |= {"finetune": edit.finetune, "moved": _movement(edit, new, device)}
     entry = history_entry(edit.action, edit.window, len(edit.lattice), **facts)

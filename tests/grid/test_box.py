@@ -10,6 +10,7 @@ from lgsirens.grid.box import (
     box_of_shape,
     box_shape,
     box_size,
+    boxes_of,
     contains,
     format_box,
     intersect,
@@ -213,3 +214,18 @@ def test_the_bounding_box_is_the_smallest_that_holds_all(parts):
 def test_the_box_of_a_shape_begins_at_the_origin(shape):
     assert box_of_shape(shape) == tuple((0, size) for size in shape)
     assert box_shape(box_of_shape(shape)) == tuple(shape)
+
+
+@given(st.data())
+def test_the_boxes_of_a_mask_are_disjoint_and_all_of_it(data):
+    shape = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=3))
+    cells = data.draw(st.lists(st.booleans(), min_size=int(np.prod(shape)), max_size=int(np.prod(shape))))
+    mask, first = np.array(cells).reshape(shape), data.draw(st.tuples(*[st.integers(-9, 9)] * len(shape)))
+    count = np.zeros(shape, dtype=int)
+    for box in boxes_of(mask, first):
+        count[tuple(slice(low - at, high - at) for (low, high), at in zip(box, first, strict=True))] += 1
+    assert np.array_equal(count, mask)
+
+
+def test_a_full_mask_is_one_box():
+    assert boxes_of(np.ones((3, 4), dtype=bool), (-1, 5)) == [((-1, 2), (5, 9))]

@@ -80,7 +80,9 @@ def representations(draw, modes=MODES):
         fit=fit,
         history=tuple(
             draw(
-                st.lists(json_objects.filter(lambda entry: not {"box", "held"} & entry.keys()), min_size=1, max_size=3)
+                st.lists(
+                    json_objects.filter(lambda entry: not {"given", "held"} & entry.keys()), min_size=1, max_size=3
+                )
             )
         ),
     )

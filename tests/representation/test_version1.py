@@ -9,6 +9,7 @@ import safetensors.numpy
 
 import lgsirens as lg
 from lgsirens.representation.file import FORMAT_VERSION
+from lgsirens.representation.version1 import row_edits
 from tests.small import blank, contents, fitted
 from tests.stored_files import Parts, at, drop, refused
 
@@ -19,6 +20,13 @@ def smooth(rows, columns):
     """What the pictures among the files are encodings of."""
     phase = np.add.outer(np.linspace(0, 6, rows), np.linspace(0, 6, columns))
     return np.stack([np.rint(127 + 100 * np.sin(phase * (k + 1))) for k in range(3)], -1).astype(np.uint8)
+
+
+def test_a_row_is_blank_since_the_first_of_the_edits_that_left_it_so():
+    ids = np.array([[0], [1]], dtype=np.int32)
+    history = ({"added": [[0], [1]], "blank": [[0], [1]]}, {"refitted": [[0], [1]], "blank": [[1]]})
+    edit, blank = row_edits(history, ids)
+    assert (edit.tolist(), blank.tolist()) == ([1, 1], [0, 1])
 
 
 ORIGINALS = {

@@ -4,6 +4,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -218,6 +219,13 @@ def test_keys_are_sorted_as_javascript_sorts_them_and_text_is_not_escaped():
     assert canonical_json({"\ufb33": 1, "\U0001f600": 2, "\u00f6": 3, "1": 4, "\r": 5}) == (
         '{"\\r":5,"1":4,"\u00f6":3,"\U0001f600":2,"\ufb33":1}'
     )
+
+
+def test_numbers_of_numpy_are_written_too_and_text_that_is_no_unicode_is_refused():
+    assert canonical_json(np.float64(1e21)) == "1e+21"
+    for text in ("\udcff", {"\udcff": 1}, ["\ud800"]):
+        with pytest.raises(ValueError, match="surrogates"):
+            canonical_json(text)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), [{"a": -float("inf")}]])

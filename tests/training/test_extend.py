@@ -7,6 +7,7 @@ import pytest
 
 import lgsirens as lg
 from lgsirens.errors import ConfigError, SignalError
+from lgsirens.representation import rows
 from lgsirens.representation.metrics import recorded
 from lgsirens.representation.report import compare
 from tests.small import blank, fitted, refitted, representation
@@ -227,6 +228,46 @@ def test_samples_that_the_signal_lacks_are_no_content():
     # what stands in place of the old samples that the signal lacks is the old decode
     patched = parent().replace(hole)
     assert blank(patched) == set()
+
+
+def test_a_signal_with_holes_is_nothing_new_the_second_time():
+    hole = np.ones((20, 14), dtype=bool)
+    hole[3:9, 2:7] = False
+    torn = replace(image(((0, 20), (0, 14))), mask=hole)
+    gapped = parent().extend(torn, (0, 26), allow_gap=True)
+    assert gapped.extend(torn, (0, 26), allow_gap=True) is gapped
+    full = replace(torn, mask=None)
+    assert fitted(gapped.extend(full, (0, 26), allow_gap=True)) == {(0, 3), (0, 4), (1, 3), (1, 4)}
+
+
+def test_a_merge_forgets_what_was_given_only_where_another_piece_was_given_something():
+    filled, elsewhere = (
+        gapped().extend(*columns(20, 23), allow_gap=True),
+        gapped().extend(image(((0, 20), (0, 8))), (0, 40)),
+    )
+    merged = lg.merge(filled, elsewhere, prefer=filled)
+    assert merged.extend(*columns(20, 23)) is merged
+
+
+def test_the_overview_follows_the_shared_network():
+    inr = lg.encode(image(((0, 16), (0, 16))), partition_size=(8, 8), steps=5)
+    for finetune in ("shared", "all"):
+        larger = inr.extend(image(((0, 16), (0, 8))), (0, 16), finetune=finetune, steps=5)
+        for place, mean in enumerate(larger.overview):
+            assert np.allclose(mean, larger.decode(larger.lattice.box(place)).values.mean(axis=(0, 1)), rtol=1e-5)
+
+
+def test_what_an_edit_fits_is_kept_by_the_codec_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.setitem(rows.TENSOR_TYPES, "F16", np.dtype("<f2"))
+    monkeypatch.setitem(rows.CODECS, "float16", rows.RowCodec("F16"))
+    inr = parent()
+    half = rows.CODECS["float16"]
+    inr = replace(inr, codec="float16", rows=rows.MemoryRows(half.rounded(inr.rows.read(np.arange(9))), half))
+    larger = inr.extend(*columns(0, 40))
+    larger.save(tmp_path / "half.safetensors")
+    loaded = lg.load(tmp_path / "half.safetensors")
+    assert np.array_equal(loaded.decode().values, larger.decode().values)
+    assert loaded.extend(*columns(0, 40)) is loaded
 
 
 @pytest.mark.parametrize("finetune", ["shared", "all"])
