@@ -27,6 +27,7 @@ class Kind:
         axes: names of the coordinate dimensions, in array order.
         max_channels: largest number of channels.
         coordinate_scale: network coordinate of the outermost samples of the first signal (SIREN's convention).
+        coordinate_step: by how much tile coordinates of neighbouring samples differ by default.
         samples_per_partition: default number of samples in a partition.
         parameters_per_sample: default parameter budget, in parameters for each sample position.
         psnr_peak: peak of PSNR and SSIM as a fraction of the value range (audio: 1.0 on a signal in [-1, 1]).
@@ -37,6 +38,7 @@ class Kind:
     axes: tuple[str, ...]
     max_channels: int
     coordinate_scale: float
+    coordinate_step: float
     samples_per_partition: int
     parameters_per_sample: float
     psnr_peak: float
@@ -50,10 +52,10 @@ class Kind:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("image", ("row", "column"), 4, 1.0, 32 * 32, 0.75, 1.0),
-        Kind("audio", ("sample",), 64, 100.0, 10_000, 0.65, 0.5, symmetric=True),
-        Kind("video", ("frame", "row", "column"), 4, 1.0, 16_000, 0.075, 1.0),
-        Kind("volume", ("slice", "row", "column"), 4, 1.0, 16_000, 0.075, 1.0),
+        Kind("image", ("row", "column"), 4, 1.0, 1 / 64, 32 * 32, 0.75, 1.0),
+        Kind("audio", ("sample",), 64, 100.0, 1 / 800, 10_000, 0.65, 0.5, symmetric=True),
+        Kind("video", ("frame", "row", "column"), 4, 1.0, 1 / 32, 16_000, 0.075, 1.0),
+        Kind("volume", ("slice", "row", "column"), 4, 1.0, 1 / 32, 16_000, 0.075, 1.0),
     )
 }
 

@@ -51,6 +51,11 @@ class Coordinates:
     shared_scale: tuple[float, ...]
     local_scale: tuple[float, ...] | None = None
 
+    def windows_in(self, extent: Box) -> Box | None:
+        """What windows of partitions lie in: with the signal's coordinates the extent; with those of tiles every window
+        is the tile and its halo, wherever that lies, so that all of them see the same."""
+        return extent if self.kind == "signal" else None
+
     def of_signal(self, axis: int, position: Positions) -> Positions:
         """The signal's coordinate of positions along one axis; an axis of one sample has it at 0."""
         scale, size = self.shared_scale[axis], min(self.size[axis], LONGEST_AXIS)

@@ -94,19 +94,20 @@ class Lattice:
         """The lattice with only the partitions at `places` (sorted)."""
         return Lattice(self.tile, self.halo, np.ascontiguousarray(self.ids[places]))
 
-    def windows(self, extent: Box) -> list[NDArray[np.int64]]:
+    def windows(self, extent: Box | None) -> list[NDArray[np.int64]]:
         """Positions `[P, W_d]` of each axis on which each partition trains.
 
         Without a halo that is the tile itself, which may reach beyond the extent; with one it is
-        `min(T + 2*halo, size)` samples, shifted inside the extent at its borders.
+        `min(T + 2*halo, size)` samples, shifted inside the extent at its borders. Without an extent it is the tile and
+        its halo, `T + 2*halo` samples wherever they lie.
         """
         windows = []
-        for axis, (tile, halo, (low, high)) in enumerate(zip(self.tile, self.halo, extent, strict=True)):
-            start = self.ids[:, axis].astype(np.int64) * tile
-            width = tile
-            if halo > 0:
-                width = min(tile + 2 * halo, high - low)
-                start = np.clip(start - halo, low, high - width)
+        for axis, (tile, halo) in enumerate(zip(self.tile, self.halo, strict=True)):
+            start, width = self.ids[:, axis].astype(np.int64) * tile - halo, tile + 2 * halo
+            if extent is not None and halo > 0:
+                low, high = extent[axis]
+                width = min(width, high - low)
+                start = np.clip(start, low, high - width)
             windows.append(start[:, None] + np.arange(width))
         return windows
 
@@ -126,14 +127,18 @@ def bounding_extent(lattice: Lattice, extent: Box) -> Box:
 
 
 def split(
-    values: NDArray[Any], lattice: Lattice, extent: Box, box: Box | None = None, known: NDArray[np.bool_] | None = None
+    values: NDArray[Any],
+    lattice: Lattice,
+    extent: Box | None,
+    box: Box | None = None,
+    known: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Cut samples into the windows of the partitions.
 
     Args:
         values: `[*shape, C]`, the samples of `box`.
         lattice: P partitions that meet the extent.
-        extent: what windows lie in.
+        extent: what windows lie in; None: anywhere.
         box: a part of the extent; the extent when None.
         known: `[*shape]`, false where `values` has no sample after all.
 
@@ -141,7 +146,8 @@ def split(
         samples `[P, N, C]` in the type of `values`, and a mask `[P, N]` that is false where a window has no sample
         (the nearest one stands there and carries no loss).
     """
-    box, windows = box or extent, lattice.windows(extent)
+    windows, box = lattice.windows(extent), extent if box is None else box
+    assert box is not None
     inside = [(w >= low) & (w < high) for w, (low, high) in zip(windows, box, strict=True)]
     index = [np.clip(w, low, high - 1) - low for w, (low, high) in zip(windows, box, strict=True)]
     places = tuple(_along(i, axis, len(index)) for axis, i in enumerate(index))

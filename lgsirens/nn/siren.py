@@ -103,16 +103,19 @@ class SirenPerPartition(nn.Module):
         """Evaluate B local networks on N coordinates each.
 
         Args:
-            x: `[B, N, D]` network coordinates of the signal.
+            x: `[B, N, D]` network coordinates that the shared network sees; `[1, N, D]` if all blocks have the same, of
+                which it is then evaluated once.
             rows: `[B, K]`, the rows to use; all P rows when None.
-            x_local: `[B, N, D]`, what the local networks see instead of `x`, if their coordinates are their own.
+            x_local: `[B, N, D]` or `[1, N, D]`, what the local networks see instead of `x`, if that is something else.
             shared_features: what the method of that name gives for `x`, where they are known already.
 
         Returns:
             `[B, N, C]`, nominally in [-1, 1].
         """
         weights = self._local_layers(rows)
-        h = self._first_input(x, x_local)
+        # Features run along rows from here on, [B, F, N]: a matrix product of a wide, contiguous sample axis is the
+        # faster one, and a bias is added by the product itself.
+        h = (x if x_local is None else x_local).mT.expand(len(weights[0]), -1, -1)
         for k, shared in enumerate(self.shared_features(x) if shared_features is None else shared_features):
             h = self._aggregate(self._sine(weights[2 * k], weights[2 * k + 1], h), shared)
         return _linear(weights[-2], weights[-1], h).mT
@@ -132,11 +135,6 @@ class SirenPerPartition(nn.Module):
         """The unpacked rows, those of sine layers times w0: w0 (W h + b) = (w0 W) h + w0 b, and weights are few."""
         weights = self.unpack(self.local if rows is None else rows)
         return [weight * self.config.w0 for weight in weights[:-2]] + weights[-2:]
-
-    def _first_input(self, x: Tensor, x_local: Tensor | None) -> Tensor:
-        # Features run along rows from here on, [B, F, N]: a matrix product of a wide, contiguous sample axis is the
-        # faster one, and a bias is added by the product itself.
-        return (x if x_local is None else x_local).mT
 
     def _sine(self, weight: Tensor, bias: Tensor, h: Tensor) -> Tensor:
         """sin(W h + b) for features `[B, in, N]`, weights `[B, out, in]` and biases `[B, out, 1]` times w0."""

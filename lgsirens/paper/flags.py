@@ -60,6 +60,7 @@ class Flags:
     partition_size: list[int] | None = option(None, _OURS["partition_size"], help="or its samples, longer side first")
     auto_total_number_of_parameters: int | None = option(None, _OURS["parameters"], shown=_BUDGET)
     auto_global_weights_factor: float = option(0.1, least=0, below=1, help="share of lg's shared network in a budget")
+    recipe: str = option("paper", _OURS["recipe"])
     lr: float = option(1e-4, _OURS["lr"])
     num_epochs: int = option(1001, _OURS["steps"])
     epochs_til_ckpt: int = option(1000, _OURS["checkpoint_every"])
@@ -225,6 +226,7 @@ def requested(flags: Flags) -> EncodeConfig:
     same = ("mode", "hidden_layers", "steps", "lr", "seed")
     given = {name: getattr(flags, NAMES.get(name, name)) for name in same}
     given |= {"partitions": partitions, "partition_size": tile, "agg_type": AGGREGATIONS[flags.agg_type]}
+    given["recipe"] = flags.recipe
     if isinstance(flags, VideoFlags):
         given["overlaps"] = _numbers(flags, "overlaps")
         given["sample_frac"] = None if flags.sample_frac == 1 else flags.sample_frac  # all of them, each once

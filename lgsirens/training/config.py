@@ -9,18 +9,20 @@ import numpy as np
 
 from lgsirens.errors import ConfigError
 from lgsirens.grid.box import Box, box_of_shape
-from lgsirens.grid.coordinates import LONGEST_AXIS, Coordinates
+from lgsirens.grid.coordinates import COORDINATES, LONGEST_AXIS, Coordinates
 from lgsirens.grid.lattice import Lattice
 from lgsirens.nn.siren import AGGREGATIONS, LARGEST_DEPTH, LARGEST_WIDTH, MODES, ModelConfig, parameter_counts
 from lgsirens.nn.widths import default_widths, widths_for_budget
 from lgsirens.representation.representation import LARGEST_FACTOR
-from lgsirens.signal import KINDS, Signal
+from lgsirens.signal import KINDS, Kind, Signal
 from lgsirens.system.console import commas, counted
 from lgsirens.system.hardware import check_fits
 from lgsirens.system.schema import from_options, option
+from lgsirens.training.optimizers import RECIPES
 
 # What the kinds of signals take by default, for help.
 _TILES = ", ".join(f"{kind.samples_per_partition} samples ({name})" for name, kind in KINDS.items())
+_STEPS = ", ".join(f"{recipe.steps} ({name})" for name, recipe in RECIPES.items())
 _BUDGETS = ", ".join(f"{kind.parameters_per_sample} a sample ({name})" for name, kind in KINDS.items())
 
 
@@ -41,12 +43,19 @@ class EncodeConfig:
     agg_type: str = option("fc", choices=AGGREGATIONS, help="fc or fc_and_add: how local and global features meet")
     overlaps: tuple[int, ...] | None = option(None, least=0, shown="0", help="halo per dimension, in samples")
     sample_frac: float | None = option(None, above=0, most=1, shown="all", help="fraction of samples that a step draws")
-    local_scale: float | None = option(
-        None, above=0, most=LARGEST_FACTOR, help="own coordinates, in half tiles times S"
+    recipe: str = option("fast", choices=tuple(RECIPES), help="fast, adam, or paper: as published (docs/recipes.md)")
+    coordinates: str | None = option(
+        None, choices=COORDINATES, shown="tile; recipe paper and adam: signal", help="what networks see"
     )
-    steps: int = option(500, least=1, help="optimiser steps")
+    shared_scale: float | None = option(
+        None, above=0, most=LARGEST_FACTOR, shown="by the tile", help="tile coordinates of the shared network: -S to S"
+    )
+    local_scale: float | None = option(None, above=0, most=LARGEST_FACTOR, shown="by the tile", help="of local ones")
+    steps: int | None = option(None, least=1, shown=_STEPS, help="optimiser steps")
     target_psnr: float | None = option(None, above=0, metavar="DB", help="stop as soon as this PSNR is reached")
-    lr: float | None = option(None, above=0, shown="warm-up and cosine decay", help="constant learning rate of Adam")
+    lr: float | None = option(
+        None, above=0, shown="by the recipe", help="highest learning rate; of paper the constant one"
+    )
     seed: int = option(0, least=0, most=(1 << 53) - 1, help="of the initial weights")
 
     @classmethod
@@ -60,6 +69,11 @@ class EncodeConfig:
         config._check_alternatives()
         return config
 
+    @property
+    def total_steps(self) -> int:
+        """`steps`, or those of the recipe."""
+        return self.steps or RECIPES[self.recipe].steps
+
     def _check_alternatives(self) -> None:
         widths = [width for width in (self.local_width, self.global_width) if width is not None]
         alone = self.mode == "mlp"
@@ -71,6 +85,7 @@ class EncodeConfig:
             ("partitions", alone and math.prod(self.partitions or ()) > 1, "needs mode lg or lc: mlp is one network"),
             ("partition_size", alone and self.partition_size, "needs mode lg or lc: mlp is one network"),
             ("overlaps", alone and any(self.overlaps or ()), "needs mode lg or lc: mlp has no neighbours"),
+            ("shared_scale", self.shared_scale and self.coordinates == "signal", "needs coordinates tile"),
         ):
             if wrong:
                 raise ConfigError(message, name)
@@ -119,13 +134,14 @@ def plan(signal: Signal, config: EncodeConfig) -> Plan:
         model = default_widths(empty, len(lattice), math.prod(signal.shape), kind.parameters_per_sample)
     # weights, the best ones, gradients and two moments
     check_fits(20 * sum(parameter_counts(model, len(lattice))), f"a fit of {len(lattice)} partitions of this width")
-    local_scale = _local_scale(signal, config, lattice.tile)
-    scales = (kind.coordinate_scale,) * kind.dimensions
-    own_scales = None if local_scale is None else (local_scale,) * kind.dimensions
-    coordinates = Coordinates("signal", signal.shape, scales, own_scales)
+    coordinates = _coordinates(signal, config, lattice.tile)
+    own = coordinates.local_scale
     resolved = replace(
         config,
-        local_scale=local_scale,
+        coordinates=coordinates.kind,
+        shared_scale=coordinates.shared_scale[0] if coordinates.kind == "tile" else None,
+        local_scale=None if own is None else own[0],
+        steps=config.total_steps,
         partitions=None,
         partition_size=None if config.mode == "mlp" else lattice.tile,
         parameters=None,
@@ -133,7 +149,9 @@ def plan(signal: Signal, config: EncodeConfig) -> Plan:
         global_width=model.global_width or None,
         overlaps=halo,
     )
-    return Plan(model, lattice, coordinates, extent, resolved, tuple(_notes(signal, config, lattice.tile)))
+    return Plan(
+        model, lattice, coordinates, extent, resolved, tuple(_notes(signal, config, lattice.tile, coordinates.kind))
+    )
 
 
 def along_axes(name: str, numbers: Sequence[int], kind: str) -> tuple[int, ...]:
@@ -166,6 +184,22 @@ def _tile(signal: Signal, config: EncodeConfig) -> tuple[int, ...]:
     return tuple(-(-size // n) for n, size in zip(config.partitions, shape, strict=True))
 
 
+def _coordinates(signal: Signal, config: EncodeConfig, tile: tuple[int, ...]) -> Coordinates:
+    kind, axes = KINDS[signal.kind], len(tile)
+    named, scale = config.coordinates or RECIPES[config.recipe].coordinates, kind.coordinate_scale
+    local = _local_scale(signal, config, tile)
+    if named == "tile":
+        default = _tile_scale(kind, tile)
+        scale, local = config.shared_scale or default, config.local_scale or default
+    return Coordinates(named, signal.shape, (scale,) * axes, None if local is None else (local,) * axes)
+
+
+def _tile_scale(kind: Kind, tile: tuple[int, ...]) -> float:
+    """The scale of tile coordinates by default."""
+    side: float = math.prod(tile) ** (1 / len(tile))
+    return kind.coordinate_step * side / 2
+
+
 def _local_scale(signal: Signal, config: EncodeConfig, tile: tuple[int, ...]) -> float | None:
     """The local scale asked for; where float32 cannot tell the samples of a long axis apart, the one that gives local
     networks coordinates of their own tile at the step of so many samples."""
@@ -176,14 +210,16 @@ def _local_scale(signal: Signal, config: EncodeConfig, tile: tuple[int, ...]) ->
     return step * tile[signal.shape.index(longest)] / 2
 
 
-def _notes(signal: Signal, config: EncodeConfig, tile: tuple[int, ...]) -> Iterator[str]:
+def _notes(signal: Signal, config: EncodeConfig, tile: tuple[int, ...], coordinates: str) -> Iterator[str]:
     """Where a plan is not what was asked for."""
     shape, longest = signal.shape, max(signal.shape)
     real = tuple(-(-size // t) for size, t in zip(shape, tile, strict=True))
     if config.partitions not in (None, real):
         asked, got, samples, whole = (commas(numbers) for numbers in (config.partitions, real, tile, shape))
         yield f"partitions: asked for {asked}, got {got}, because tiles of {samples} samples cover {whole}"
-    if config.local_scale is not None or longest <= LONGEST_AXIS:
+    if config.lr is not None and not RECIPES[config.recipe].constant:
+        yield f"lr: the highest rate of recipe {config.recipe}, which decays; recipe paper keeps it constant"
+    if config.local_scale is not None or longest <= LONGEST_AXIS or coordinates == "tile":
         return
     if config.mode == "mlp":
         yield f"mode mlp: float32 cannot tell all of {longest} samples along one axis apart; modes lg and lc can"

@@ -87,7 +87,7 @@ def encode(
         check_folder(log, keeper is not None and resume, resuming)
         if resuming and keeper is not None:
             keeper.read()  # what cannot go on leaves the folder as it is
-    with _watching(log, signal, key, described, assemble, run.config.steps, resuming, run.device) as watcher:
+    with _watching(log, signal, key, described, assemble, run.config.total_steps, resuming, run.device) as watcher:
         state = run.fit("encode", signal, keeper, progress, watch=watcher)
         del run  # its samples: decoding needs the memory
         representation = assemble(state)
@@ -113,7 +113,7 @@ def dry_run(
     """What an encoding would take, from a few timed steps: parameters, bytes, expected seconds and memory (bytes)."""
     planned = _told_plan(signal, config)
     run = prepare(signal, planned, resolve_device(device), max_memory)
-    optimizer = build_optimizer(run.model)
+    optimizer = build_optimizer(run.model, run.config.recipe)
     durations = []
     for _ in range(_TIMED_STEPS):
         began = time.monotonic()
@@ -132,7 +132,7 @@ def dry_run(
         "global_width": planned.model.global_width,
         "parameters": representation.parameters,
         "bytes": sizes(representation),
-        "seconds": sorted(durations)[_TIMED_STEPS // 2] * config.steps,
+        "seconds": sorted(durations)[_TIMED_STEPS // 2] * run.config.total_steps,
         # weights, the best ones, gradients and two moments of Adam; the samples as read and as cut
         "memory": 5 * weights + 2 * signal.values.nbytes + run.samples_per_block * training_bytes(planned.model),
     }

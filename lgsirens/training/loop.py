@@ -53,6 +53,7 @@ def fit(
     metric_rows: torch.Tensor | None = None,
     watch: Watch | None = None,
     reduce: Reduce = no_reduction,
+    recipe: str = "paper",
 ) -> FitState:
     """Minimise the mean squared error; the weights change in place, but for those that take no gradient.
 
@@ -62,19 +63,20 @@ def fit(
     Ctrl-C (or a termination signal) ends the loop after the step under way.
 
     Args:
-        lr: constant learning rate, or None for the default schedule (`optimizers`).
+        lr: learning rate in place of the recipe's.
         psnr_peak: peak as a fraction of the value range, for the PSNR that is shown and that stops.
         generator: the run's random state.
         frozen_rows: `[P]` bool, rows that stay as they are although the rest learns with them; None: no row.
         metric_rows: `[P]` bool, partitions whose PSNR is shown and stops; the last weights are then kept. None: all.
         watch: called after every step; its seconds are none of the fit's.
+        recipe: a key of `optimizers.RECIPES`.
         reduce: called once a step. A rank has some of the blocks of each draw, whose counts are those of all ranks.
 
     Raises:
         RunError: the loss is no longer finite.
         FileFormatError: the checkpoint to resume from is damaged or belongs to another run.
     """
-    optimizer, state = build_optimizer(model), FitState()
+    optimizer, state = build_optimizer(model, recipe), FitState()
     progress = progress or Progress("fit", "step", quiet=True)
     # Kept by copying them back, not by a gradient of zero: momentum, weight decay or noise would still move them.
     frozen = None if frozen_rows is None else model.local.detach()[frozen_rows]
@@ -95,7 +97,7 @@ def fit(
             if rule.target_psnr is not None and psnr >= rule.target_psnr:
                 state.stopped = "target_psnr"
                 break
-            state.rate = learning_rate(state.step, rule.steps, model.config.mode, lr)
+            state.rate = learning_rate(state.step, rule.steps, recipe, model.config.mode, lr)
             for group in optimizer.param_groups:
                 group["lr"] = state.rate
             optimizer.step()

@@ -1,35 +1,68 @@
-"""What steps the weights.
+"""What steps the weights, and at which rates: the recipes.
 
-The published recipe is Adam at a constant learning rate. Without a rate of one's own, the recipe here is Adam with a
-short warm-up and a cosine decay (docs/reproduce.md has both).
-
-An optimiser may treat each layer of each row as the matrix that it is: `model.unpack` gives views of the rows and of
-their gradient. Its state may be nested: a checkpoint keeps it as it is.
+`paper` is the published one: Adam at a constant rate. The others warm up for a few steps and decay along a cosine.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from lgsirens.nn.siren import SirenPerPartition
-
-# Wide networks diverge at the rate that narrow ones like best.
-PEAK_RATES = {"lg": 2e-3, "lc": 2e-3, "mlp": 5e-4}
+from lgsirens.training.soap import Soap
 
 _WARM_UP_STEPS = 20
 _LAST_FRACTION = 0.02
 
 
-def build_optimizer(model: SirenPerPartition) -> torch.optim.Optimizer:
-    """Adam over all that takes gradients, with PyTorch's default betas and epsilon (the paper's too)."""
-    return torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.0, fused=True)
+@dataclass(frozen=True)
+class Recipe:
+    """How a signal is fitted.
+
+    Attributes:
+        coordinates: what networks see, a key of `COORDINATES`.
+        rates: the learning rate of each mode, the highest one where it decays. Wide networks diverge at the rate that
+            narrow ones like best.
+        steps: how many, unless the user says.
+        constant: the rate does not decay.
+        soap: steps by SOAP, else by Adam.
+    """
+
+    coordinates: str
+    rates: dict[str, float]
+    steps: int
+    constant: bool = False
+    soap: bool = False
 
 
-def learning_rate(step: int, steps: int, mode: str, lr: float | None) -> float:
-    """Rate of one step, counted from 0: `lr` throughout, or the warm-up and cosine schedule when it is None."""
-    if lr is not None:
-        return lr
-    peak = PEAK_RATES[mode]
+RECIPES = {
+    "fast": Recipe("tile", {"lg": 3e-3, "lc": 3e-3, "mlp": 1e-3}, 300, soap=True),
+    "adam": Recipe("signal", {"lg": 2e-3, "lc": 2e-3, "mlp": 5e-4}, 500),
+    "paper": Recipe("signal", {"lg": 5e-4, "lc": 5e-4, "mlp": 5e-4}, 1000, constant=True),
+}
+
+
+def build_optimizer(model: SirenPerPartition, recipe: str) -> torch.optim.Optimizer:
+    """The optimiser of a recipe over all that takes gradients. Adam has PyTorch's default betas and epsilon, which are
+    the paper's too."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not RECIPES[recipe].soap:
+        return torch.optim.Adam(parameters, lr=0.0, fused=True)
+
+    def layers(parameter: torch.nn.Parameter, tensor: Tensor) -> list[Tensor]:
+        if parameter is model.local:
+            return model.unpack(tensor)
+        return [tensor[None] if tensor.ndim == 2 else tensor[None, :, None]]
+
+    return Soap(parameters, layers)
+
+
+def learning_rate(step: int, steps: int, recipe: str, mode: str, lr: float | None) -> float:
+    """Rate of one step, counted from 0: the recipe's, with `lr` in place of its own if that is given."""
+    peak = RECIPES[recipe].rates[mode] if lr is None else lr
+    if RECIPES[recipe].constant:
+        return peak
     if step < _WARM_UP_STEPS:
         return peak * (step + 1) / _WARM_UP_STEPS
     done = (step - _WARM_UP_STEPS) / max(1, steps - _WARM_UP_STEPS)

@@ -33,7 +33,7 @@ from lgsirens.training.config import EncodeConfig
 from lgsirens.training.run import Run
 from lgsirens.training.samples import CachedSharedFeatures, Centred, PositionedSignal
 
-_INHERITED = ("steps", "sample_frac", "seed")
+_INHERITED = ("recipe", "steps", "sample_frac", "seed")
 _OF_ENCODING = declared(EncodeConfig)
 _MOST_BOXES = 1024  # in an entry of the history
 
@@ -50,6 +50,7 @@ class FitOptions:
         progress: show progress on standard error.
     """
 
+    recipe: str | None = option(None, _OF_ENCODING["recipe"], shown="as encoded")
     steps: int | None = option(None, _OF_ENCODING["steps"], shown="twice as encoded; with finetune as encoded")
     target_psnr: float | None = option(None, _OF_ENCODING["target_psnr"])
     lr: float | None = option(None, _OF_ENCODING["lr"], shown=_OF_ENCODING["lr"].shown)
@@ -75,7 +76,7 @@ class FitOptions:
         given = {name: getattr(self, name) for name in (*_INHERITED, "target_psnr", "lr")}
         settings |= {name: value for name, value in given.items() if value is not None}
         config = EncodeConfig.from_options(settings)
-        return replace(config, steps=2 * config.steps) if rows_alone and self.steps is None else config
+        return replace(config, steps=2 * config.total_steps) if rows_alone and self.steps is None else config
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +169,8 @@ def brings(representation: Representation, place: int, signal: Signal, box: Box)
 def _targets(edit: Edit, part: Lattice, device: torch.device) -> tuple[PositionedSignal, NDArray[np.int32]]:
     """What the partitions of `part` learn: the signal where it lies, else what the old representation decodes to; and
     their `row_blank`: samples that neither has are blank."""
-    ranges = tuple((int(window.min()), int(window.max()) + 1) for window in part.windows(edit.extent))
+    windows = part.windows(edit.old.coordinates.windows_in(edit.extent))
+    ranges = tuple((int(window.min()), int(window.max()) + 1) for window in windows)
     box = intersect(ranges, edit.extent)
     check_fits(5 * box_size(box) * edit.signal.channels, f"what is to be learnt, {format_box(box)},")
     values = np.full((*box_shape(box), edit.signal.channels), edit.old.signal.blank, dtype=np.float32)

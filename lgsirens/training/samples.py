@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -53,7 +54,7 @@ class PositionedSignal:
     Attributes:
         signal: the samples of `box`; those that its mask leaves out are not known and carry no loss.
         box: positions.
-        extent: what the windows of partitions lie in.
+        extent: all positions that are encoded.
     """
 
     signal: Signal
@@ -117,8 +118,8 @@ class AllSamples:
         device: torch.device,
     ) -> None:
         values, known = positioned.read(positioned.box)
-        samples, mask = split(values, lattice, positioned.extent, positioned.box, known)
         self._windows = windows = _Windows(positioned, lattice, coordinates, device)
+        samples, mask = split(values, lattice, windows.extent, positioned.box, known)
         shape, channels = (len(lattice), *windows.sizes), values.shape[-1]
         self._samples = torch.from_numpy(samples.reshape(*shape, channels)).to(device)
         self._mask = None if mask.all() else torch.from_numpy(mask.reshape(shape)).to(device)
@@ -128,7 +129,7 @@ class AllSamples:
             owned = owned & (windows.own(slice(None), (slice(None),) * len(windows.sizes))[..., 0] > 0)
         self._own = owned.sum(dim=1) * channels
         self._range = positioned.signal.value_range
-        self._shape = block_shape(windows.sizes, samples_per_block)
+        self._shape = block_shape(windows.sizes, samples_per_block // windows.rows_at_least(samples_per_block))
         self._rows = max(1, samples_per_block // math.prod(self._shape))
 
     def draw(self) -> Draw:
@@ -174,10 +175,10 @@ class RandomSamples:
         self._values = torch.from_numpy(values.reshape(-1, values.shape[-1])).to(device)
         self._known = None if known is None else torch.from_numpy(known.reshape(-1)).to(device)
         self._box, self._range = positioned.box, positioned.signal.value_range
-        self._positions = [torch.from_numpy(axis).to(device) for axis in lattice.windows(positioned.extent)]
         self._windows, self._halo = _Windows(positioned, lattice, coordinates, device), any(lattice.halo)
+        self._positions = [torch.from_numpy(axis).to(device) for axis in lattice.windows(self._windows.extent)]
         self._each = max(1, int(fraction * lattice.samples_within(positioned.extent) / len(lattice)))
-        self._columns = min(self._each, samples_per_block)
+        self._columns = min(self._each, samples_per_block // self._windows.rows_at_least(samples_per_block))
         self._rows = max(1, samples_per_block // self._columns)
         self._generator = generator
 
@@ -197,15 +198,21 @@ class RandomSamples:
         return Draw(max(1, int(count)) * channels, own * channels, blocks)
 
     def _places(self, generator: torch.Generator) -> Iterator[tuple[slice, list[Tensor]]]:
-        """Per block its rows, and where in their windows the samples drawn are, `[B, N]` along each axis. A CPU draws
-        number after number, so that they do not depend on how they are cut into blocks."""
-        partitions, device = len(self._positions[0]), self._values.device
-        for start in range(0, partitions, self._rows):
-            rows = slice(start, min(start + self._rows, partitions))
-            for column in range(0, self._each, self._columns):
-                size = (rows.stop - start, min(self._columns, self._each - column))
-                picks = torch.randint(math.prod(self._windows.sizes), size, generator=generator, device=device)
-                yield rows, list(torch.unravel_index(picks, self._windows.sizes))
+        """Per block its rows, and where in their windows the samples drawn are, along each axis `[B, N]`, or `[1, N]`
+        if they are the same for all partitions. A CPU draws number after number, so that they do not depend on how they
+        are cut into blocks."""
+        partitions, sizes = len(self._positions[0]), self._windows.sizes
+        each_row = [slice(start, min(start + self._rows, partitions)) for start in range(0, partitions, self._rows)]
+        draw = partial(torch.randint, math.prod(sizes), generator=generator, device=self._values.device)
+        columns = [min(self._columns, self._each - column) for column in range(0, self._each, self._columns)]
+        if self._windows.shared:
+            for size in columns:
+                places = list(torch.unravel_index(draw(size=(1, size)), sizes))
+                yield from ((rows, places) for rows in each_row)
+        else:
+            for rows in each_row:
+                for size in columns:
+                    yield rows, list(torch.unravel_index(draw(size=(rows.stop - rows.start, size)), sizes))
 
     def _block(self, rows: slice, places: list[Tensor], whole: bool) -> Block:
         flat, inside = self._find(rows, places)
@@ -214,10 +221,11 @@ class RandomSamples:
 
     def _find(self, rows: slice, places: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Where in the samples the places of windows are, and whether they are there; else the nearest stands there."""
-        flat = torch.zeros_like(places[0])
+        shape = rows.stop - rows.start, places[0].shape[1]
+        flat = torch.zeros(shape, dtype=torch.int64, device=self._values.device)
         inside = torch.ones_like(flat, dtype=torch.bool)
         for place, positions, (low, high) in zip(places, self._positions, self._box, strict=True):
-            position = positions[rows].gather(1, place)
+            position = positions[rows].gather(1, place.expand(shape))
             inside &= (position >= low) & (position < high)
             flat = flat * (high - low) + (position - low).clamp(0, high - low - 1)
         return flat, inside if self._known is None else inside & self._known[flat]
@@ -293,19 +301,27 @@ def to_network(samples: Tensor, value_range: tuple[float, float]) -> Tensor:
     return ((samples.double() - lowest) * (2 / (highest - lowest)) - 1).float()
 
 
-# Some samples of windows: a box of each, or the places `[B, N]` of single ones along each axis.
+# Some samples of windows: a box of each, or along each axis the places `[B, N]` or `[1, N]` of single ones.
 _Places = tuple[slice, ...] | list[Tensor]
+
+
+# With fewer samples of a row in a block matrix products are too narrow to be fast.
+_LEAST_COLUMNS = 64
 
 
 class _Windows:
     """What is known of the samples that partitions train on, kept axis by axis `[P, W_d]`: a window has the product
-    of its axes in samples, but only their sum in coordinates."""
+    of its axes in samples, but only their sum in coordinates. Where all see the same (`shared`) it is kept once,
+    `[1, W_d]`."""
 
     def __init__(
         self, positioned: PositionedSignal, lattice: Lattice, coordinates: Coordinates, device: torch.device
     ) -> None:
-        positions = lattice.windows(positioned.extent)
-        self.sizes = tuple(axis.shape[1] for axis in positions)
+        self.extent, self.shared = coordinates.windows_in(positioned.extent), coordinates.kind == "tile"
+        positions = lattice.windows(self.extent)
+        self.sizes, self._partitions = tuple(axis.shape[1] for axis in positions), len(lattice)
+        if self.shared:
+            lattice, positions = lattice.select(np.arange(1)), [axis[:1] for axis in positions]
         x, x_local = axis_coordinates(coordinates, lattice, np.arange(len(lattice)), positions)
         ids = lattice.ids.astype(np.int64)
         owned = [p // t == ids[:, d, None] for d, (p, t) in enumerate(zip(positions, lattice.tile, strict=True))]
@@ -313,6 +329,10 @@ class _Windows:
         self._x_local = None if x_local is None else [axis.to(device) for axis in x_local]
         self._owned = [torch.from_numpy(axis).to(device).float() for axis in owned]
         self._halo = any(lattice.halo)
+
+    def rows_at_least(self, samples_per_block: int) -> int:
+        """How many rows a block has if there are so many: the shared network is evaluated once a block."""
+        return min(self._partitions, max(1, samples_per_block // _LEAST_COLUMNS)) if self.shared else 1
 
     def block(self, rows: slice, places: _Places, target: Tensor, weight: Tensor | None) -> Block:
         x_local = None if self._x_local is None else _at(self._x_local, rows, places)
@@ -325,7 +345,8 @@ class _Windows:
 
 
 def _at(axes: list[Tensor], rows: slice, places: _Places) -> Tensor:
-    """`[B, N, D]` at some samples of windows, of values that are kept along each axis."""
+    """`[B, N, D]`, or `[1, N, D]` of what is kept once, at some samples of windows, of values kept along each axis."""
+    rows = slice(0, 1) if len(axes[0]) == 1 else rows
     if isinstance(places, tuple):
         return mesh([axis[rows, part] for axis, part in zip(axes, places, strict=True)])
     return torch.stack([axis[rows].gather(1, at) for axis, at in zip(axes, places, strict=True)], dim=1).mT

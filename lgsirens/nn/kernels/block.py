@@ -16,8 +16,8 @@ class Block:
 
     Attributes:
         rows: B consecutive partitions.
-        x: `[B, N, D]` coordinates of the signal.
-        x_local: `[B, N, D]`, what local networks see instead, or None.
+        x: `[B, N, D]`, what the shared network sees; `[1, N, D]` if that is the same for all partitions.
+        x_local: `[B, N, D]` or `[1, N, D]`, what local networks see instead, or None.
         target: `[B, N, C]` in [-1, 1].
         weight: `[B, N, 1]`, 0 where there is no sample; None if all are there.
         own: `[B, N, 1]`, 1 where the partition owns the sample and 0 in its halo; None if `weight` says it all.

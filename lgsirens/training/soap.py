@@ -1,0 +1,90 @@
+"""SOAP: Adam in the eigenbases of Shampoo's preconditioners (Vyas et al. 2024, arXiv:2409.11321), for every layer of
+every row by itself.
+
+A row's layers are small matrices, so that bases of both sides cost little; and rows of different partitions have
+nothing to do with one another, so that all of them are stepped as one batch.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_BETA = 0.95  # of the mean gradient, of its squares and of both sides' products
+_STEPS_BETWEEN_BASES = 10
+# Below what float32 tells of a gradient: the loss is a mean over all samples, so that one row's part of it is tiny.
+_EPSILON = 1e-15
+
+
+class Soap(torch.optim.Optimizer):
+    """SOAP without weight decay.
+
+    Args:
+        parameters: what to step.
+        layers: of a parameter and a tensor of its shape, views of that tensor's layers: weights `[B, out, in]` and, as
+            `[B, out, 1]`, biases, which Adam steps.
+    """
+
+    def __init__(
+        self, parameters: list[torch.nn.Parameter], layers: Callable[[torch.nn.Parameter, Tensor], list[Tensor]]
+    ) -> None:
+        super().__init__(parameters, {"lr": 0.0})
+        self._layers = layers
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Step all parameters that have a gradient; the first step only begins the averages."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._step(parameter, parameter.grad, group["lr"])
+
+    def _step(self, parameter: torch.nn.Parameter, gradient: Tensor, lr: float) -> None:
+        layers, state = partial(self._layers, parameter), self.state[parameter]
+        gradients = layers(gradient)
+        if not state:
+            sides = [[_no_product(g, side) for side in (-2, -1)] if g.shape[-1] > 1 else [] for g in gradients]
+            state |= {"step": 0, "mean": torch.zeros_like(parameter), "square": torch.zeros_like(parameter)}
+            state |= {"products": sides, "bases": [list(pair) for pair in sides]}
+        state["step"] += 1
+        step, unbiased = state["step"], 1 - _BETA ** state["step"]
+        tensors = (*map(layers, (parameter, state["mean"], state["square"])), gradients)
+        for weight, mean, square, grad, products, bases in zip(
+            *tensors, state["products"], state["bases"], strict=True
+        ):
+            _renew(grad, products, bases, step)
+            seen = _turned(grad, bases)
+            mean.lerp_(grad, 1 - _BETA)
+            square.mul_(_BETA).addcmul_(seen, seen, value=1 - _BETA)
+            if step > 1:
+                # Both averages begin at 0; Adam's correction of that.
+                change = _turned(mean, bases) / unbiased / ((square / unbiased).sqrt() + _EPSILON)
+                weight.sub_(_turned(change, [basis.mT for basis in bases]), alpha=lr)
+
+
+def _no_product(gradient: Tensor, side: int) -> Tensor:
+    size = gradient.shape[side]
+    return gradient.new_zeros(len(gradient), size, size)
+
+
+def _renew(gradient: Tensor, products: list[Tensor], bases: list[Tensor], step: int) -> None:
+    """Averages of G G^T and G^T G; now and then their eigenbases, by one step of a power iteration from the last ones."""
+    for side, (product, basis) in enumerate(zip(products, bases, strict=True)):
+        product.lerp_(gradient @ gradient.mT if side == 0 else gradient.mT @ gradient, 1 - _BETA)
+        if step == 1:
+            basis.copy_(torch.linalg.eigh(_scaled(product))[1])
+        elif step % _STEPS_BETWEEN_BASES == 0:
+            basis.copy_(torch.linalg.qr(_scaled(product) @ basis)[0])
+
+
+def _scaled(product: Tensor) -> Tensor:
+    """A product of the size of 1, so that neither tiny nor missing gradients trouble a decomposition."""
+    size = product.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[:, None, None]
+    return product / size.clamp(min=1e-38) + 1e-6 * torch.eye(product.shape[-1], device=product.device)
+
+
+def _turned(matrix: Tensor, bases: list[Tensor]) -> Tensor:
+    """A gradient as its two bases see it."""
+    return bases[0].mT @ matrix @ bases[1] if bases else matrix
