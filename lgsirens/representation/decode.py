@@ -25,7 +25,7 @@ from lgsirens.grid.coordinates import Scale, as_scales, axis_coordinates, fine_b
 from lgsirens.grid.lattice import Lattice, block_shape
 from lgsirens.nn.memory import DEFAULT_LIMIT, evaluation_bytes, evaluation_samples
 from lgsirens.nn.siren import ModelConfig, SirenPerPartition, count, row_layout
-from lgsirens.representation.evaluate import BLOCK_SAMPLES, batches, network_of, rows_at_once, to_range
+from lgsirens.representation.evaluate import BLOCK_SAMPLES, SharedTable, batches, network_of, rows_at_once, to_range
 from lgsirens.representation.representation import Representation
 from lgsirens.signal import Array, Signal
 from lgsirens.system.console import Progress, times
@@ -110,6 +110,7 @@ def decode(
     canvas = _Canvas(representation, box, scales, reach)
     places = lattice.meeting(grown(box, reach))
     network = network_of(representation, where)
+    table = SharedTable(network) if model.mode == "lg" and representation.coordinates.kind == "tile" else None
     if progress is not None:
         progress.start(sum(box_size(wanted) for wanted in map(canvas.wanted, places) if not is_empty(wanted)))
     at_once = rows_at_once(model)
@@ -118,7 +119,7 @@ def decode(
             group = places[start : start + at_once]
             rows = representation.rows.read(group).to(where)
             for blocks in batches(_blocks(canvas, group, call), call.blocks):
-                results = _evaluate(representation, network, rows, blocks, scales, call)
+                results = _evaluate(representation, network, table, rows, blocks, scales, call)
                 for result, block in zip(results, blocks, strict=False):
                     done = canvas.paint(block, result[: math.prod(call.block)].reshape(*call.block, -1))
                     if progress is not None:
@@ -235,6 +236,7 @@ def _blocks(canvas: _Canvas, group: NDArray[np.int64], call: Call) -> Iterator[_
 def _evaluate(
     representation: Representation,
     network: SirenPerPartition,
+    table: SharedTable | None,
     rows: Tensor,
     blocks: list[_Block],
     scales: tuple[Fraction, ...],
@@ -243,7 +245,8 @@ def _evaluate(
     """One evaluation of the fixed shape; `[B, M, C]` values, of which the first `len(blocks)` count."""
     padded = blocks + [blocks[0]] * (call.blocks - len(blocks))
     x, x_local = _coordinates(representation, padded, scales, call, rows.device)
-    y = network(x, rows[[block.row for block in padded]], x_local)
+    features = None if table is None else table.features([_phase(representation, b, scales) for b in padded], x)
+    y = network(x, rows[[block.row for block in padded]], x_local, features)
     return np.asarray(to_range(y.clamp(-1, 1), *representation.signal.value_range).cpu().numpy())
 
 
@@ -269,6 +272,15 @@ def _coordinates(
         return torch.nn.functional.pad(x, (0, call.samples - x.shape[-1])).mT
 
     return padded(shared), None if local is None else padded(local)
+
+
+def _phase(representation: Representation, block: _Block, scales: tuple[Fraction, ...]) -> tuple[int, ...]:
+    """Where a block begins in its tile, in whole numbers: blocks with the same see the same tile coordinates."""
+    origins = [low for low, _ in representation.lattice.box(block.place)]
+    return tuple(
+        (2 * first + 1) * s.denominator - (2 * low + 1) * s.numerator
+        for first, low, s in zip(block.start, origins, scales, strict=True)
+    )
 
 
 # Blending

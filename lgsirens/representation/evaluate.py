@@ -1,7 +1,7 @@
 """Values at any positions, differentiable; and what every evaluation of rows takes. Regions are in `decode.py`."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 BLOCK_SAMPLES = 1024  # of one partition
 _ROW_BYTES = 16 << 20
+_TABLE_BYTES = 64 << 20
 
 
 def evaluate(representation: Representation, positions: Tensor | Array) -> Tensor:
@@ -96,6 +97,32 @@ def network_of(representation: Representation, device: torch.device | str = "cpu
     network = build_model(representation.model, 1)
     network.load_state_dict({"local": network.local, **{f"shared.{k}": v for k, v in representation.shared.items()}})
     return network.requires_grad_(False).to(device)
+
+
+class SharedTable:
+    """What the shared network contributes at each depth to blocks of tile coordinates, computed once for all that see
+    the same; each in a call of one shape, so that its bits do not depend on what else is kept.
+
+    Args:
+        network: in mode "lg".
+    """
+
+    def __init__(self, network: SirenPerPartition) -> None:
+        self._network, self._kept, self._bytes = network, dict[Hashable, list[Tensor]](), 0
+
+    def features(self, keys: Sequence[Hashable], x: Tensor) -> list[Tensor]:
+        """Features `[B, L, M]` at each depth of blocks that see coordinates `[B, M, D]`, the same where keys are."""
+        found = {}
+        for number, key in enumerate(keys):
+            if key not in found:
+                found[key] = self._kept.get(key) or self._computed(x[number : number + 1])
+                if key not in self._kept and self._bytes < _TABLE_BYTES:
+                    self._kept[key] = found[key]
+                    self._bytes += sum(part.nbytes for part in found[key])
+        return [torch.cat(parts) for parts in zip(*(found[key] for key in keys), strict=True)]
+
+    def _computed(self, x: Tensor) -> list[Tensor]:
+        return [part for part in self._network.shared_features(x.contiguous()) if part is not None]
 
 
 def rows_at_once(model: ModelConfig) -> int:

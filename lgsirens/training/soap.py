@@ -14,8 +14,8 @@ from torch import Tensor
 
 _BETA = 0.95  # of the mean gradient, of its squares and of both sides' products
 _STEPS_BETWEEN_BASES = 10
-# Below what float32 tells of a gradient: the loss is a mean over all samples, so that one row's part of it is tiny.
-_EPSILON = 1e-15
+# Of the mean square gradient of a layer: less is rounding, which would be stepped as if it were gradient.
+_EPSILON = 1e-3
 
 
 class Soap(torch.optim.Optimizer):
@@ -47,7 +47,7 @@ class Soap(torch.optim.Optimizer):
         if not state:
             sides = [[_no_product(g, side) for side in (-2, -1)] if g.shape[-1] > 1 else [] for g in gradients]
             state |= {"step": 0, "mean": torch.zeros_like(parameter), "square": torch.zeros_like(parameter)}
-            state |= {"products": sides, "bases": [list(pair) for pair in sides]}
+            state |= {"products": sides, "bases": [[side.clone() for side in pair] for pair in sides]}
         state["step"] += 1
         step, unbiased = state["step"], 1 - _BETA ** state["step"]
         tensors = (*map(layers, (parameter, state["mean"], state["square"])), gradients)
@@ -60,7 +60,8 @@ class Soap(torch.optim.Optimizer):
             square.mul_(_BETA).addcmul_(seen, seen, value=1 - _BETA)
             if step > 1:
                 # Both averages begin at 0; Adam's correction of that.
-                change = _turned(mean, bases) / unbiased / ((square / unbiased).sqrt() + _EPSILON)
+                least = square.mean(dim=(-2, -1), keepdim=True).sqrt() * _EPSILON + 1e-30
+                change = _turned(mean, bases) / (unbiased**0.5 * (square.sqrt() + least))
                 weight.sub_(_turned(change, [basis.mT for basis in bases]), alpha=lr)
 
 
@@ -70,11 +71,11 @@ def _no_product(gradient: Tensor, side: int) -> Tensor:
 
 
 def _renew(gradient: Tensor, products: list[Tensor], bases: list[Tensor], step: int) -> None:
-    """Averages of G G^T and G^T G; now and then their eigenbases, by one step of a power iteration from the last ones."""
+    """Averages of G G^T and G^T G; now and then their eigenbases, by one power iteration from the last."""
     for side, (product, basis) in enumerate(zip(products, bases, strict=True)):
         product.lerp_(gradient @ gradient.mT if side == 0 else gradient.mT @ gradient, 1 - _BETA)
         if step == 1:
-            basis.copy_(torch.linalg.eigh(_scaled(product))[1])
+            basis.copy_(torch.linalg.eigh(_scaled(product))[1].flip(-1))
         elif step % _STEPS_BETWEEN_BASES == 0:
             basis.copy_(torch.linalg.qr(_scaled(product) @ basis)[0])
 
