@@ -98,7 +98,7 @@ class Problem:
 
     def __post_init__(self) -> None:
         self.signal = self.case.make()
-        self.plan = plan(self.signal, EncodeConfig.from_options(self.case.options))
+        self.plan = plan(self.signal, EncodeConfig.from_options({"recipe": "paper", **self.case.options}))
 
     def prepare(self) -> tuple[SirenPerPartition, Samples]:
         run = prepare(self.signal, self.plan, resolve_device(self.device), DEFAULT_LIMIT)
@@ -179,7 +179,7 @@ class Baseline:
 
 
 def shipped_step(model: SirenPerPartition, samples: Samples, lr: float) -> Callable[[], None]:
-    optimizer = build_optimizer(model)
+    optimizer = build_optimizer(model, "paper")
     for group in optimizer.param_groups:
         group["lr"] = lr
 

@@ -100,8 +100,8 @@ def network_of(representation: Representation, device: torch.device | str = "cpu
 
 
 class SharedTable:
-    """What the shared network contributes at each depth to blocks of tile coordinates, computed once for all that see
-    the same; each in a call of one shape, so that its bits do not depend on what else is kept.
+    """What the shared network contributes at each depth to blocks of tile coordinates, evaluated once for all blocks
+    that see the same; always in calls of one shape, so that its bits do not depend on what is asked for.
 
     Args:
         network: in mode "lg".
@@ -111,18 +111,19 @@ class SharedTable:
         self._network, self._kept, self._bytes = network, dict[Hashable, list[Tensor]](), 0
 
     def features(self, keys: Sequence[Hashable], x: Tensor) -> list[Tensor]:
-        """Features `[B, L, M]` at each depth of blocks that see coordinates `[B, M, D]`, the same where keys are."""
-        found = {}
-        for number, key in enumerate(keys):
-            if key not in found:
-                found[key] = self._kept.get(key) or self._computed(x[number : number + 1])
-                if key not in self._kept and self._bytes < _TABLE_BYTES:
-                    self._kept[key] = found[key]
-                    self._bytes += sum(part.nbytes for part in found[key])
+        """Features `[B, L, M]` at each depth of B blocks that see coordinates `[B, M, D]`, the same where keys are."""
+        first = {key: number for number, key in reversed([*enumerate(keys)])}
+        missing = [key for key in first if key not in self._kept]
+        found = {key: self._kept[key] for key in first if key in self._kept}
+        if missing:
+            numbers = [first[key] for key in missing]
+            padded = numbers + numbers[:1] * (len(keys) - len(numbers))
+            parts = [part for part in self._network.shared_features(x[padded]) if part is not None]
+            found |= {key: [part[n : n + 1].clone() for part in parts] for n, key in enumerate(missing)}
+            if self._bytes < _TABLE_BYTES:
+                self._kept |= found
+                self._bytes += sum(part.nbytes for key in missing for part in found[key])
         return [torch.cat(parts) for parts in zip(*(found[key] for key in keys), strict=True)]
-
-    def _computed(self, x: Tensor) -> list[Tensor]:
-        return [part for part in self._network.shared_features(x.contiguous()) if part is not None]
 
 
 def rows_at_once(model: ModelConfig) -> int:

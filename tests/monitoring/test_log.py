@@ -19,6 +19,7 @@ from lgsirens.monitoring.log import RUNNING, keep_state
 from lgsirens.system.config_file import read_settings
 from lgsirens.training import loop
 from lgsirens.training.loop import StopRule
+from lgsirens.training.optimizers import RECIPES
 from tests.small import contents
 from tests.watched import OPTIONS, PICTURE, encode, events, series, steps_of
 
@@ -102,7 +103,9 @@ def test_tensorboard_gets_figures_pictures_and_the_config(tmp_path):
     assert scalars["decoded/psnr"][-1] == pytest.approx(final.fit.psnr, abs=1e-3)
     assert scalars["decoded/ssim"][-1] == pytest.approx(lg.ssim(PICTURE, final.decode()), abs=1e-4)
     assert scalars["parameters/total"] == [final.parameters["total"]] * 3
-    assert scalars["train/learning_rate"] == pytest.approx([2e-3 * step / 20 for step in (3, 6, 7)])
+    assert scalars["train/learning_rate"] == pytest.approx(
+        [RECIPES["fast"].rates["lg"] * step / 20 for step in (3, 6, 7)]
+    )
     assert scalars["train/psnr"] == pytest.approx([10 * np.log10(4 / loss) for loss in scalars["train/loss"]])
     assert min(scalars["train/steps_per_second"]) > 0
     for name in ("original", "reconstruction", "error"):
@@ -227,7 +230,7 @@ def test_gradients_are_drawn_of_images_alone_which_is_said(tmp_path, caplog):
 
 def test_a_run_that_diverges_says_so_with_a_log_too(tmp_path):
     with pytest.raises(lg.RunError, match="diverged"):
-        encode(log=lg.RunLog(tmp_path, every=1, checkpoint_every=1), lr=1e38)
+        encode(log=lg.RunLog(tmp_path, every=1, checkpoint_every=1), lr=1e38, recipe="paper")
     assert not (tmp_path / "checkpoints").exists()
 
 

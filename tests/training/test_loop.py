@@ -60,7 +60,7 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_frozen_rows_stay_whatever_the_optimiser_does(monkeypatch, name):
-    monkeypatch.setattr(loop, "build_optimizer", lambda model: OPTIMIZERS[name](list(model.parameters())))
+    monkeypatch.setattr(loop, "build_optimizer", lambda model, recipe: OPTIMIZERS[name](list(model.parameters())))
     model, samples, generator = prepared()
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     frozen = torch.arange(len(model.local)) % 3 > 0
@@ -111,7 +111,9 @@ def fitted(share, reduce, metric, **options):
 @pytest.mark.parametrize("options", [{}, {"overlaps": (2, 3)}, {"sample_frac": 0.5}], ids=str)
 def test_ranks_with_half_of_the_blocks_each_fit_what_one_rank_fits(monkeypatch, options, metric, climbing):
     if climbing:
-        monkeypatch.setattr(loop, "build_optimizer", lambda model: torch.optim.SGD(model.parameters(), maximize=True))
+        monkeypatch.setattr(
+            loop, "build_optimizer", lambda model, recipe: torch.optim.SGD(model.parameters(), maximize=True)
+        )
     expected = fitted(slice(None), loop.no_reduction, metric, **options)
     for results in Ranks().fit(metric=metric, **options):
         torch.testing.assert_close(results, expected, rtol=1e-6, atol=1e-12)
