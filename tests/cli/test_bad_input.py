@@ -260,13 +260,17 @@ def test_a_real_full_disk_leaves_the_old_file(files):
 
 
 def test_a_diverging_fit_is_one_line_and_exit_code_1(files, capsys):
-    assert run("encode", "photo.png", "b.safetensors", "--steps", 50, "--lr", "1e30", "--quiet") == 1
+    assert (
+        run("encode", "photo.png", "b.safetensors", "--steps", 50, "--recipe", "paper", "--lr", "1e30", "--quiet") == 1
+    )
     assert_one_line(capsys, "lr")
     assert not Path("b.safetensors").exists()
 
 
 def test_a_fit_whose_last_step_diverges_is_no_result(files, capsys):
-    assert run("encode", "photo.png", "b.safetensors", "--steps", 1, "--lr", "1e38", "--quiet") == 1
+    assert (
+        run("encode", "photo.png", "b.safetensors", "--steps", 1, "--recipe", "paper", "--lr", "1e38", "--quiet") == 1
+    )
     assert_one_line(capsys, "lr")
     assert not Path("b.safetensors").exists()
 

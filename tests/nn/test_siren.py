@@ -87,3 +87,17 @@ def test_a_model_without_a_generator_is_zero_and_a_siren_is_one_partition():
     assert not any(parameter.any() for parameter in build_model(ModelConfig("lg", 2, 3, 4, 5), 6).parameters())
     with pytest.raises(ValueError, match="one partition"):
         build_model(ModelConfig("mlp", 2, 3, 4), 2)
+
+
+@given(configs(), st.integers(1, 4), st.booleans(), st.integers(0, 2**63 - 1))
+def test_coordinates_that_all_blocks_share_are_as_good_as_their_copies(config, partitions, own, seed):
+    generator = torch.Generator().manual_seed(seed)
+    model = build_model(config, 1 if config.mode == "mlp" else partitions, generator).double()
+    x, x_local = (torch.rand(1, 5, config.dimensions, generator=generator).double() for _ in range(2))
+    found = []
+    for blocks in (1, len(model.local)):
+        local = x_local.expand(blocks, -1, -1) if own else None
+        y = model(x.expand(blocks, -1, -1), x_local=local)
+        found.append([y.detach(), *torch.autograd.grad(y.square().sum(), list(model.parameters()))])
+    for once, copied in zip(*found, strict=True):
+        torch.testing.assert_close(once, copied, rtol=1e-10, atol=1e-12)

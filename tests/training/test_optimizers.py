@@ -45,3 +45,52 @@ def test_a_step_sees_rows_as_the_matrices_of_their_layers():
     weights[1][2].zero_()
     assert (model.local[2] == 0).sum() == 16
     assert (model.local[:2] != 0).all()
+
+
+def soap_alone(weight, gradients, lr):
+    """SOAP of one matrix as the paper writes it (algorithm 3), its bases renewed every ten steps."""
+    mean, square, left, right = (torch.zeros_like(m) for m in (weight, weight, weight @ weight.T, weight.T @ weight))
+    for step, gradient in enumerate(gradients, start=1):
+        left, right = (0.95 * a + 0.05 * b for a, b in ((left, gradient @ gradient.T), (right, gradient.T @ gradient)))
+        mean = 0.95 * mean + 0.05 * gradient
+        if step == 1:
+            bases = [torch.linalg.eigh(product)[1].flip(-1) for product in (left, right)]
+        elif step % 10 == 0:
+            bases = [torch.linalg.qr(p @ basis)[0] for p, basis in zip((left, right), bases, strict=True)]
+        turned = [bases[0].T @ matrix @ bases[1] for matrix in (gradient, mean)]
+        square = 0.95 * square + 0.05 * turned[0] ** 2
+        least = 1e-3 * square.mean().sqrt()
+        if step > 1:
+            change = turned[1] / (square.sqrt() + least) / (1 - 0.95**step) ** 0.5
+            weight = weight - lr * bases[0] @ change @ bases[1].T
+    return weight
+
+
+def test_soap_steps_every_layer_of_every_row_by_itself():
+    generator = torch.Generator().manual_seed(0)
+    model = build_model(CONFIG, 3, generator).double()
+    start, optimizer = model.local.detach().clone(), build_optimizer(model, "fast")
+    optimizer.param_groups[0]["lr"] = 1e-2
+    gradients = [torch.randn(start.shape, generator=generator).double() for _ in range(12)]
+    for gradient in gradients:
+        model.local.grad = gradient
+        optimizer.step()
+    # The square ones: of others one gradient does not tell all directions apart, and any basis of the rest is one.
+    layers = zip(*(model.unpack(rows)[2:-2:2] for rows in (start, model.local.detach(), *gradients)), strict=True)
+    for before, after, *steps in layers:
+        for row in range(len(before)):
+            expected = soap_alone(before[row], [step[row] for step in steps], 1e-2)
+            torch.testing.assert_close(after[row], expected, rtol=1e-3, atol=1e-4)
+    assert not torch.isclose(start, model.local.detach(), atol=1e-3).all(dim=1).any()
+
+
+def test_a_layer_without_gradient_stays():
+    model = build_model(CONFIG, 3, torch.Generator().manual_seed(0))
+    start, optimizer = model.local.detach().clone(), build_optimizer(model, "fast")
+    optimizer.param_groups[0]["lr"] = 1e-2
+    for _ in range(12):
+        model.local.grad = torch.zeros_like(start)
+        model.local.grad[1] = 1e-20
+        optimizer.step()
+    assert torch.equal(model.local[[0, 2]], start[[0, 2]])
+    assert model.local.isfinite().all()

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import lgsirens as lg
 from lgsirens.grid.box import box_of_shape
-from lgsirens.grid.coordinates import Coordinates
+from lgsirens.grid.coordinates import COORDINATES, Coordinates
 from lgsirens.grid.lattice import Lattice
 from lgsirens.training.samples import AllSamples, CachedSharedFeatures, PositionedSignal, RandomSamples
 
@@ -30,12 +30,17 @@ def problems(draw):
     numbers = np.arange(math.prod(shape), dtype=np.float32).reshape(*shape, 1)
     signal = lg.Signal.from_array(numbers, KINDS[dimensions], (0.0, 4096.0))
     local_scale = draw(st.sampled_from([None, (0.5,) * len(shape)]))
-    coordinates = Coordinates("signal", shape, (1.0,) * len(shape), local_scale)
+    kind = "signal" if local_scale is None else draw(st.sampled_from(COORDINATES))
+    coordinates = Coordinates(kind, shape, (1.0,) * len(shape), local_scale)
     return signal, Lattice.covering(box_of_shape(shape), tile, halo), coordinates
 
 
-def positions_of(block, coordinates, shape):
-    """Positions of a block's samples, from their coordinates."""
+def positions_of(block, lattice, coordinates, shape):
+    """Positions `[B, N, D]` of a block's samples, from their coordinates."""
+    ids = torch.from_numpy(lattice.ids[block.rows].astype(np.int64))[:, None] * torch.tensor(lattice.tile)
+    if coordinates.kind == "tile":
+        tile = torch.tensor(lattice.tile)
+        return (block.x.double() * tile / 2 + (tile - 1) / 2).round().long() + ids
     axes = []
     for axis in range(len(shape)):
         table = coordinates.of_signal(axis, torch.arange(-64, 128, dtype=torch.float64)).float()
@@ -45,7 +50,7 @@ def positions_of(block, coordinates, shape):
 
 def check_block(block, signal, lattice, coordinates):
     """Targets are the samples at the coordinates, inside the window of the block's partitions."""
-    position = positions_of(block, coordinates, signal.shape)
+    position = positions_of(block, lattice, coordinates, signal.shape)
     bounds = torch.tensor(signal.shape)
     real = ((position >= 0) & (position < bounds)).all(-1)
     if block.weight is None:
@@ -69,7 +74,9 @@ def test_all_samples_are_seen_each_once_and_nothing_else(problem, samples_per_bl
     seen = 0
     draw = AllSamples(PositionedSignal.first(signal), lattice, coordinates, samples_per_block, CPU).draw()
     for block in draw.blocks:
-        assert block.x.shape[0] * block.x.shape[1] <= max(samples_per_block, block.x.shape[1])
+        rows, samples = block.target.shape[:2]
+        assert rows * samples <= max(samples_per_block, samples)
+        assert len(block.x) == (1 if coordinates.kind == "tile" else rows)
         seen += int(check_block(block, signal, lattice, coordinates).sum())
     assert seen == draw.count
     if not any(lattice.halo):
