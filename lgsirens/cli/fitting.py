@@ -17,7 +17,7 @@ from lgsirens.system.console import interruption, note
 from lgsirens.system.hardware import use_threads
 from lgsirens.system.output import check_output
 from lgsirens.system.program import ended
-from lgsirens.system.schema import from_options
+from lgsirens.system.schema import from_plain
 from lgsirens.training.checkpoint import check_checkpoint, checkpoint_path
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.encode import dry_run, encode
@@ -38,7 +38,7 @@ def encode_command(asked: Encode) -> int:
             check_folder(log, asked.resume, _resuming(asked))
     use_threads(asked.threads)
     settings = _settings(asked)
-    reading = from_options(Reading, part(Reading, settings))
+    reading = from_plain(Reading, part(Reading, settings))
     config = EncodeConfig.from_options({name: settings[name] for name in settings.keys() - part(Reading, settings)})
     signal = reading.read(asked.input, asked.quiet)
     if asked.dry_run:

@@ -18,9 +18,9 @@ from lgsirens.paper.inputs import parse_frames
 from lgsirens.representation.representation import Representation
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.console import Progress
-from lgsirens.system.hardware import parse_bytes
+from lgsirens.system.hardware import as_bytes
 from lgsirens.system.program import __version__
-from lgsirens.system.schema import Option, bare, declared, expected, from_options, from_text, option, to_plain
+from lgsirens.system.schema import Option, bare, declared, expected, from_plain, from_text, option, to_plain
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.refit import FitOptions
 
@@ -28,7 +28,7 @@ from lgsirens.training.refit import FitOptions
 NAMES = {"folder": "log_dir", "every": "summary_every"}
 _FILM, _FIT = declared(VideoFlags), declared(FitOptions)
 _REGION = "start:stop per dimension, rows first, absolute; an empty end is the border"
-_MEMORY = Option("working memory of a step or evaluation, such as 500MB", metavar="BYTES", parse=parse_bytes)
+_MEMORY = Option("working memory of a step or evaluation, such as 500MB", metavar="BYTES", parse=as_bytes)
 _OVERWRITE = Option("replace OUTPUT if it exists")
 _OUTPUT = Option(metavar="OUTPUT", positional=True)
 _REPRESENTATION = Option(metavar="OUTPUT.safetensors", positional=True)
@@ -58,7 +58,7 @@ class Reading:
         """As the encoded signal was read, where `options` do not say otherwise."""
         known = {"kind": representation.signal.kind, "value_range": representation.signal.value_range}
         reduced = {n: representation.config[n] for n in ("frames", "max_side") if n in representation.config}
-        return from_options(cls, known | reduced | options)
+        return from_plain(cls, known | reduced | options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +202,7 @@ def parse_arguments(argv: list[str]) -> tuple[str, Any]:
     given = vars(parser.parse_args(_join_negative(argv)))
     command = given.pop("command")
     own = COMMANDS[command][-1]
-    return command, from_options(own, part(own, given | {"given": given}))
+    return command, from_plain(own, part(own, given | {"given": given}))
 
 
 def part(cls: Any, given: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from lgsirens.representation.representation import Representation
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.config_file import read_settings
 from lgsirens.system.console import commas, counted, note
-from lgsirens.system.schema import bare, declared, expected, from_options, from_text, option
+from lgsirens.system.schema import bare, declared, expected, from_plain, from_text, option
 from lgsirens.training.config import EncodeConfig, along_axes, plan
 from lgsirens.training.refit import FitOptions
 
@@ -159,7 +159,7 @@ def build(cls: type[F], values: Mapping[str, Any]) -> F:
         if name not in names:
             owners = " and ".join(kind for kind, other in SCRIPTS.items() if name in get_type_hints(other))
             raise ConfigError(f"is a flag for kind {owners}, this is {cls.kind}; leave it out", name)
-    flags = from_options(cls, values)
+    flags = from_plain(cls, values)
     if Path(flags.experiment_name).name in ("", ".."):
         raise ConfigError(f"{flags.experiment_name!r}: names no folder; name the run", "experiment_name")
     return flags

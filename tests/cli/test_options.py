@@ -17,7 +17,7 @@ from lgsirens.cli.options import COMMANDS, NAMES
 from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.paper import flags
 from lgsirens.system.config_file import config_yaml
-from lgsirens.system.hardware import parse_bytes
+from lgsirens.system.hardware import as_bytes
 from lgsirens.system.schema import bare, declared, from_text
 from tests.command import run
 
@@ -53,7 +53,7 @@ def test_every_option_of_the_help_is_a_field_with_the_same_default(command):
 
 
 def test_the_default_of_max_memory_is_the_one_that_is_shown():
-    assert parse_bytes(re.search(r"--max_memory .*?\(default: (\w+)", help_of("encode"))[1]) == DEFAULT_LIMIT
+    assert as_bytes(re.search(r"--max_memory .*?\(default: (\w+)", help_of("encode"))[1]) == DEFAULT_LIMIT
 
 
 def around(rule, kind):
