@@ -69,5 +69,5 @@ def require(module: str, purpose: str, extra: str) -> Any:
             raise ImportError(f"{module} is a mere folder")
         return found
     except (ImportError, OSError) as error:
-        needed = f"{purpose} needs {module.partition('.')[0]}"
-        raise MissingDependencyError(f"{needed}: pip install 'lgsirens[{extra}]'") from error
+        package = module.partition(".")[0]
+        raise MissingDependencyError(f"{purpose} needs {package}: pip install 'lgsirens[{extra}]'") from error

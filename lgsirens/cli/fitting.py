@@ -17,7 +17,7 @@ from lgsirens.system.console import interruption, note
 from lgsirens.system.hardware import use_threads
 from lgsirens.system.output import check_output
 from lgsirens.system.program import ended
-from lgsirens.system.schema import from_plain
+from lgsirens.system.schema import declared, from_plain
 from lgsirens.training.checkpoint import check_checkpoint, checkpoint_path
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.encode import dry_run, encode
@@ -39,10 +39,10 @@ def encode_command(asked: Encode) -> int:
     use_threads(asked.threads)
     settings = _settings(asked)
     reading = from_plain(Reading, part(Reading, settings))
-    config = EncodeConfig.from_options({name: settings[name] for name in settings.keys() - part(Reading, settings)})
+    config = EncodeConfig.from_options({n: value for n, value in settings.items() if n not in declared(Reading)})
     signal = reading.read(asked.input, asked.quiet)
     if asked.dry_run:
-        print(dry_run_text(dry_run(signal, config, asked.device, asked.limit)))
+        print(dry_run_text(dry_run(signal, config, asked.device, asked.max_memory)))
         return 0
     fit = _saved(asked, partial(encode, signal, config, log=log, source=reading.reduced())).fit
     return ended(fit.stopped, f"{fit.steps} of {config.steps} steps", checkpoint_path(asked.output))
@@ -62,8 +62,8 @@ def _edit(asked: Extend | Replace, edit: Callable[..., Representation]) -> int:
     check_checkpoint(checkpoint_path(asked.output), asked.resume)
     use_threads(asked.threads)
     whole = load(asked.file)
-    as_encoded = {} if asked.max_side is None else {"max_side": asked.max_side}
-    signal = Reading.like(whole, frames=asked.frames, **as_encoded).read(asked.signal, asked.quiet)
+    of_signal = {"frames": None, **part(Reading, asked.given)}
+    signal = Reading.like(whole, **of_signal).read(asked.signal, asked.quiet)
     edited = _saved(asked, partial(edit, whole, signal, asked.offset, **part(FitOptions, asked.given)), whole)
     if edited is whole:
         note("nothing to add: all of the signal lies where the file has partitions; %s is a copy", asked.output)
@@ -85,14 +85,18 @@ def _saved(
     with interruption():  # Ctrl-C while the result is measured and saved must not lose it
         result = fit(
             device=asked.device,
-            max_memory=asked.limit,
+            max_memory=asked.max_memory,
             checkpoint=checkpoint_path(asked.output),
             resume=asked.resume,
             progress=not asked.quiet,
         )
-        save(result, asked.output, asked.overwrite or (resuming and result is not before))
-    print(summary(asked.output, result))
+        save_and_tell(result, asked.output, asked.overwrite or (resuming and result is not before))
     return result
+
+
+def save_and_tell(representation: Representation, output: Path, overwrite: bool) -> None:
+    save(representation, output, overwrite)
+    print(summary(output, representation))
 
 
 def _settings(asked: Encode) -> dict[str, Any]:

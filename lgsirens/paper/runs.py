@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lgsirens.errors import ConfigError, OutputError, SignalError
 from lgsirens.media.files import check_format, write
@@ -25,6 +26,7 @@ from lgsirens.paper.flags import (
     dropped_partitions,
     encode_config,
     given_values,
+    in_our_words,
     kept_values,
     print_help,
     requested,
@@ -37,7 +39,6 @@ from lgsirens.representation.report import summary
 from lgsirens.representation.representation import Representation, SignalInfo
 from lgsirens.system.config_file import config_yaml, read_settings
 from lgsirens.system.console import Progress, commas, counted, interruption, note, times
-from lgsirens.system.hardware import resolve_device
 from lgsirens.system.output import check_output
 from lgsirens.system.program import ended, run
 from lgsirens.training.checkpoint import check_checkpoint, checkpoint_path
@@ -85,13 +86,9 @@ def _train(flags: Flags) -> int:
     requested(flags)  # what cannot be is said before any long work
     last, free = _run_folders(flags)
     log = RunLog(
-        folder=free if state_of(last) == FINISHED and not (flags.overwrite or flags.resume) else last,
-        every=flags.steps_til_summary,
-        checkpoint_every=flags.epochs_til_ckpt,
-        show_grads=flags.show_grads,
-        use_wandb=flags.use_wandb,
-        overwrite=flags.overwrite,
+        free if state_of(last) == FINISHED and not (flags.overwrite or flags.resume) else last,
         texts={"flags.yaml": config_yaml(kept_values(flags))},
+        **in_our_words(flags, "every", "checkpoint_every", "show_grads", "use_wandb", "overwrite"),
     )
     checkpoint = None if flags.debug else checkpoint_path(log.final)
     if checkpoint is not None:
@@ -174,11 +171,25 @@ def _decode(flags: VideoFlags, given: set[str]) -> None:
     known = kept.signal
     check_format(target, known.kind, known.channels, known.dtype)
     check_output(_made(folder) / target.name, flags.overwrite)
-    with Progress("decode", "sample") as progress:
-        film = decode(kept, device=resolve_device(flags.device), progress=progress)
-    with Progress("write", "frame") as bar:
-        write(target, film, flags.overwrite, progress=bar.count)
-    print(f"{target}: video {times(film.shape)}, {counted(film.channels, 'channel')}")
+    write_decoded(kept, target, flags.overwrite, device=flags.device)
+
+
+def write_decoded(
+    representation: Representation,
+    target: Path,
+    overwrite: bool,
+    quiet: bool = False,
+    crf: int | None = None,
+    **options: Any,
+) -> None:
+    """Decode with the options of `decode`, write and tell."""
+    with Progress("decode", "sample", quiet) as bar:
+        signal = decode(representation, progress=bar, **options)
+    with Progress("write", "frame", quiet) as bar:
+        write(target, signal, overwrite, crf=crf, progress=bar.count)
+    missing = int(signal.present.size - signal.present.sum())
+    absent = f", {counted(missing, 'sample')} without a partition" if missing else ""
+    print(f"{target}: {signal.kind} {times(signal.shape)}, {counted(signal.channels, 'channel')}{absent}")
 
 
 def _checkpoint(flags: VideoFlags, given: set[str]) -> Representation:

@@ -29,11 +29,9 @@ def memory() -> int:
 
 def check_fits(count: float, what: str) -> None:
     """Raise ConfigError if so many bytes are more than this machine's memory."""
-    machine = memory()
-    if count > machine:
-        raise ConfigError(
-            f"{what} takes {format_bytes(count)}, there are {format_bytes(machine)} of memory; ask for less"
-        )
+    if count > memory():
+        there = format_bytes(memory())
+        raise ConfigError(f"{what} takes {format_bytes(count)}, this machine has {there} of memory; ask for less")
 
 
 def use_threads(count: int | None) -> None:
