@@ -1,6 +1,7 @@
 """The signals that the published commands encode."""
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,12 +30,8 @@ def read_signal(flags: Flags) -> Signal:
         ConfigError: a film that is not there, flags out of range.
         MissingDependencyError: an optional package is needed.
     """
-    if isinstance(flags, ImageFlags):
-        return _read_image(flags)
-    if isinstance(flags, AudioFlags):
-        return _read_audio(flags)
-    assert isinstance(flags, VideoFlags)
-    return _read_video(flags)
+    readers: dict[str, Callable[[Any], Signal]] = {"image": _read_image, "audio": _read_audio, "video": _read_video}
+    return readers[flags.kind](flags)
 
 
 def as_published(signal: Signal, channels: int, name: str) -> Signal:
