@@ -29,7 +29,7 @@ _ALTERNATIVES = (("partitions", "partition_size"), ("parameters", "local_width",
 
 
 def encode_command(asked: Encode) -> int:
-    check_name(asked.output)
+    _check_name(asked.output)
     log = _run_log(asked)
     if not asked.dry_run:
         check_output(asked.output, asked.overwrite or _resuming(asked))
@@ -57,8 +57,7 @@ def replace_command(asked: Replace) -> int:
 
 
 def _edit(asked: Extend | Replace, edit: Callable[..., Representation]) -> int:
-    check_name(asked.output, [asked.file])
-    check_output(asked.output, asked.overwrite or _resuming(asked))
+    check_result(asked.output, asked.overwrite or _resuming(asked), [asked.file])
     check_checkpoint(checkpoint_path(asked.output), asked.resume)
     use_threads(asked.threads)
     whole = load(asked.file)
@@ -83,13 +82,8 @@ def _saved(
     """What comes of a fit, saved and told; a stopped run that gave another result than `before` is gone on with."""
     resuming = _resuming(asked)
     with interruption():  # Ctrl-C while the result is measured and saved must not lose it
-        result = fit(
-            device=asked.device,
-            max_memory=asked.max_memory,
-            checkpoint=checkpoint_path(asked.output),
-            resume=asked.resume,
-            progress=not asked.quiet,
-        )
+        how = {"device": asked.device, "max_memory": asked.max_memory, "resume": asked.resume}
+        result = fit(checkpoint=checkpoint_path(asked.output), progress=not asked.quiet, **how)
         save_and_tell(result, asked.output, asked.overwrite or (resuming and result is not before))
     return result
 
@@ -122,12 +116,17 @@ def _run_log(asked: Encode) -> RunLog | None:
     return log
 
 
-def check_name(output: Path, inputs: Sequence[Path] = ()) -> None:
-    """Raise ConfigError unless a representation may have the name, which is none of an input's."""
+def check_result(output: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
+    """Raise ConfigError or OutputError unless a representation may be written there, which is none of the inputs."""
+    _check_name(output)
+    for path in inputs:
+        if os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
+            raise ConfigError(f"{output}: is the input, which an edit never changes; choose another OUTPUT")
+    check_output(output, overwrite)
+
+
+def _check_name(output: Path) -> None:
     if output.suffix != ".safetensors":
         raise ConfigError(f"{output}: a representation is a .safetensors file; give the output that suffix")
     if output.name.endswith(CHECKPOINT_SUFFIX):
         raise ConfigError(f"{output}: *{CHECKPOINT_SUFFIX} is the name of a checkpoint; choose another name")
-    for path in inputs:
-        if os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
-            raise ConfigError(f"{output}: is the input, which an edit never changes; choose another OUTPUT")

@@ -6,11 +6,10 @@ Results go to standard output, progress and log lines to standard error; exit co
 import json
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from lgsirens.cli import options
-from lgsirens.cli.fitting import check_name, encode_command, extend_command, replace_command, save_and_tell
+from lgsirens.cli.fitting import check_result, encode_command, extend_command, replace_command, save_and_tell
 from lgsirens.errors import ConfigError, FileFormatError
 from lgsirens.grid.box import format_box
 from lgsirens.media.files import check_format, check_target, read
@@ -25,7 +24,6 @@ from lgsirens.representation.representation import SignalInfo
 from lgsirens.system.config_file import config_yaml
 from lgsirens.system.console import counted
 from lgsirens.system.hardware import format_bytes, use_threads
-from lgsirens.system.output import check_output
 from lgsirens.system.program import run
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.refit import FitOptions
@@ -55,7 +53,7 @@ def _decode(asked: options.Decode) -> None:
 
 
 def _crop(asked: options.Crop) -> None:
-    _check(asked.output, asked.overwrite, [asked.file])
+    check_result(asked.output, asked.overwrite, [asked.file])
     whole = load(asked.file)
     kept, dropped = asked.keep_partitions, asked.drop_partitions
     cut = crop(whole, *(asked.region or ()), keep_partitions=kept, drop_partitions=dropped)
@@ -73,7 +71,7 @@ def _merge(asked: options.Merge) -> None:
     files = asked.files
     if len(files) < 2:
         raise ConfigError("merge takes at least two pieces and OUTPUT.safetensors; give A B OUTPUT.safetensors")
-    _check(asked.output, asked.overwrite, files)
+    check_result(asked.output, asked.overwrite, files)
     pieces = [load(path) for path in files]
     if asked.prefer is not None and asked.prefer not in files:
         raise ConfigError(f"{asked.prefer}: is none of the pieces; name one of {', '.join(map(str, files))}", "prefer")
@@ -83,12 +81,12 @@ def _merge(asked: options.Merge) -> None:
 
 
 def _import(asked: options.Import) -> None:
-    _check(asked.output, asked.overwrite)
+    check_result(asked.output, asked.overwrite)
     if not is_pickle(asked.file):
         raise FileFormatError(f"{asked.file}: is no file of torch.save; name a checkpoint of the published code")
     network = read_checkpoint(asked.file)
     dimensions = network.model.dimensions
-    partitions = asked.partitions or ((len(network),) if dimensions == 1 else (1,) * dimensions)
+    partitions = asked.partitions or ((len(network.rows),) if dimensions == 1 else (1,) * dimensions)
     if is_safetensors(asked.like):
         like = load(asked.like)
         imported = as_representation(network, like.signal, like.coordinates.size, partitions)
@@ -116,11 +114,6 @@ def _info(asked: options.Info) -> None:
     print(describe_text(facts))
     if asked.against is not None:
         print(compare_text(facts["against"]))
-
-
-def _check(output: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
-    check_name(output, inputs)
-    check_output(output, overwrite)
 
 
 # What does a command, and the dataclasses that `parse_arguments` is told of.

@@ -151,7 +151,7 @@ class Import(_Writing):
 
     file: Path = option(metavar="FILE.pth", positional=True, help="a state_dict that the published code has saved")
     like: Path = option(metavar="SIGNAL", help="what it was trained on, or a representation of its shape and kind")
-    partitions: tuple[int, ...] | None = option(None, shown="one", help="per dimension, rows first, as it was trained")
+    partitions: tuple[int, ...] | None = option(None, least=1, shown="one", help="per axis, rows first, as trained")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,8 +47,11 @@ class PublishedNetwork:
     rows: Tensor
     shared: dict[str, Tensor]
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    def check_grid(self, grid: tuple[int, ...]) -> None:
+        """Raise ConfigError unless it has as many partitions as a grid."""
+        if len(grid) != self.model.dimensions or math.prod(grid) != len(self.rows):
+            held = counted(len(self.rows), "partition")
+            raise ConfigError(f"{commas(grid)}: the network has {held}; give their number per dimension", "partitions")
 
 
 def is_pickle(path: Path) -> bool:
@@ -102,8 +105,7 @@ def as_representation(
             f"the network has {counted(model.dimensions, 'dimension')} and {counted(model.channels, 'channel')}, "
             f"{signal.kind} {kind.dimensions} and {signal.channels}; name the signal that it was trained on"
         )
-    if len(grid) != len(shape) or min(grid) < 1 or math.prod(grid) != len(network):
-        raise ConfigError(f"partitions {commas(grid)}: the network has {len(network)}; give its number per dimension")
+    network.check_grid(grid)
     if signal.kind == "image":
         shape = tuple(_resized(size, parts) for size, parts in zip(shape, grid, strict=True))
     tile = tuple(size // parts for size, parts in zip(shape, grid, strict=True))

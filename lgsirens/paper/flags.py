@@ -8,7 +8,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_origin, get_type_hints
+from typing import Any, ClassVar, get_origin, get_type_hints
 
 from lgsirens.errors import ConfigError
 from lgsirens.grid.lattice import Lattice
@@ -25,17 +25,6 @@ from lgsirens.training.refit import FitOptions
 
 AGGREGATIONS = {"concat_and_fc": "fc", "fc_and_add": "fc_and_add"}
 DEFAULT_BUDGET = 200_000
-# What our options are called here, where it is something else.
-NAMES = {
-    "partitions": "downsample",
-    "local_width": "hidden_features",
-    "global_width": "global_hidden_features",
-    "hidden_layers": "num_hidden_layers",
-    "parameters": "auto_total_number_of_parameters",
-    "steps": "num_epochs",
-    "every": "steps_til_summary",
-    "checkpoint_every": "epochs_til_ckpt",
-}
 _BUDGET = f"none; with partition_size {DEFAULT_BUDGET}"
 _OURS = declared(FitOptions) | declared(RunLog) | declared(EncodeConfig)
 
@@ -52,7 +41,9 @@ class Flags:
     resume: bool = option(False, help="go on with the last run of that name, which was stopped")
     mode: str = option("mlp", _OURS["mode"])
     downsample: list[int] | None = option(None, _OURS["partitions"], shown="one")
-    hidden_features: int = option(256, least=1, help="width of all local networks together; of the one network for mlp")
+    hidden_features: int = option(
+        256, name="local_width", least=1, help="width of all local networks together, or of mlp"
+    )
     global_hidden_features: int = option(32, _OURS["global_width"])
     num_hidden_layers: int = option(3, _OURS["hidden_layers"])
     agg_type: str = option("concat_and_fc", choices=tuple(AGGREGATIONS), help="concat_and_fc or fc_and_add")
@@ -119,8 +110,9 @@ class VideoFlags(Flags):
 
 
 SCRIPTS: dict[str, type[Flags]] = {cls.kind: cls for cls in (ImageFlags, AudioFlags, VideoFlags)}
+# What our options are called here.
+NAMES = {rule.name: flag for cls in SCRIPTS.values() for flag, rule in declared(cls).items()}
 _HINTS = {name: get_type_hints(cls)[name] for cls in SCRIPTS.values() for name in declared(cls)} | {"config_path": str}
-F = TypeVar("F", bound=Flags)
 
 
 # Words -> flags
@@ -148,7 +140,7 @@ def given_values(argv: Sequence[str]) -> dict[str, Any]:
     return {_known(name): value for name, value in settings.items()} | found
 
 
-def build(cls: type[F], values: Mapping[str, Any]) -> F:
+def build(cls: type[Flags], values: Mapping[str, Any]) -> Flags:
     """Flags of one script from values by name.
 
     Raises:
@@ -209,7 +201,7 @@ def kept_values(flags: Flags) -> dict[str, object]:
 
 def in_our_words(flags: Flags, *names: str) -> dict[str, Any]:
     """Options of ours by name, as the flags give them."""
-    return {name: getattr(flags, NAMES.get(name, name)) for name in names}
+    return {name: getattr(flags, NAMES[name]) for name in names}
 
 
 def requested(flags: Flags) -> EncodeConfig:
@@ -285,19 +277,13 @@ def _widened(model: ModelConfig, partitions: int, budget: int, flags: Flags) -> 
 
 # Flags beside what is stored
 
-OF_MODEL = (
-    *("mode", "downsample", "partition_size", "hidden_features", "global_hidden_features"),
-    *("num_hidden_layers", "agg_type", "auto_total_number_of_parameters"),
-)
-
 
 def check_stored(flags: Flags, given: Collection[str], stored: Representation, path: str) -> None:
     """Raise ConfigError if a flag of the model that was given contradicts what is stored."""
-    actual = _stored_values(flags, stored)
-    for name in OF_MODEL:
+    for name, actual in _stored_values(flags, stored).items():
         value = getattr(flags, name)
-        if name in given and value is not None and value != actual[name]:
-            raise ConfigError(f"{value}: {path} stores {actual[name]}; leave the flag out or correct it", name)
+        if name in given and value is not None and value != actual:
+            raise ConfigError(f"{value}: {path} stores {actual}; leave the flag out or correct it", name)
 
 
 def _stored_values(flags: Flags, stored: Representation) -> dict[str, object]:

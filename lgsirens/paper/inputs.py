@@ -119,11 +119,9 @@ def _reduced(signal: Signal, factor: float) -> Signal:
 
 
 def _read_audio(flags: AudioFlags) -> Signal:
-    if flags.wav_path is not None:
-        return read(flags.wav_path, "audio")
-    bach = _data_file("gt_bach.wav")
-    if bach is not None:
-        return read(bach, "audio")
+    path = flags.wav_path or _data_file("gt_bach.wav")
+    if path is not None:
+        return read(path, "audio")
     note("no data/gt_bach.wav (it comes with github.com/vsitzmann/siren): encoding the synthesised prelude")
     return examples.prelude()
 
@@ -132,14 +130,10 @@ def _read_video(flags: VideoFlags) -> Signal:
     frames = _frames(flags)
     if flags.dataset in ("bikes", "bunny"):
         return getattr(examples, flags.dataset)(frames, flags.max_side)  # type: ignore[no-any-return]
-    path: str | Path | None = flags.dataset
-    if flags.dataset == "cat":
-        path = _data_file("cat_video.mp4")
+    path = _data_file("cat_video.mp4") if flags.dataset == "cat" else flags.dataset
     if path is None:
-        raise SignalError(
-            "data/cat_video.mp4: is not there; the film comes with the SIREN project (the data link of "
-            "github.com/vsitzmann/siren); put it there, or name any film: --dataset FILM"
-        )
+        origin = "the SIREN project has it (the data link of github.com/vsitzmann/siren)"
+        raise SignalError(f"data/cat_video.mp4: is not there; {origin}; put it there, or name any film: --dataset FILM")
     return read(path, "video", frames=frames, max_side=flags.max_side)
 
 

@@ -40,6 +40,7 @@ class Option:
 
     Attributes:
         help: one phrase.
+        name: of the option; that of the field, or of the option that it is `like`.
         least, above, most, below: limits of a number, or of each number of a list.
         choices: the values that there are.
         shown: the default in words, where its value does not tell; a None most often means something.
@@ -49,6 +50,7 @@ class Option:
     """
 
     help: str = ""
+    name: str = ""
     least: float | None = None
     above: float | None = None
     most: float | None = None
@@ -87,7 +89,8 @@ def option(default: Any = dataclasses.MISSING, like: Option | None = None, **dec
 
 def declared(cls: Any) -> dict[str, Option]:
     """What the fields of a dataclass declare; those that declare nothing are left out."""
-    return {f.name: f.metadata["option"] for f in dataclasses.fields(cls) if "option" in f.metadata}
+    rules = {f.name: f.metadata["option"] for f in dataclasses.fields(cls) if "option" in f.metadata}
+    return {name: dataclasses.replace(rule, name=rule.name or name) for name, rule in rules.items()}
 
 
 def check(instance: Any) -> None:
