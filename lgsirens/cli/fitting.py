@@ -126,7 +126,5 @@ def check_result(output: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> 
 
 
 def _check_name(output: Path) -> None:
-    if output.suffix != ".safetensors":
-        raise ConfigError(f"{output}: a representation is a .safetensors file; give the output that suffix")
-    if output.name.endswith(CHECKPOINT_SUFFIX):
-        raise ConfigError(f"{output}: *{CHECKPOINT_SUFFIX} is the name of a checkpoint; choose another name")
+    if output.suffix != ".safetensors" or output.name.endswith(CHECKPOINT_SUFFIX):
+        raise ConfigError(f"{output}: a representation is *.safetensors, not *{CHECKPOINT_SUFFIX}; name OUTPUT so")

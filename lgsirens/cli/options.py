@@ -216,7 +216,7 @@ def _typed(hint: Any, rule: Option) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
         try:
             return from_text(hint, text) if rule.parse is None else rule.parse(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             what = expected(hint) if rule.parse is None else rule.metavar
             raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
 

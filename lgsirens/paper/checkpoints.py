@@ -157,14 +157,10 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict):
         raise ValueError(f"it holds a {type(state).__name__}")
     for name, tensor in state.items():
-        if not isinstance(tensor, Tensor) or not _is_array_of_weights(tensor):
+        plain = isinstance(tensor, Tensor) and tensor.layout is torch.strided and tensor.device.type == "cpu"
+        if not plain or not tensor.is_floating_point() or tensor.ndim == 0 or tensor.numel() == 0:
             raise ValueError(f"{name} is no array of floating-point weights")
     return {str(name).removeprefix("module."): tensor.detach() for name, tensor in state.items()}
-
-
-def _is_array_of_weights(tensor: Tensor) -> bool:
-    plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and tensor.is_floating_point()
-    return plain and tensor.ndim > 0 and tensor.numel() > 0
 
 
 def _network(state: dict[str, Tensor]) -> PublishedNetwork:

@@ -41,9 +41,7 @@ class Flags:
     resume: bool = option(False, help="go on with the last run of that name, which was stopped")
     mode: str = option("mlp", _OURS["mode"])
     downsample: list[int] | None = option(None, _OURS["partitions"], shown="one")
-    hidden_features: int = option(
-        256, name="local_width", least=1, help="width of all local networks together, or of mlp"
-    )
+    hidden_features: int = option(256, name="local_width", least=1, help="summed width of all local networks, or mlp's")
     global_hidden_features: int = option(32, _OURS["global_width"])
     num_hidden_layers: int = option(3, _OURS["hidden_layers"])
     agg_type: str = option("concat_and_fc", choices=tuple(AGGREGATIONS), help="concat_and_fc or fc_and_add")
@@ -184,7 +182,7 @@ def _from_words(name: str, words: list[str]) -> Any:
         if not text or (len(words) > 1 and get_origin(bare(hint)) is not list):
             raise ValueError
         return from_text(hint, text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ConfigError(f"{text[:80]!r}: expected {expected(hint)}", name) from None
 
 

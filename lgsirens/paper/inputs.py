@@ -139,10 +139,8 @@ def _read_video(flags: VideoFlags) -> Signal:
 
 def _data_file(name: str) -> Path | None:
     """A file that a user has put into `data/`, in or beside the working directory or in the checkout."""
-    for folder in (Path("data"), Path("..", "data"), Path(__file__).resolve().parents[2] / "data"):
-        if (folder / name).is_file():
-            return folder / name
-    return None
+    folders = (Path("data"), Path("..", "data"), Path(__file__).resolve().parents[2] / "data")
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
 def parse_frames(text: str) -> tuple[int | None, int | None]:

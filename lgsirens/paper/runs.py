@@ -135,27 +135,20 @@ def _made(folder: Path) -> Path:
 
 
 def _decode(asked: flags.VideoFlags, given: set[str]) -> None:
-    folder = _folder(asked)
-    target = folder / "decoded.mp4"
-    representation = _checkpoint(asked, given)
-    if representation.signal.kind != "video":
-        kind = representation.signal.kind
-        raise SignalError(f"{asked.checkpoint_path}: holds no film, but kind {kind}; use lgsirens decode")
-    flags.check_stored(asked, given, representation, str(asked.checkpoint_path))
-    kept = _cut(asked, representation)
+    target = _folder(asked) / "decoded.mp4"
+    stored = _checkpoint(asked, given)
+    if stored.signal.kind != "video":
+        raise SignalError(f"{asked.checkpoint_path}: holds no film, but kind {stored.signal.kind}; use lgsirens decode")
+    flags.check_stored(asked, given, stored, str(asked.checkpoint_path))
+    kept = _cut(asked, stored)
     known = kept.signal
     check_format(target, known.kind, known.channels, known.dtype)
-    check_output(_made(folder) / target.name, asked.overwrite)
-    write_decoded(kept, target, asked.overwrite, device=asked.device)
+    check_output(_made(target.parent) / target.name, asked.overwrite)
+    write_decoded(kept, target, asked.overwrite, quiet=False, crf=None, device=asked.device)
 
 
 def write_decoded(
-    representation: Representation,
-    target: Path,
-    overwrite: bool,
-    quiet: bool = False,
-    crf: int | None = None,
-    **options: Any,
+    representation: Representation, target: Path, overwrite: bool, quiet: bool, crf: int | None, **options: Any
 ) -> None:
     """Decode with the options of `decode`, write and tell."""
     with Progress("decode", "sample", quiet) as bar:

@@ -142,7 +142,7 @@ def from_text(hint: Any, text: str) -> Any:
     """A value of the type that a hint names, as words of a command line spell it: 16,16 and 16 16 are lists too.
 
     Raises:
-        ValueError: they spell none.
+        ValueError, RecursionError: they spell none.
     """
     kind = bare(hint)
     if kind in (str, Path):
@@ -157,10 +157,7 @@ def from_text(hint: Any, text: str) -> Any:
         raise ValueError
     if kind in (int, float):
         return convert(kind, kind(text), "")
-    try:
-        return convert(kind, json.loads(text.lower()), "")
-    except RecursionError:
-        raise ValueError from None
+    return convert(kind, json.loads(text.lower()), "")
 
 
 def bare(hint: Any) -> Any:
