@@ -93,7 +93,7 @@ class Decode(_Computing):
     """Decode any region at any resolution."""
 
     file: Path = option(like=_FILE)
-    output: Path = option(like=_OUTPUT, metavar="OUTPUT", help="of that kind; .npy holds float32; no suffix: a folder")
+    output: Path = option(like=_OUTPUT, metavar="OUTPUT", help="of that kind; .npy: float32; no suffix: a PNG folder")
     region: str | None = option(None, shown="the window", help=_REGION)
     scale: str | None = option(None, shown="1", help="samples per sample: 2, 1.5, 3/2, or one per dimension")
     size: tuple[int, ...] | None = option(None, shown="by scale", help="or of the result, rows first, such as 768,1024")

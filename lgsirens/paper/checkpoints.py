@@ -101,10 +101,9 @@ def as_representation(
     """
     model, kind = network.model, KINDS[signal.kind]
     if (model.dimensions, model.channels) != (kind.dimensions, signal.channels):
-        raise ConfigError(
-            f"the network has {counted(model.dimensions, 'dimension')} and {counted(model.channels, 'channel')}, "
-            f"{signal.kind} {kind.dimensions} and {signal.channels}; name the signal that it was trained on"
-        )
+        held = f"{counted(model.dimensions, 'dimension')} and {counted(model.channels, 'channel')}"
+        named = f"{signal.kind} {kind.dimensions} and {signal.channels}"
+        raise ConfigError(f"the network has {held}, {named}; name the signal that it was trained on")
     network.check_grid(grid)
     if signal.kind == "image":
         shape = tuple(_resized(size, parts) for size, parts in zip(shape, grid, strict=True))

@@ -233,15 +233,8 @@ def _javascript_number(value: float) -> str:
     """Number::toString of ECMA-262; Python finds the same shortest digits, but places the point otherwise."""
     if not math.isfinite(value):
         raise ValueError(f"{value} is no number of JSON")
+    number = Decimal(repr(value)).normalize()
+    power = number.adjusted()
     if value == 0:
         return "0"
-    sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
-    text, point = "".join(map(str, digits)), len(digits) + int(exponent)
-    if 0 < point <= 21:
-        text = text.ljust(point, "0")
-        text = f"{text[:point]}.{text[point:]}".rstrip(".")
-    elif -6 < point <= 0:
-        text = f"0.{'0' * -point}{text}"
-    else:
-        text = f"{text[0]}.{text[1:]}".rstrip(".") + f"e{point - 1:+d}"
-    return f"{'-' * sign}{text}"
+    return f"{number:f}" if -7 < power < 21 else f"{number.scaleb(-power):f}e{power:+d}"
