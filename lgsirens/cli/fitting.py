@@ -89,6 +89,7 @@ def _saved(
 
 
 def save_and_tell(representation: Representation, output: Path, overwrite: bool) -> None:
+    """Save a result and print one line on it."""
     save(representation, output, overwrite)
     print(summary(output, representation))
 

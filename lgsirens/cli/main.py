@@ -116,7 +116,7 @@ def _info(asked: options.Info) -> None:
         print(compare_text(facts["against"]))
 
 
-# What does a command, and the dataclasses that `parse_arguments` is told of.
+# The function of each command, and the dataclasses that declare what it takes (`parse_arguments`).
 COMMANDS: dict[str, tuple[Callable[[Any], int | None], tuple[type, ...]]] = {
     "encode": (encode_command, (EncodeConfig, options.Reading, RunLog, options.Encode)),
     "decode": (_decode, (options.Decode,)),

@@ -250,6 +250,7 @@ def _local_width(flags: Flags, partitions: int) -> int:
     total = flags.hidden_features
     width, rest = divmod(total, partitions)
     if rest or not 1 <= width <= LARGEST_WIDTH:
+        # The nearest two multiples that may be.
         low = min(max(width, 1), LARGEST_WIDTH - 1)
         shared = f"is shared by {counted(partitions, 'partition')} of at most {LARGEST_WIDTH} each"
         raise ConfigError(f"{total}: {shared}; give {low * partitions} or {(low + 1) * partitions}", "hidden_features")

@@ -150,7 +150,7 @@ def _decode(asked: flags.VideoFlags, given: set[str]) -> None:
 def write_decoded(
     representation: Representation, target: Path, overwrite: bool, quiet: bool, crf: int | None, **options: Any
 ) -> None:
-    """Decode with the options of `decode`, write and tell."""
+    """Decode with `options` of `decode`, write the signal and print one line on it, as `lgsirens decode` does too."""
     with Progress("decode", "sample", quiet) as bar:
         signal = decode(representation, progress=bar, **options)
     with Progress("write", "frame", quiet) as bar:
