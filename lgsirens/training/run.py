@@ -20,7 +20,7 @@ from lgsirens.system.schema import to_plain
 from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.loop import StopRule, fit
-from lgsirens.training.samples import PositionedSignal, Samples, samples_of
+from lgsirens.training.samples import AllSamples, PositionedSignal, RandomSamples, Samples, Windows
 
 
 @dataclass
@@ -60,7 +60,10 @@ class Run:
         """
         generator = torch.Generator(device).manual_seed(config.seed)
         per_block = training_samples(model.config, device.type != "cpu", limit)
-        samples = samples_of(positioned, lattice, coordinates, per_block, device, config.sample_frac, generator)
+        windows, fraction = Windows(positioned, lattice, coordinates, device), config.sample_frac
+        samples: Samples = AllSamples(windows, per_block)
+        if fraction is not None:
+            samples = RandomSamples(windows, per_block, fraction, generator)
         return cls(model.to(device), samples, generator, config, device, per_block)
 
     def key(self, signal: Signal, *more: Any) -> str:
