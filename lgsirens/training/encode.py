@@ -28,7 +28,7 @@ from lgsirens.training.config import EncodeConfig, Plan, plan
 from lgsirens.training.loop import accumulate_gradients
 from lgsirens.training.optimizers import build_optimizer
 from lgsirens.training.run import Run
-from lgsirens.training.samples import PositionedSignal
+from lgsirens.training.samples import PositionedSignal, Windows
 
 _TIMED_STEPS = 3
 
@@ -72,21 +72,21 @@ def encode(
     """
     if not isinstance(config, EncodeConfig | None):
         raise ConfigError(f"config {config!r} is no EncodeConfig; give one, or its fields as keyword arguments")
-    if not isinstance(log, RunLog | None):
-        raise ConfigError(f"log {log!r} is no RunLog; give RunLog(folder)")
     config = EncodeConfig.from_options({**to_plain(config or EncodeConfig()), **options})
-    planned = _told_plan(check_signal(signal), config)
+    planned = plan(check_signal(signal), config)
     run = prepare(signal, planned, resolve_device(device), as_bytes(max_memory))
     key = run.key(signal)
     keeper = Checkpoint.at(checkpoint, key, resume)
     described = _described(signal, planned, source)
     assemble = partial(_assemble, signal, planned, run.model, described, device=run.device)
     resuming = keeper is not None and keeper.goes_on
+    watching: AbstractContextManager[Watcher | None] = nullcontext()
     if log is not None:
         check_folder(log, keeper is not None and resume, resuming)
         if resuming and keeper is not None:
             keeper.read()  # what cannot go on leaves the folder as it is
-    with _watching(log, signal, key, described, assemble, run.config.steps, resuming, run.device) as watcher:
+        watching = Watcher(log, signal, key, described, assemble, resuming, run.device)
+    with watching as watcher:
         state = run.fit("encode", signal, keeper, progress, watch=watcher)
         del run  # its samples: decoding needs the memory
         representation = assemble(state)
@@ -95,22 +95,11 @@ def encode(
     return representation
 
 
-def _told_plan(signal: Signal, config: EncodeConfig) -> Plan:
-    planned = plan(signal, config)
-    for line in planned.notes:
-        note("%s", line)
-    return planned
-
-
-def _watching(log: RunLog | None, *run: Any) -> AbstractContextManager[Watcher | None]:
-    return nullcontext() if log is None else Watcher(log, *run)
-
-
 def dry_run(
     signal: Signal, config: EncodeConfig, device: str = "auto", max_memory: int = DEFAULT_LIMIT
 ) -> dict[str, Any]:
     """What an encoding would take, from a few timed steps: parameters, bytes, expected seconds and memory (bytes)."""
-    planned = _told_plan(signal, config)
+    planned = plan(signal, config)
     run = prepare(signal, planned, resolve_device(device), max_memory)
     optimizer = build_optimizer(run.model)
     durations = []
@@ -138,10 +127,12 @@ def dry_run(
 
 
 def prepare(signal: Signal, planned: Plan, device: torch.device, max_memory: int) -> Run:
-    """The run of a plan: new weights, a first signal."""
+    """The run of a plan, whose notes are told: new weights, a first signal."""
+    for line in planned.notes:
+        note("%s", line)
     model = build_model(planned.model, len(planned.lattice), torch.Generator().manual_seed(planned.config.seed))
-    positioned = PositionedSignal.first(signal)
-    return Run.of(model, positioned, planned.lattice, planned.coordinates, planned.config, device, max_memory)
+    windows = Windows(PositionedSignal.first(signal), planned.lattice, planned.coordinates, device)
+    return Run(model, windows, planned.config, max_memory)
 
 
 def _described(signal: Signal, planned: Plan, source: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -162,18 +153,9 @@ def _assemble(
 ) -> Representation:
     """The representation of a model, its PSNR measured on what it decodes to."""
     record = FitRecord(state.step, round(state.seconds, 3), None, state.stopped or "running", device.type)
-    representation = first_encoding(
-        "encode",
-        planned.model,
-        planned.lattice,
-        planned.coordinates,
-        planned.extent,
-        SignalInfo.of(signal),
-        model.local.detach().cpu(),
-        {name: value.detach().cpu() for name, value in model.shared.items()},
-        record,
-        described,
-    )
+    where = planned.lattice, planned.coordinates, planned.extent
+    weights = model.local.detach().cpu(), {name: value.detach().cpu() for name, value in model.shared.items()}
+    representation = first_encoding("encode", planned.model, *where, SignalInfo.of(signal), *weights, record, described)
     if not measure:
         return representation
     decoded = decode(representation, device=device)
