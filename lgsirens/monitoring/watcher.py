@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,11 +79,9 @@ class Watcher(AbstractContextManager["Watcher"]):
             self._summarise(present, state)
         if keep:
             with _survived(step):
-                save(
-                    self.snapshot(state),
-                    _made(log.folder, f"checkpoints/model_step_{step}.safetensors"),
-                    overwrite=True,
-                )
+                path = log.folder / "checkpoints" / f"model_step_{step}.safetensors"
+                path.parent.mkdir(exist_ok=True)
+                save(self.snapshot(state), path, overwrite=True)
 
     def finish(self, representation: Representation, state: FitState) -> None:
         """Keep the result, and tell of it unless the run was stopped: one that goes on then has the log of one that
@@ -132,7 +129,9 @@ class Watcher(AbstractContextManager["Watcher"]):
                 sink.scalars(scalars, step)
 
             self._tell(tell)
-            with replacing(_made(self.log.folder, f"pictures/step_{step:06d}.png"), overwrite=True) as temporary:
+            path = self.log.folder / "pictures" / f"step_{step:06d}.png"
+            path.parent.mkdir(exist_ok=True)
+            with replacing(path, overwrite=True) as temporary:
                 temporary.write_bytes(png(summary.picture))
 
     def _figures(self, representation: Representation, state: FitState) -> dict[str, float]:
@@ -166,13 +165,6 @@ class Watcher(AbstractContextManager["Watcher"]):
             with suppress(Exception):
                 sink.close()
         self._sinks = working
-
-
-def _made(folder: Path, name: str) -> Path:
-    """A file in a folder of the run's, which is made."""
-    path = folder / name
-    path.parent.mkdir(exist_ok=True)
-    return path
 
 
 def _is_finite(representation: Representation) -> bool:

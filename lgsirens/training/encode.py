@@ -16,8 +16,9 @@ from lgsirens.monitoring.watcher import Watcher
 from lgsirens.nn.memory import DEFAULT_LIMIT, training_bytes
 from lgsirens.nn.siren import SirenPerPartition, build_model, parameter_counts
 from lgsirens.representation.decode import decode, partition_means
-from lgsirens.representation.file import identified, sizes
+from lgsirens.representation.file import identified
 from lgsirens.representation.metrics import psnr, recorded
+from lgsirens.representation.report import describe
 from lgsirens.representation.representation import FitRecord, Representation, SignalInfo, first_encoding
 from lgsirens.signal import Signal, check_signal
 from lgsirens.system.console import note
@@ -98,7 +99,8 @@ def encode(
 def dry_run(
     signal: Signal, config: EncodeConfig, device: str = "auto", max_memory: int = DEFAULT_LIMIT
 ) -> dict[str, Any]:
-    """What an encoding would take, from a few timed steps: parameters, bytes, expected seconds and memory (bytes)."""
+    """What an encoding would take, from a few timed steps: the figures of its result as `report.describe` gives them,
+    expected seconds and memory (bytes)."""
     planned = plan(signal, config)
     run = prepare(signal, planned, resolve_device(device), max_memory)
     optimizer = build_optimizer(run.model)
@@ -112,14 +114,7 @@ def dry_run(
     representation = _assemble(signal, planned, run.model, described, FitState(), device=run.device, measure=False)
     weights = 4 * sum(parameter_counts(planned.model, len(planned.lattice)))
     return {
-        "shape": signal.shape,
-        "channels": signal.channels,
-        "tile": planned.lattice.tile,
-        "partitions": len(planned.lattice),
-        "local_width": planned.model.local_width,
-        "global_width": planned.model.global_width,
-        "parameters": representation.parameters,
-        "bytes": sizes(representation),
+        **describe(representation),
         "seconds": sorted(durations)[_TIMED_STEPS // 2] * config.steps,
         # weights, the best ones, gradients and two moments of Adam; the samples as read and as cut
         "memory": 5 * weights + 2 * signal.values.nbytes + run.samples_per_block * training_bytes(planned.model),
