@@ -38,6 +38,7 @@ from lgsirens.training.encode import prepare as prepare
 from lgsirens.training.loop import accumulate_gradients
 from lgsirens.training.optimizers import build_optimizer
 from lgsirens.training.samples import AllSamples, PositionedSignal, Samples
+from lgsirens.training.samples import Windows as SampleWindows
 
 LARGEST_DIFFERENCE = 1e-3
 MEMORY_STEPS = 3
@@ -112,8 +113,8 @@ class Windows:
     """Coordinates, targets and weights of all samples of all windows, and the draws of a step."""
 
     def __init__(self, signal: Signal, planned: Plan, device: torch.device) -> None:
-        everything = AllSamples(PositionedSignal.first(signal), planned.lattice, planned.coordinates, 1 << 60, device)
-        (block,) = everything.draw().blocks
+        everything = SampleWindows(PositionedSignal.first(signal), planned.lattice, planned.coordinates, device)
+        (block,) = AllSamples(everything, 1 << 60).draw().blocks
         self.x, self.target, self.weight = block.x.contiguous(), block.target, block.weight
         self.each = 0
         if planned.config.sample_frac is not None:

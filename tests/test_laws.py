@@ -20,7 +20,7 @@ from lgsirens.representation import file
 from lgsirens.representation.decode import Call
 from lgsirens.representation.evaluate import network_of
 from lgsirens.training import loop
-from lgsirens.training.samples import AllSamples, PositionedSignal
+from lgsirens.training.samples import AllSamples, PositionedSignal, Windows
 from tests.small import in_double, representation, without_times
 
 MODES = ("lg", "lc", "mlp")
@@ -304,7 +304,8 @@ def test_a_step_in_blocks_is_the_step_on_everything(shape_and_tile, mode, sample
     gradients = []
     for limit in (samples_per_block, 1 << 20):
         model = build_model(inr.model, len(inr.lattice), torch.Generator().manual_seed(0)).double()
-        samples = AllSamples(PositionedSignal.first(signal), inr.lattice, inr.coordinates, limit, torch.device("cpu"))
+        windows = Windows(PositionedSignal.first(signal), inr.lattice, inr.coordinates, torch.device("cpu"))
+        samples = AllSamples(windows, limit)
         samples.draw = lambda draw=samples.draw: replace(draw(), blocks=map(in_double, draw().blocks))
         loss = loop.accumulate_gradients(model, samples)
         gradients.append([torch.tensor(loss), *(p.grad.clone() for p in model.parameters())])

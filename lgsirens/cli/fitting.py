@@ -17,7 +17,7 @@ from lgsirens.system.console import interruption, note
 from lgsirens.system.hardware import use_threads
 from lgsirens.system.output import check_output
 from lgsirens.system.program import ended
-from lgsirens.system.schema import from_options
+from lgsirens.system.schema import declared, from_plain
 from lgsirens.training.checkpoint import check_checkpoint, checkpoint_path
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.encode import dry_run, encode
@@ -29,7 +29,7 @@ _ALTERNATIVES = (("partitions", "partition_size"), ("parameters", "local_width",
 
 
 def encode_command(asked: Encode) -> int:
-    check_name(asked.output)
+    _check_name(asked.output)
     log = _run_log(asked)
     if not asked.dry_run:
         check_output(asked.output, asked.overwrite or _resuming(asked))
@@ -38,14 +38,14 @@ def encode_command(asked: Encode) -> int:
             check_folder(log, asked.resume, _resuming(asked))
     use_threads(asked.threads)
     settings = _settings(asked)
-    reading = from_options(Reading, part(Reading, settings))
-    config = EncodeConfig.from_options({name: settings[name] for name in settings.keys() - part(Reading, settings)})
+    reading = from_plain(Reading, part(Reading, settings))
+    config = EncodeConfig.from_options({n: value for n, value in settings.items() if n not in declared(Reading)})
     signal = reading.read(asked.input, asked.quiet)
     if asked.dry_run:
-        print(dry_run_text(dry_run(signal, config, asked.device, asked.limit)))
+        print(dry_run_text(dry_run(signal, config, asked.device, asked.max_memory)))
         return 0
     fit = _saved(asked, partial(encode, signal, config, log=log, source=reading.reduced())).fit
-    return ended(fit.stopped, f"{fit.steps} of {config.steps} steps", checkpoint_path(asked.output))
+    return ended(fit.stopped, f"{fit.steps} of {config.total_steps} steps", checkpoint_path(asked.output))
 
 
 def extend_command(asked: Extend) -> int:
@@ -57,13 +57,12 @@ def replace_command(asked: Replace) -> int:
 
 
 def _edit(asked: Extend | Replace, edit: Callable[..., Representation]) -> int:
-    check_name(asked.output, [asked.file])
-    check_output(asked.output, asked.overwrite or _resuming(asked))
+    check_result(asked.output, asked.overwrite or _resuming(asked), [asked.file])
     check_checkpoint(checkpoint_path(asked.output), asked.resume)
     use_threads(asked.threads)
     whole = load(asked.file)
-    as_encoded = {} if asked.max_side is None else {"max_side": asked.max_side}
-    signal = Reading.like(whole, frames=asked.frames, **as_encoded).read(asked.signal, asked.quiet)
+    of_signal = {"frames": None, **part(Reading, asked.given)}
+    signal = Reading.like(whole, **of_signal).read(asked.signal, asked.quiet)
     edited = _saved(asked, partial(edit, whole, signal, asked.offset, **part(FitOptions, asked.given)), whole)
     if edited is whole:
         note("nothing to add: all of the signal lies where the file has partitions; %s is a copy", asked.output)
@@ -83,16 +82,16 @@ def _saved(
     """What comes of a fit, saved and told; a stopped run that gave another result than `before` is gone on with."""
     resuming = _resuming(asked)
     with interruption():  # Ctrl-C while the result is measured and saved must not lose it
-        result = fit(
-            device=asked.device,
-            max_memory=asked.limit,
-            checkpoint=checkpoint_path(asked.output),
-            resume=asked.resume,
-            progress=not asked.quiet,
-        )
-        save(result, asked.output, asked.overwrite or (resuming and result is not before))
-    print(summary(asked.output, result))
+        how = {"device": asked.device, "max_memory": asked.max_memory, "resume": asked.resume}
+        result = fit(checkpoint=checkpoint_path(asked.output), progress=not asked.quiet, **how)
+        save_and_tell(result, asked.output, asked.overwrite or (resuming and result is not before))
     return result
+
+
+def save_and_tell(representation: Representation, output: Path, overwrite: bool) -> None:
+    """Save a result and print one line on it."""
+    save(representation, output, overwrite)
+    print(summary(output, representation))
 
 
 def _settings(asked: Encode) -> dict[str, Any]:
@@ -118,12 +117,15 @@ def _run_log(asked: Encode) -> RunLog | None:
     return log
 
 
-def check_name(output: Path, inputs: Sequence[Path] = ()) -> None:
-    """Raise ConfigError unless a representation may have the name, which is none of an input's."""
-    if output.suffix != ".safetensors":
-        raise ConfigError(f"{output}: a representation is a .safetensors file; give the output that suffix")
-    if output.name.endswith(CHECKPOINT_SUFFIX):
-        raise ConfigError(f"{output}: *{CHECKPOINT_SUFFIX} is the name of a checkpoint; choose another name")
+def check_result(output: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
+    """Raise ConfigError or OutputError unless a representation may be written there, which is none of the inputs."""
+    _check_name(output)
     for path in inputs:
         if os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
             raise ConfigError(f"{output}: is the input, which an edit never changes; choose another OUTPUT")
+    check_output(output, overwrite)
+
+
+def _check_name(output: Path) -> None:
+    if output.suffix != ".safetensors" or output.name.endswith(CHECKPOINT_SUFFIX):
+        raise ConfigError(f"{output}: a representation is *.safetensors, not *{CHECKPOINT_SUFFIX}; name OUTPUT so")

@@ -4,34 +4,30 @@ and, where the library takes them too, there.
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from lgsirens.errors import ConfigError
 from lgsirens.media.files import read
-from lgsirens.monitoring.log import RunLog
 from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.paper.flags import VideoFlags
 from lgsirens.paper.inputs import parse_frames
 from lgsirens.representation.representation import Representation
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.console import Progress
-from lgsirens.system.hardware import parse_bytes
+from lgsirens.system.hardware import as_bytes
 from lgsirens.system.program import __version__
-from lgsirens.system.schema import Option, bare, declared, expected, from_options, from_text, option, to_plain
-from lgsirens.training.config import EncodeConfig
+from lgsirens.system.schema import Option, bare, declared, expected, from_plain, from_text, option, to_plain
 from lgsirens.training.refit import FitOptions
 
 # What the command line calls options, where it is something else than what the library calls them.
 NAMES = {"folder": "log_dir", "every": "summary_every"}
 _FILM, _FIT = declared(VideoFlags), declared(FitOptions)
 _REGION = "start:stop per dimension, rows first, absolute; an empty end is the border"
-_MEMORY = Option("working memory of a step or evaluation, such as 500MB", metavar="BYTES", parse=parse_bytes)
-_OVERWRITE = Option("replace OUTPUT if it exists")
-_OUTPUT = Option(metavar="OUTPUT", positional=True)
-_REPRESENTATION = Option(metavar="OUTPUT.safetensors", positional=True)
+_MEMORY = Option("working memory of a step or evaluation, such as 500MB", metavar="BYTES", parse=as_bytes)
+_OUTPUT = Option(metavar="OUTPUT.safetensors", positional=True)
 _FILE = Option(metavar="FILE", positional=True)
 
 
@@ -49,20 +45,26 @@ class Reading:
         return {"frames": to_plain(self.frames), "max_side": self.max_side} if self.frames or self.max_side else {}
 
     def read(self, path: Path, quiet: bool = False) -> Signal:
-        part_of_film: dict[str, Any] = {"frames": self.frames, "max_side": self.max_side}
+        film: dict[str, Any] = {"frames": self.frames, "max_side": self.max_side}
         with Progress("read", "frame", quiet) as bar:
-            return read(path, self.kind, self.value_range, **part_of_film, progress=bar.count)
+            return read(path, self.kind, self.value_range, **film, progress=bar.count)
 
     @classmethod
     def like(cls, representation: Representation, **options: Any) -> "Reading":
         """As the encoded signal was read, where `options` do not say otherwise."""
         known = {"kind": representation.signal.kind, "value_range": representation.signal.value_range}
         reduced = {n: representation.config[n] for n in ("frames", "max_side") if n in representation.config}
-        return from_options(cls, known | reduced | options)
+        return from_plain(cls, known | reduced | options)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Computing:
+class _Writing:
+    output: Path = option(like=_OUTPUT)
+    overwrite: bool = option(False, help="replace OUTPUT if it exists")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Computing(_Writing):
     """What every command takes that computes.
 
     Attributes:
@@ -71,15 +73,9 @@ class _Computing:
 
     given: dict[str, Any]
     device: str = option("auto", _FIT["device"])
-    max_memory: int | None = option(None, _MEMORY, shown=f"{DEFAULT_LIMIT >> 30}GiB; decode: more where one needs it")
+    max_memory: int = option(DEFAULT_LIMIT, _MEMORY, shown=f"{DEFAULT_LIMIT >> 30}GiB; decode: more where one needs it")
     threads: int | None = option(None, shown="PyTorch's choice", help="CPU threads")
-    overwrite: bool = option(False, _OVERWRITE)
     quiet: bool = option(False, help="no progress bar")
-
-    @property
-    def limit(self) -> int:
-        """Bytes of memory that a step may take."""
-        return DEFAULT_LIMIT if self.max_memory is None else self.max_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +83,6 @@ class Encode(_Computing):
     """Fit a representation to a signal."""
 
     input: Path = option(metavar="INPUT", positional=True, help="an image, sound, film, volume or .npy array")
-    output: Path = option(like=_REPRESENTATION)
     config_path: Path | None = option(None, metavar="run.yaml", help="options from a file, as `info --config` prints")
     dry_run: bool = option(False, help="print parameters, bytes, expected time and memory; write nothing")
     resume: bool = option(False, _FIT["resume"])
@@ -98,7 +93,7 @@ class Decode(_Computing):
     """Decode any region at any resolution."""
 
     file: Path = option(like=_FILE)
-    output: Path = option(like=_OUTPUT, help="of that kind; .npy holds float32; no suffix: a folder of pictures")
+    output: Path = option(like=_OUTPUT, metavar="OUTPUT", help="of that kind; .npy: float32; no suffix: a PNG folder")
     region: str | None = option(None, shown="the window", help=_REGION)
     scale: str | None = option(None, shown="1", help="samples per sample: 2, 1.5, 3/2, or one per dimension")
     size: tuple[int, ...] | None = option(None, shown="by scale", help="or of the result, rows first, such as 768,1024")
@@ -108,21 +103,18 @@ class Decode(_Computing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Crop:
+class Crop(_Writing):
     """Keep the partitions of some regions."""
 
     file: Path = option(like=_FILE)
-    output: Path = option(like=_REPRESENTATION)
     region: list[str] | None = option(None, help=f"{_REGION}; may be repeated")
     keep_partitions: str | None = option(None, help="or ranges of partition ids, such as 2:6,0:3")
     drop_partitions: str | None = option(None, help='or ids to leave out, such as "0,0;15,15"')
-    overwrite: bool = option(False, _OVERWRITE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Edit(_Computing):
     file: Path = option(like=_FILE)
-    output: Path = option(like=_REPRESENTATION)
     offset: tuple[int, ...] | None = option(None, shown="0 on every axis", help="where it begins, such as 0,-128")
     frames: tuple[int | None, int | None] | None = option(None, _FILM["frames"], shown="all", parse=parse_frames)
     max_side: int | None = option(None, _FILM["max_side"], shown="as encoded")
@@ -146,23 +138,20 @@ class Replace(Edit):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Merge:
+class Merge(_Writing):
     """Put pieces of one origin together."""
 
-    files: list[Path] = option(metavar="FILE", positional=True, help="pieces of one origin, then OUTPUT.safetensors")
+    files: list[Path] = option(metavar="FILE", positional=True, help="pieces of one origin")
     prefer: Path | None = option(None, metavar="FILE", help="the piece that wins where two disagree")
-    overwrite: bool = option(False, _OVERWRITE)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Import:
+class Import(_Writing):
     """Read a network that the published code has trained."""
 
     file: Path = option(metavar="FILE.pth", positional=True, help="a state_dict that the published code has saved")
-    output: Path = option(like=_REPRESENTATION)
     like: Path = option(metavar="SIGNAL", help="what it was trained on, or a representation of its shape and kind")
-    partitions: tuple[int, ...] | None = option(None, shown="one", help="per dimension, rows first, as it was trained")
-    overwrite: bool = option(False, _OVERWRITE)
+    partitions: tuple[int, ...] | None = option(None, least=1, shown="one", help="per axis, rows first, as trained")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,21 +164,12 @@ class Info:
     against: Path | None = option(None, metavar="ORIGINAL", help="PSNR and SSIM, and the five worst partitions")
 
 
-# The dataclasses whose fields a subcommand takes; the last is its own, and the only one that must be given in full.
-COMMANDS: dict[str, tuple[type, ...]] = {
-    "encode": (EncodeConfig, Reading, RunLog, Encode),
-    "decode": (Decode,),
-    "crop": (Crop,),
-    "extend": (FitOptions, Extend),
-    "replace": (FitOptions, Replace),
-    "merge": (Merge,),
-    "import": (Import,),
-    "info": (Info,),
-}
-
-
-def parse_arguments(argv: list[str]) -> tuple[str, Any]:
+def parse_arguments(argv: list[str], commands: Mapping[str, tuple[type, ...]]) -> tuple[str, Any]:
     """The subcommand of a command line, and what it is given: its own dataclass.
+
+    Args:
+        commands: the dataclasses whose fields a subcommand takes; the last is its own, and the only one that must be
+            given in full.
 
     Raises:
         ConfigError: wrong use, in one line.
@@ -197,12 +177,12 @@ def parse_arguments(argv: list[str]) -> tuple[str, Any]:
     parser = _Parser(prog="lgsirens", description="Signals as neural networks that can be cut and read in pieces.")
     parser.add_argument("--version", action="version", version=f"lgsirens {__version__}")
     subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
-    for command, classes in COMMANDS.items():
+    for command, classes in commands.items():
         _add_options(subparsers.add_parser(command, help=classes[-1].__doc__), classes)
     given = vars(parser.parse_args(_join_negative(argv)))
     command = given.pop("command")
-    own = COMMANDS[command][-1]
-    return command, from_options(own, part(own, given | {"given": given}))
+    own = commands[command][-1]
+    return command, from_plain(own, part(own, given | {"given": given}))
 
 
 def part(cls: Any, given: dict[str, Any]) -> dict[str, Any]:
@@ -213,7 +193,7 @@ def part(cls: Any, given: dict[str, Any]) -> dict[str, Any]:
 def _add_options(parser: argparse.ArgumentParser, classes: tuple[Any, ...]) -> None:
     """Add what the fields of dataclasses declare; where two do, the last counts."""
     options = {f.name: (cls, f) for cls in classes for f in fields(cls) if f.name in declared(cls)}
-    for name, (cls, field) in options.items():
+    for name, (cls, field) in sorted(options.items(), key=lambda entry: entry[0] == "output"):  # which stands last
         rule, hint = declared(cls)[name], bare(get_type_hints(cls)[name])
         words: dict[str, Any] = {"help": rule.text(field.default)}
         if hint is bool:
@@ -236,7 +216,7 @@ def _typed(hint: Any, rule: Option) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
         try:
             return from_text(hint, text) if rule.parse is None else rule.parse(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             what = expected(hint) if rule.parse is None else rule.metavar
             raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
 

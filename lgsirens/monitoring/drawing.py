@@ -48,9 +48,7 @@ def waveform(samples: Array, height: int = 96) -> Pixels:
     rows, middle = np.arange(height)[:, None], (height - 1) / 2
     top, bottom = middle * (1 - highest.clip(-1, 1)), middle * (1 - lowest.clip(-1, 1))
     inked = (rows >= np.floor(top)) & (rows <= np.ceil(bottom))
-    pixels = np.full((height, WIDTH, 3), _PAPER, dtype=np.uint8)
-    pixels[inked] = _INK
-    return pixels
+    return np.where(inked[..., None], _INK, _PAPER).astype(np.uint8)
 
 
 def spectrogram(samples: Array) -> Pixels:

@@ -120,8 +120,7 @@ def check_folder(log: RunLog, resume: bool, resuming: bool) -> None:
     gone = ", but no checkpoint" if resume and state != FINISHED else ""
     more = "" if resume or state == FINISHED else "go on with it by resume and the same options, "
     raise OutputError(
-        f"{log.folder}: {_SHOWN[state]} run is logged there already{gone}; {more}choose another folder, or replace it "
-        "with overwrite"
+        f"{log.folder}: {_SHOWN[state]} run is logged there already{gone}; {more}choose another folder or overwrite"
     )
 
 
@@ -140,8 +139,7 @@ def prepare_folder(log: RunLog, resuming: bool, key: str, config: str) -> None:
     earlier, _, _ = _standing(folder)
     if earlier not in (None, key) and (resuming or not log.overwrite):
         raise OutputError(
-            f"{folder}: the run that is logged there has another input or other options (config.yaml lists them); give "
-            "those, or choose another folder"
+            f"{folder}: logs another input or other options, see its config.yaml; give those or choose another folder"
         )
     with _possible(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,17 +10,15 @@ import wave
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from lgsirens.errors import require
-from lgsirens.monitoring.drawing import png
+from lgsirens.monitoring.drawing import Pixels, png
 from lgsirens.system.console import note
-
-Pixels = NDArray[np.uint8]
 
 _SECONDS_FOR_THE_NETWORK = 20.0
 
@@ -41,27 +39,9 @@ class Clip:
         """A WAV file of 16 bits."""
         buffer = io.BytesIO()
         with wave.open(buffer, "wb") as file:
-            file.setnchannels(self.samples.shape[1])
-            file.setsampwidth(2)
-            file.setframerate(self.rate)
+            file.setparams((self.samples.shape[1], 2, self.rate, 0, "NONE", ""))
             file.writeframes(np.rint(self.samples.clip(-1, 1) * 32767).astype("<i2").tobytes())
         return buffer.getvalue()
-
-
-class Sink(Protocol):
-    """What takes the figures of a run."""
-
-    def scalars(self, values: Mapping[str, float], step: int) -> None: ...
-
-    def image(self, name: str, pixels: Pixels, step: int) -> None:
-        """`pixels`: `[H, W, 3]`."""
-        ...
-
-    def audio(self, name: str, clip: Clip, step: int) -> None: ...
-
-    def text(self, name: str, text: str, step: int) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class TensorBoard:
@@ -85,8 +65,8 @@ class TensorBoard:
     def image(self, name: str, pixels: Pixels, step: int) -> None:
         # `add_image` would pack it three times as long.
         height, width, channels = pixels.shape
-        packed = {"height": height, "width": width, "colorspace": channels, "encoded_image_string": png(pixels)}
-        self._add(step, tag=name, image=packed)
+        size = {"height": height, "width": width, "colorspace": channels}
+        self._add(step, tag=name, image={**size, "encoded_image_string": png(pixels)})
 
     def audio(self, name: str, clip: Clip, step: int) -> None:
         # `add_audio` knows one channel only.
@@ -165,6 +145,10 @@ class WeightsAndBiases:
 
     def close(self) -> None:
         self._run.finish()
+
+
+# What takes the figures of a run; another one has the same methods. Images are `[H, W, 3]`.
+Sink = TensorBoard | WeightsAndBiases
 
 
 def _last_run(folder: Path) -> str:

@@ -1,7 +1,7 @@
 """What is told of a reconstruction: figures, pictures and clips of excerpts, beside those of the original."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -66,22 +66,21 @@ def of_planes(
         if similarities := [value for value in (ssim(*pair) for pair in pairs) if value is not None]:
             scalars["ssim"] = float(np.mean(similarities))
 
-    def strip(panels: Iterable[Pixels]) -> Pixels:
-        return drawing.row([drawing.reduced(panel, _LARGEST_PANEL if one else _STRIP_PANEL) for panel in panels])
-
-    images = {
-        "original": strip(drawing.picture(signal.values, signal.value_range) for signal in originals),
-        "reconstruction": strip(drawing.picture(signal.values, signal.value_range) for signal in decoded),
-        "error": strip(drawing.heat(_error(*pair) / FULL_ERROR) for pair in pairs),
+    panels = {
+        "original": [drawing.picture(signal.values, signal.value_range) for signal in originals],
+        "reconstruction": [drawing.picture(signal.values, signal.value_range) for signal in decoded],
+        "error": [drawing.heat(_error(*pair) / FULL_ERROR) for pair in pairs],
     }
     if derivatives is not None:
         slope, laplacian = derivatives
-        images["gradient"] = strip([drawing.heat(slope / _typical_peak(slope))])
-        images["laplacian"] = strip([drawing.cold_to_warm(laplacian / _typical_peak(laplacian))])
+        panels["gradient"] = [drawing.heat(slope / _typical_peak(slope))]
+        panels["laplacian"] = [drawing.cold_to_warm(laplacian / _typical_peak(laplacian))]
+    most = _LARGEST_PANEL if one else _STRIP_PANEL
+    images = {name: drawing.row([drawing.reduced(panel, most) for panel in row]) for name, row in panels.items()}
     of = "" if one else f" of {', '.join(names)}"
     titles = {name: name + of for name in images} | {"error": f"error{of}, {FULL_ERROR:.0%} is bright"}
-    panels = drawing.titled({titles[name]: panel for name, panel in images.items()})
-    return Summary(scalars, images, {}, drawing.row(panels) if one else drawing.column(panels))
+    shown = drawing.titled({titles[name]: panel for name, panel in images.items()})
+    return Summary(scalars, images, {}, drawing.row(shown) if one else drawing.column(shown))
 
 
 def of_sound(original: Signal, decoded: Signal) -> Summary:

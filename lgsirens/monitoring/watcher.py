@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,19 +23,19 @@ from lgsirens.system.console import note
 from lgsirens.system.output import replacing
 
 
+@dataclass(eq=False)
 class Watcher(AbstractContextManager["Watcher"]):
     """Writes the log of one run; `fit` calls it after each step. Nothing that the fit uses is changed.
 
     Use it as a context manager.
 
-    Args:
+    Attributes:
         log: where, what and how often.
         signal: what is encoded.
         key: tells the run, its input and its options, from others; hexadecimal.
         config: the options of the run.
         snapshot: makes a representation of the present weights; with `measure=False` one that cannot be saved, as its
             PSNR, which takes a decode, is not known.
-        steps: of the whole run.
         resuming: the run goes on from a checkpoint, and so does the log.
         device: where to decode.
 
@@ -44,39 +44,36 @@ class Watcher(AbstractContextManager["Watcher"]):
         MissingDependencyError: tensorboard, wandb or pyyaml is needed and not installed.
     """
 
-    def __init__(
-        self,
-        log: RunLog,
-        signal: Signal,
-        key: str,
-        config: Mapping[str, Any],
-        snapshot: Callable[..., Representation],
-        steps: int,
-        resuming: bool,
-        device: torch.device,
-    ) -> None:
-        self._log, self._signal, self._config = log, signal, config
-        self._snapshot, self._steps, self._resuming, self._device = snapshot, steps, resuming, device
-        self._excerpts = excerpts(signal)
+    log: RunLog
+    signal: Signal
+    key: str
+    config: Mapping[str, Any]
+    snapshot: Callable[..., Representation]
+    resuming: bool
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        self._excerpts = excerpts(self.signal)
         self._sinks: list[Sink] | None = None
         self._timed = FitState()  # from where the speed of the next summary counts
         self._summarised = -1  # the step of the last summary
-        if log.show_grads and len(signal.shape) != 2:
-            note("show_grads: gradients are drawn of images alone, not of kind %s", signal.kind)
+        self._derives = self.log.show_grads and len(self.signal.shape) == 2
+        if self.log.show_grads and not self._derives:
+            note("show_grads: gradients are drawn of images alone, not of kind %s", self.signal.kind)
         require("tensorboard", "a log", "tensorboard")
-        if log.use_wandb:
+        if self.log.use_wandb:
             require("wandb", "Weights & Biases", "wandb")
-        self._text = config_yaml(self._config)
-        prepare_folder(log, resuming, key, self._text)
+        self._text = config_yaml(self.config)
+        prepare_folder(self.log, self.resuming, self.key, self._text)
 
     def __call__(self, state: FitState) -> None:
         """See the state after a step."""
         if self._sinks is None:
             self._open(state)
-        log, step = self._log, state.step
-        summarise = step % log.every == 0 and step < self._steps  # the last summary is of the result
+        log, step = self.log, state.step
+        summarise = step % log.every == 0 and step < self.config["steps"]  # the last summary is of the result
         keep = log.checkpoint_every is not None and step % log.checkpoint_every == 0
-        if not (summarise or keep) or not _is_finite(present := self._snapshot(state, measure=False)):
+        if not (summarise or keep) or not _is_finite(present := self.snapshot(state, measure=False)):
             return
         if summarise:
             self._summarise(present, state)
@@ -84,14 +81,14 @@ class Watcher(AbstractContextManager["Watcher"]):
             with _survived(step):
                 path = log.folder / "checkpoints" / f"model_step_{step}.safetensors"
                 path.parent.mkdir(exist_ok=True)
-                save(self._snapshot(state), path, overwrite=True)
+                save(self.snapshot(state), path, overwrite=True)
 
     def finish(self, representation: Representation, state: FitState) -> None:
         """Keep the result, and tell of it unless the run was stopped: one that goes on then has the log of one that
         never was."""
         interrupted, kept = state.stopped == "interrupted", False
         with _survived(state.step):
-            save(representation, self._log.final, overwrite=True)
+            save(representation, self.log.final, overwrite=True)
             kept = True
         if not interrupted and state.step != self._summarised:
             if self._sinks is None:
@@ -99,7 +96,7 @@ class Watcher(AbstractContextManager["Watcher"]):
             self._summarise(representation, state)
         if kept:
             with _survived(state.step):
-                keep_state(self._log.folder, STOPPED if interrupted else FINISHED)
+                keep_state(self.log.folder, STOPPED if interrupted else FINISHED)
 
     def __exit__(self, *error: object) -> None:
         self._tell(lambda sink: sink.close())
@@ -107,13 +104,12 @@ class Watcher(AbstractContextManager["Watcher"]):
     def _open(self, state: FitState) -> None:
         """Only now is it known with which step a resumed run goes on."""
         self._sinks, self._timed = [], replace(state)
-        log, name = self._log, self._log.name or self._log.folder.resolve().name
-        openers: list[Callable[[], Sink]] = [lambda: TensorBoard(log.folder, state.step)]
-        if log.use_wandb:
-            openers.append(lambda: WeightsAndBiases(log.folder, name, self._config, self._resuming))
-        for opener in openers:
+        folder, name = self.log.folder, self.log.name or self.log.folder.resolve().name
+        with _survived():
+            self._sinks.append(TensorBoard(folder, state.step))
+        if self.log.use_wandb:
             with _survived():
-                self._sinks.append(opener())
+                self._sinks.append(WeightsAndBiases(folder, name, self.config, self.resuming))
         self._tell(lambda sink: sink.text("config", self._text, state.step))
 
     def _summarise(self, representation: Representation, state: FitState) -> None:
@@ -133,14 +129,14 @@ class Watcher(AbstractContextManager["Watcher"]):
                 sink.scalars(scalars, step)
 
             self._tell(tell)
-            path = self._log.folder / "pictures" / f"step_{step:06d}.png"
+            path = self.log.folder / "pictures" / f"step_{step:06d}.png"
             path.parent.mkdir(exist_ok=True)
             with replacing(path, overwrite=True) as temporary:
                 temporary.write_bytes(png(summary.picture))
 
     def _figures(self, representation: Representation, state: FitState) -> dict[str, float]:
         """What is known without looking: of the fit, since the last summary, and of the model."""
-        peak, counts = KINDS[self._signal.kind].psnr_peak, representation.parameters
+        peak, counts = KINDS[self.signal.kind].psnr_peak, representation.parameters
         steps, seconds = state.step - self._timed.step, state.seconds - self._timed.seconds
         return {
             "train/loss": state.error,
@@ -151,14 +147,11 @@ class Watcher(AbstractContextManager["Watcher"]):
         }
 
     def _look(self, representation: Representation) -> Summary:
-        signal, device = self._signal, self._device
-        originals = [cut(signal, excerpt) for excerpt in self._excerpts]
-        decoded = [read(representation, signal, excerpt, device) for excerpt in self._excerpts]
-        if len(signal.shape) == 1:
+        originals = [cut(self.signal, excerpt) for excerpt in self._excerpts]
+        decoded = [read(representation, self.signal, excerpt, self.device) for excerpt in self._excerpts]
+        if len(self.signal.shape) == 1:
             return of_sound(originals[0], decoded[0])
-        slopes = None
-        if self._log.show_grads and len(signal.shape) == 2:
-            slopes = derivatives(representation, self._excerpts[0], device)
+        slopes = derivatives(representation, self._excerpts[0], self.device) if self._derives else None
         return of_planes([excerpt.name for excerpt in self._excerpts], originals, decoded, slopes)
 
     def _tell(self, say: Callable[[Sink], None]) -> None:

@@ -47,8 +47,11 @@ class PublishedNetwork:
     rows: Tensor
     shared: dict[str, Tensor]
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    def check_grid(self, grid: tuple[int, ...]) -> None:
+        """Raise ConfigError unless it has as many partitions as a grid."""
+        if len(grid) != self.model.dimensions or math.prod(grid) != len(self.rows):
+            held = counted(len(self.rows), "partition")
+            raise ConfigError(f"{commas(grid)}: the network has {held}; give their number per dimension", "partitions")
 
 
 def is_pickle(path: Path) -> bool:
@@ -75,9 +78,8 @@ def read_checkpoint(path: Path) -> PublishedNetwork:
     try:
         return _network(_state_dict(path))
     except ValueError as error:
-        raise FileFormatError(
-            f"{path}: is no state_dict of the published code: {error}; save the network's state_dict() alone"
-        ) from None
+        wrong = f"{path}: is no state_dict of the published code, or damaged"
+        raise FileFormatError(f"{wrong}: {error}; save the network's state_dict() alone") from None
 
 
 def as_representation(
@@ -99,12 +101,10 @@ def as_representation(
     """
     model, kind = network.model, KINDS[signal.kind]
     if (model.dimensions, model.channels) != (kind.dimensions, signal.channels):
-        raise ConfigError(
-            f"the network has {counted(model.dimensions, 'dimension')} and {counted(model.channels, 'channel')}, "
-            f"{signal.kind} {kind.dimensions} and {signal.channels}; name the signal that it was trained on"
-        )
-    if len(grid) != len(shape) or min(grid) < 1 or math.prod(grid) != len(network):
-        raise ConfigError(f"partitions {commas(grid)}: the network has {len(network)}; give its number per dimension")
+        held = f"{counted(model.dimensions, 'dimension')} and {counted(model.channels, 'channel')}"
+        named = f"{signal.kind} {kind.dimensions} and {signal.channels}"
+        raise ConfigError(f"the network has {held}, {named}; name the signal that it was trained on")
+    network.check_grid(grid)
     if signal.kind == "image":
         shape = tuple(_resized(size, parts) for size, parts in zip(shape, grid, strict=True))
     tile = tuple(size // parts for size, parts in zip(shape, grid, strict=True))
@@ -114,20 +114,11 @@ def as_representation(
     left = [size - stop for size, (_, stop) in zip(shape, extent, strict=True)]
     if any(left):
         note("the last %s samples along each dimension belong to no partition, as in the published code", commas(left))
-    return identified(
-        first_encoding(
-            "import",
-            model,
-            Lattice.covering(extent, tile),
-            Coordinates("signal", shape, (kind.coordinate_scale,) * kind.dimensions),
-            extent,
-            signal,
-            network.rows,
-            network.shared,
-            FitRecord(0, 0.0, None, "imported", "unknown"),
-            _config(model, signal, tile),
-        )
-    )
+    lattice = Lattice.covering(extent, tile)
+    coordinates = Coordinates("signal", shape, (kind.coordinate_scale,) * kind.dimensions)
+    fit, config = FitRecord(0, 0.0, None, "imported", "unknown"), _config(model, signal, tile)
+    rows, shared = network.rows, network.shared
+    return identified(first_encoding("import", model, lattice, coordinates, extent, signal, rows, shared, fit, config))
 
 
 def measured(representation: Representation, signal: Signal) -> Representation:
@@ -151,48 +142,46 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     """The weights that a file holds by name, without the prefix that `DataParallel` gives them.
 
     Raises:
-        FileFormatError: the file is damaged.
-        ValueError: it holds something else.
+        ValueError: the file is damaged, or holds something else.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             # torch.load checks no CRC; files from before version 1.6 have none.
-            damaged = zipfile.ZipFile(path).testzip() if zipfile.is_zipfile(path) else None
+            if zipfile.is_zipfile(path) and (damaged := zipfile.ZipFile(path).testzip()):
+                raise ValueError(f"the CRC-32 of {damaged} differs")
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes end in errors of any type, whose first sentence says which
         words = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(words.split(". ")[0][:120]) from None
-    if damaged is not None:
-        raise FileFormatError(f"{path}: damaged, the CRC-32 of {damaged} differs; get or save the file again")
     if not isinstance(state, dict):
         raise ValueError(f"it holds a {type(state).__name__}")
     for name, tensor in state.items():
-        if not isinstance(tensor, Tensor) or not _is_array_of_weights(tensor):
+        plain = isinstance(tensor, Tensor) and tensor.layout is torch.strided and tensor.device.type == "cpu"
+        if not plain or not tensor.is_floating_point() or tensor.ndim == 0 or tensor.numel() == 0:
             raise ValueError(f"{name} is no array of floating-point weights")
     return {str(name).removeprefix("module."): tensor.detach() for name, tensor in state.items()}
-
-
-def _is_array_of_weights(tensor: Tensor) -> bool:
-    plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and tensor.is_floating_point()
-    return plain and tensor.ndim > 0 and tensor.numel() > 0
 
 
 def _network(state: dict[str, Tensor]) -> PublishedNetwork:
     """The network of a state_dict that holds its tensors and no other (raises ValueError)."""
     model, partitions = _model_of(state)
-    expected = {_published_name(name, model): (name, shape) for name, shape in _layout(model, partitions).items()}
+    if model.mode == "mlp":  # one partition, without its axis and with weights as `nn.Linear` has them
+        state = {name: tensor[None].mT if tensor.ndim > 1 else tensor[None] for name, tensor in state.items()}
+    layout = {name: (partitions, *reversed(shape)) for name, shape in row_layout(model)} | dict(shared_layout(model))
     tensors = {}
-    for theirs, (ours, shape) in expected.items():
+    for ours, shape in layout.items():
+        theirs = _published_name(ours, model)
         found = tuple(state[theirs].shape) if theirs in state else None
         if found != shape:
             raise ValueError(f"{theirs} has shape {found}, expected {shape}")
-        tensors[ours] = state[theirs].float()
-    if unknown := sorted(set(state) - set(expected)):
-        raise ValueError(f"it also holds {unknown[0]}")
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        raise ValueError("it holds NaN or infinite weights")
-    return PublishedNetwork(model, *_repacked(model, tensors))
+        tensors[ours] = state.pop(theirs).float()
+        if not tensors[ours].isfinite().all():
+            raise ValueError(f"{theirs} holds NaN or infinite weights")
+    for unknown in state:
+        raise ValueError(f"it also holds {unknown}")
+    local = [tensors[name] for name, _ in row_layout(model)]
+    rows = torch.cat([(part.mT if part.ndim == 3 else part).reshape(partitions, -1) for part in local], dim=1)
+    return PublishedNetwork(model, rows, {name: tensors[name].contiguous() for name, _ in shared_layout(model)})
 
 
 def _model_of(state: dict[str, Tensor]) -> tuple[ModelConfig, int]:
@@ -222,24 +211,6 @@ def _published_name(name: str, model: ModelConfig) -> str:
     return f"net.global_net.{depth}.0.{what}" if part == "global" else f"net.agg_func.0.{what}"
 
 
-def _layout(model: ModelConfig, partitions: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of the published tensors by our names; weights of local networks are `[P, in, out]`."""
-    single = model.mode == "mlp"
-    local = {name: shape if single else (partitions, *reversed(shape)) for name, shape in row_layout(model)}
-    return local | dict(shared_layout(model))
-
-
-def _repacked(model: ModelConfig, tensors: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Rows `[P, K]` and shared tensors."""
-    parts = []
-    for name, shape in row_layout(model):
-        tensor = tensors[name][None] if model.mode == "mlp" else tensors[name]
-        if len(shape) == 2 and model.mode != "mlp":
-            tensor = tensor.mT
-        parts.append(tensor.reshape(len(tensor), -1))
-    return torch.cat(parts, dim=1), {name: tensors[name].contiguous() for name, _ in shared_layout(model)}
-
-
 def _resized(size: int, parts: int) -> int:
     """The multiple of `parts` to which the published code resizes a side of an image. One part resizes nothing here:
     there it adds one sample, between the same ends."""
@@ -249,13 +220,7 @@ def _resized(size: int, parts: int) -> int:
 
 def _config(model: ModelConfig, signal: SignalInfo, tile: tuple[int, ...]) -> dict[str, Any]:
     """The options that would build this model."""
-    return {
-        "kind": signal.kind,
-        "value_range": list(signal.value_range),
-        "mode": model.mode,
-        "partition_size": None if model.mode == "mlp" else list(tile),
-        "local_width": model.local_width,
-        "global_width": model.global_width or None,
-        "hidden_layers": model.hidden_layers,
-        "agg_type": model.agg_type,
-    }
+    same = {name: getattr(model, name) for name in ("mode", "local_width", "hidden_layers", "agg_type")}
+    size = None if model.mode == "mlp" else list(tile)
+    described = {"kind": signal.kind, "value_range": list(signal.value_range), "partition_size": size}
+    return {**described, **same, "global_width": model.global_width or None}

@@ -8,7 +8,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_origin, get_type_hints
+from typing import Any, ClassVar, get_origin, get_type_hints
 
 from lgsirens.errors import ConfigError
 from lgsirens.grid.lattice import Lattice
@@ -19,23 +19,12 @@ from lgsirens.representation.representation import Representation
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.config_file import read_settings
 from lgsirens.system.console import commas, counted, note
-from lgsirens.system.schema import bare, declared, expected, from_options, from_text, option
+from lgsirens.system.schema import bare, declared, expected, from_plain, from_text, option
 from lgsirens.training.config import EncodeConfig, along_axes, plan
 from lgsirens.training.refit import FitOptions
 
 AGGREGATIONS = {"concat_and_fc": "fc", "fc_and_add": "fc_and_add"}
 DEFAULT_BUDGET = 200_000
-# What our options are called here, where it is something else.
-NAMES = {
-    "partitions": "downsample",
-    "local_width": "hidden_features",
-    "global_width": "global_hidden_features",
-    "hidden_layers": "num_hidden_layers",
-    "parameters": "auto_total_number_of_parameters",
-    "steps": "num_epochs",
-    "every": "steps_til_summary",
-    "checkpoint_every": "epochs_til_ckpt",
-}
 _BUDGET = f"none; with partition_size {DEFAULT_BUDGET}"
 _OURS = declared(FitOptions) | declared(RunLog) | declared(EncodeConfig)
 
@@ -52,7 +41,7 @@ class Flags:
     resume: bool = option(False, help="go on with the last run of that name, which was stopped")
     mode: str = option("mlp", _OURS["mode"])
     downsample: list[int] | None = option(None, _OURS["partitions"], shown="one")
-    hidden_features: int = option(256, least=1, help="width of all local networks together; of the one network for mlp")
+    hidden_features: int = option(256, name="local_width", least=1, help="summed width of all local networks, or mlp's")
     global_hidden_features: int = option(32, _OURS["global_width"])
     num_hidden_layers: int = option(3, _OURS["hidden_layers"])
     agg_type: str = option("concat_and_fc", choices=tuple(AGGREGATIONS), help="concat_and_fc or fc_and_add")
@@ -120,8 +109,9 @@ class VideoFlags(Flags):
 
 
 SCRIPTS: dict[str, type[Flags]] = {cls.kind: cls for cls in (ImageFlags, AudioFlags, VideoFlags)}
-_HINTS: dict[str, Any] = {name: hint for cls in SCRIPTS.values() for name, hint in get_type_hints(cls).items()}
-F = TypeVar("F", bound=Flags)
+# What our options are called here.
+NAMES = {rule.name: flag for cls in SCRIPTS.values() for flag, rule in declared(cls).items()}
+_HINTS = {name: get_type_hints(cls)[name] for cls in SCRIPTS.values() for name in declared(cls)} | {"config_path": str}
 
 
 # Words -> flags
@@ -149,18 +139,16 @@ def given_values(argv: Sequence[str]) -> dict[str, Any]:
     return {_known(name): value for name, value in settings.items()} | found
 
 
-def build(cls: type[F], values: Mapping[str, Any]) -> F:
+def build(cls: type[Flags], values: Mapping[str, Any]) -> Flags:
     """Flags of one script from values by name.
 
     Raises:
         ConfigError: a flag that the script does not have, or a value of another type or out of range.
     """
-    names = get_type_hints(cls)
-    for name in values:
-        if name not in names:
-            owners = " and ".join(kind for kind, other in SCRIPTS.items() if name in get_type_hints(other))
-            raise ConfigError(f"is a flag for kind {owners}, this is {cls.kind}; leave it out", name)
-    flags = from_options(cls, values)
+    for name in sorted(values.keys() - declared(cls).keys()):
+        owners = " and ".join(kind for kind, other in SCRIPTS.items() if name in declared(other))
+        raise ConfigError(f"is a flag for kind {owners}, this is {cls.kind}; leave it out", name)
+    flags = from_plain(cls, values)
     if Path(flags.experiment_name).name in ("", ".."):
         raise ConfigError(f"{flags.experiment_name!r}: names no folder; name the run", "experiment_name")
     return flags
@@ -169,19 +157,15 @@ def build(cls: type[F], values: Mapping[str, Any]) -> F:
 def print_help(cls: type[Flags]) -> None:
     """Print every flag with its default."""
     parser = argparse.ArgumentParser(description=cls.__doc__)
-    parser.add_argument(
-        "--config_path", help="flags in a YAML file; those of the command line count more (default: None)"
-    )
-    rules = declared(cls)
-    for field in fields(cls):
-        rule = rules[field.name]
+    parser.add_argument("--config_path", help="flags in a YAML file, which those given here override (default: None)")
+    for field, rule in zip(fields(cls), declared(cls).values(), strict=True):
         parser.add_argument(f"--{field.name}", metavar=rule.metavar, help=rule.text(field.default))
     parser.print_help()
 
 
 def _known(name: str) -> str:
     """The name of a flag of some script."""
-    if name in _HINTS or name == "config_path":
+    if name in _HINTS:
         return name
     near = difflib.get_close_matches(name, _HINTS, 1)
     raise ConfigError(f"is no flag; {f'did you mean {near[0]}?' if near else 'see --help'}", name)
@@ -189,7 +173,7 @@ def _known(name: str) -> str:
 
 def _from_words(name: str, words: list[str]) -> Any:
     """The value that the words after a flag spell; several are one list, not one text."""
-    hint = _HINTS.get(name, str)
+    hint = _HINTS[name]
     if hint is bool and not words:
         return True
     text = " ".join(words)
@@ -199,7 +183,7 @@ def _from_words(name: str, words: list[str]) -> Any:
         if not text or (len(words) > 1 and get_origin(bare(hint)) is not list):
             raise ValueError
         return from_text(hint, text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ConfigError(f"{text[:80]!r}: expected {expected(hint)}", name) from None
 
 
@@ -214,6 +198,11 @@ def kept_values(flags: Flags) -> dict[str, object]:
     return {name: value for name, value in asdict(flags).items() if value is not None and name not in passing}
 
 
+def in_our_words(flags: Flags, *names: str) -> dict[str, Any]:
+    """Options of ours by name, as the flags give them."""
+    return {name: getattr(flags, NAMES[name]) for name in names}
+
+
 def requested(flags: Flags) -> EncodeConfig:
     """What the flags mean whatever the signal is: all but the order of `partition_size` and the widths from a budget.
 
@@ -223,18 +212,15 @@ def requested(flags: Flags) -> EncodeConfig:
     tile = _numbers(flags, "partition_size")
     one = (1,) * KINDS[flags.kind].dimensions
     partitions = _numbers(flags, "downsample") or (one if tile is None else None)
-    same = ("mode", "hidden_layers", "steps", "lr", "seed")
-    given = {name: getattr(flags, NAMES.get(name, name)) for name in same}
+    given = in_our_words(flags, "mode", "hidden_layers", "steps", "lr", "seed")
     given |= {"partitions": partitions, "partition_size": tile, "agg_type": AGGREGATIONS[flags.agg_type]}
     given["recipe"] = flags.recipe
     if isinstance(flags, VideoFlags):
         given["overlaps"] = _numbers(flags, "overlaps")
         given["sample_frac"] = None if flags.sample_frac == 1 else flags.sample_frac  # all of them, each once
-    config = EncodeConfig.from_options(given)
-    if partitions is None or _budget(flags) is not None:
-        return config
-    given["local_width"] = _local_width(flags, math.prod(partitions))
-    given["global_width"] = flags.global_hidden_features if flags.mode == "lg" else None
+    if partitions is not None and _budget(flags) is None:
+        given["local_width"] = _local_width(flags, math.prod(partitions))
+        given["global_width"] = flags.global_hidden_features if flags.mode == "lg" else None
     return EncodeConfig.from_options(given)
 
 
@@ -248,10 +234,7 @@ def encode_config(flags: Flags, signal: Signal) -> EncodeConfig:
     tile, shape = config.partition_size, signal.shape
     if tile is not None and flags.kind == "image" and shape[1] > shape[0]:
         config = replace(config, partition_size=tile[::-1])  # the published code counts from the longer side
-    if budget is not None:
-        return _within(budget, flags, config, signal)
-    plan(signal, config)
-    return config
+    return config if budget is None else _within(budget, flags, config, signal)
 
 
 def _budget(flags: Flags) -> int | None:
@@ -268,14 +251,11 @@ def _local_width(flags: Flags, partitions: int) -> int:
     """L of the published total; mlp has one partition."""
     total = flags.hidden_features
     width, rest = divmod(total, partitions)
-    if rest or not width:
-        nearest = " or ".join(str(n * partitions) for n in (max(width, 1), max(width, 1) + 1))
-        raise ConfigError(
-            f"{total}: is the width of all {partitions} partitions together; give a multiple, {nearest}",
-            "hidden_features",
-        )
-    if width > LARGEST_WIDTH:
-        raise ConfigError(f"{total}: must be at most {LARGEST_WIDTH * partitions}", "hidden_features")
+    if rest or not 1 <= width <= LARGEST_WIDTH:
+        # The nearest two multiples that may be.
+        low = min(max(width, 1), LARGEST_WIDTH - 1)
+        shared = f"is shared by {counted(partitions, 'partition')} of at most {LARGEST_WIDTH} each"
+        raise ConfigError(f"{total}: {shared}; give {low * partitions} or {(low + 1) * partitions}", "hidden_features")
     return width
 
 
@@ -285,11 +265,9 @@ def _within(budget: int, flags: Flags, config: EncodeConfig, signal: Signal) -> 
     planned = plan(signal, replace(config, local_width=1, global_width=1 if shared else None))
     partitions = len(planned.lattice)
     model = _widened(planned.model, partitions, budget, flags)
-    note(
-        "widths from a budget of %d parameters: %d local (%s)%s; --hidden_features does not count",
-        *(budget, model.local_width, counted(partitions, "partition")),
-        f", {model.global_width} shared" if shared else "",
-    )
+    widths = f"{model.local_width} local ({counted(partitions, 'partition')})"
+    widths += f", {model.global_width} shared" if shared else ""
+    note("widths from a budget of %d parameters: %s; --hidden_features does not count", budget, widths)
     return replace(config, local_width=model.local_width, global_width=model.global_width or None)
 
 
@@ -300,19 +278,13 @@ def _widened(model: ModelConfig, partitions: int, budget: int, flags: Flags) -> 
 
 # Flags beside what is stored
 
-OF_MODEL = (
-    *("mode", "downsample", "partition_size", "hidden_features", "global_hidden_features"),
-    *("num_hidden_layers", "agg_type", "auto_total_number_of_parameters"),
-)
-
 
 def check_stored(flags: Flags, given: Collection[str], stored: Representation, path: str) -> None:
     """Raise ConfigError if a flag of the model that was given contradicts what is stored."""
-    actual = _stored_values(flags, stored)
-    for name in OF_MODEL:
+    for name, actual in _stored_values(flags, stored).items():
         value = getattr(flags, name)
-        if name in given and value is not None and value != actual[name]:
-            raise ConfigError(f"{value}: {path} stores {actual[name]}; leave the flag out or correct it", name)
+        if name in given and value is not None and value != actual:
+            raise ConfigError(f"{value}: {path} stores {actual}; leave the flag out or correct it", name)
 
 
 def _stored_values(flags: Flags, stored: Representation) -> dict[str, object]:
@@ -322,9 +294,7 @@ def _stored_values(flags: Flags, stored: Representation) -> dict[str, object]:
     asked = _numbers(flags, "downsample") or grid
     # Tiles are whole samples, rounded up here and down in the published code: another number may have been asked for
     # than there are.
-    if min(asked) > 0 and all(
-        side in (size // parts, -(-size // parts)) for side, size, parts in zip(tile, shape, asked, strict=True)
-    ):
+    if all(side in (size // parts, -(-size // parts)) for side, size, parts in zip(tile, shape, asked, strict=True)):
         grid = asked
     partitions, budget = math.prod(grid), flags.auto_total_number_of_parameters
     same = budget is not None and _widened(model, partitions, budget, flags) == model
@@ -346,20 +316,15 @@ def dropped_partitions(flags: VideoFlags, lattice: Lattice) -> list[tuple[int, .
     Raises:
         ConfigError: another number of lists than dimensions, or a partition that is not there.
     """
-    planes, named = flags.crop_entire_dim_values or [], flags.crop_partition_indices or []
+    planes, dropped = flags.crop_entire_dim_values or [], set(map(tuple, flags.crop_partition_indices or []))
     if planes and len(planes) != lattice.dimensions:
         raise ConfigError(f"{planes}: give {lattice.dimensions} lists, one per dimension", "crop_entire_dim_values")
-    held = [tuple(int(k) for k in entry) for entry in lattice.ids]
-    there = f"they run from {commas(held[0])} to {commas(held[-1])}"
-    dropped = {tuple(entry) for entry in named}
-    for entry in sorted(dropped - set(held)):
+    held = set(map(tuple, lattice.ids.tolist()))
+    there = f"they run from {commas(min(held))} to {commas(max(held))}"
+    for entry in sorted(dropped - held):
         raise ConfigError(f"[{commas(entry)}]: no such partition; {there}", "crop_partition_indices")
     for axis, numbers in enumerate(planes):
-        for number in numbers:
-            plane = {entry for entry in held if entry[axis] == number}
-            if not plane:
-                raise ConfigError(
-                    f"{planes}: no partition has {number} in dimension {axis}; {there}", "crop_entire_dim_values"
-                )
-            dropped |= plane
+        for number in sorted(set(numbers) - {entry[axis] for entry in held}):
+            raise ConfigError(f"{number}: no partition has it in dimension {axis}; {there}", "crop_entire_dim_values")
+        dropped |= {entry for entry in held if entry[axis] in numbers}
     return sorted(dropped)

@@ -1,6 +1,7 @@
 """The signals that the published commands encode."""
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,12 +30,8 @@ def read_signal(flags: Flags) -> Signal:
         ConfigError: a film that is not there, flags out of range.
         MissingDependencyError: an optional package is needed.
     """
-    if isinstance(flags, ImageFlags):
-        return _read_image(flags)
-    if isinstance(flags, AudioFlags):
-        return _read_audio(flags)
-    assert isinstance(flags, VideoFlags)
-    return _read_video(flags)
+    readers: dict[str, Callable[[Any], Signal]] = {"image": _read_image, "audio": _read_audio, "video": _read_video}
+    return readers[flags.kind](flags)
 
 
 def as_published(signal: Signal, channels: int, name: str) -> Signal:
@@ -122,11 +119,9 @@ def _reduced(signal: Signal, factor: float) -> Signal:
 
 
 def _read_audio(flags: AudioFlags) -> Signal:
-    if flags.wav_path is not None:
-        return read(flags.wav_path, "audio")
-    bach = _data_file("gt_bach.wav")
-    if bach is not None:
-        return read(bach, "audio")
+    path = flags.wav_path or _data_file("gt_bach.wav")
+    if path is not None:
+        return read(path, "audio")
     note("no data/gt_bach.wav (it comes with github.com/vsitzmann/siren): encoding the synthesised prelude")
     return examples.prelude()
 
@@ -135,23 +130,17 @@ def _read_video(flags: VideoFlags) -> Signal:
     frames = _frames(flags)
     if flags.dataset in ("bikes", "bunny"):
         return getattr(examples, flags.dataset)(frames, flags.max_side)  # type: ignore[no-any-return]
-    path: str | Path | None = flags.dataset
-    if flags.dataset == "cat":
-        path = _data_file("cat_video.mp4")
+    path = _data_file("cat_video.mp4") if flags.dataset == "cat" else flags.dataset
     if path is None:
-        raise SignalError(
-            "data/cat_video.mp4: is not there; the film comes with the SIREN project (the data link of "
-            "github.com/vsitzmann/siren); put it there, or name any film: --dataset FILM"
-        )
+        origin = "the SIREN project has it (the data link of github.com/vsitzmann/siren)"
+        raise SignalError(f"data/cat_video.mp4: is not there; {origin}; put it there, or name any film: --dataset FILM")
     return read(path, "video", frames=frames, max_side=flags.max_side)
 
 
 def _data_file(name: str) -> Path | None:
     """A file that a user has put into `data/`, in or beside the working directory or in the checkout."""
-    for folder in (Path("data"), Path("..", "data"), Path(__file__).resolve().parents[2] / "data"):
-        if (folder / name).is_file():
-            return folder / name
-    return None
+    folders = (Path("data"), Path("..", "data"), Path(__file__).resolve().parents[2] / "data")
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
 def parse_frames(text: str) -> tuple[int | None, int | None]:

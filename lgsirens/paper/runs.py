@@ -2,33 +2,20 @@
 
 import glob
 import itertools
-import math
 import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lgsirens.errors import ConfigError, OutputError, SignalError
 from lgsirens.media.files import check_format, write
 from lgsirens.monitoring.log import FINISHED, RunLog, check_folder, state_of
+from lgsirens.paper import flags
 from lgsirens.paper.checkpoints import as_representation, is_pickle, read_checkpoint
-from lgsirens.paper.flags import (
-    NAMES,
-    OF_MODEL,
-    SCRIPTS,
-    Flags,
-    VideoFlags,
-    build,
-    check_stored,
-    dropped_partitions,
-    encode_config,
-    given_values,
-    kept_values,
-    print_help,
-    requested,
-)
 from lgsirens.paper.inputs import describes_sound, read_signal, reading
 from lgsirens.representation.decode import decode
 from lgsirens.representation.edit import crop
@@ -36,19 +23,19 @@ from lgsirens.representation.file import load, save
 from lgsirens.representation.report import summary
 from lgsirens.representation.representation import Representation, SignalInfo
 from lgsirens.system.config_file import config_yaml, read_settings
-from lgsirens.system.console import Progress, commas, counted, interruption, note, times
-from lgsirens.system.hardware import resolve_device
+from lgsirens.system.console import Progress, counted, interruption, note, times
 from lgsirens.system.output import check_output
 from lgsirens.system.program import ended, run
 from lgsirens.training.checkpoint import check_checkpoint, checkpoint_path
 from lgsirens.training.config import along_axes
 from lgsirens.training.encode import encode
 
-# What decoding takes from the command line; all other flags speak of the model or concern training alone.
-_OF_DECODING = (
+# What decoding takes from the command line, of the run and of the model; all other flags concern training alone.
+_OF_DECODING = {
     *("logging_root", "experiment_name", "overwrite", "device", "checkpoint_path", "decode"),
-    *("crop_entire_dim_values", "crop_partition_indices", "activation_type"),
-)
+    *("crop_entire_dim_values", "crop_partition_indices", "mode", "downsample", "partition_size", "hidden_features"),
+    *("global_hidden_features", "num_hidden_layers", "agg_type", "activation_type", "auto_total_number_of_parameters"),
+}
 
 
 def main(kind: str, argv: Sequence[str] | None = None, decoding: bool = False) -> int:
@@ -57,96 +44,82 @@ def main(kind: str, argv: Sequence[str] | None = None, decoding: bool = False) -
 
     def program() -> int:
         if "-h" in words or "--help" in words:
-            print_help(SCRIPTS[kind])
+            flags.print_help(flags.SCRIPTS[kind])
             return 0
-        values = given_values(words)
+        values = flags.given_values(words)
         sound = kind == "image" and describes_sound(values)
-        flags = build(SCRIPTS["audio" if sound else kind], values)
+        asked = flags.build(flags.SCRIPTS["audio" if sound else kind], values)
         if decoding and values.get("decode") is False:
             raise ConfigError("False: decode_video.py decodes; leave it out, or train with train_video.py", "decode")
-        if isinstance(flags, VideoFlags) and (decoding or flags.decode):
-            _decode(flags, set(values))
+        if isinstance(asked, flags.VideoFlags) and (decoding or asked.decode):
+            _decode(asked, set(values))
             return 0
-        return _train(flags)
+        return _train(asked)
 
-    return run(program, NAMES)
+    return run(program, flags.NAMES)
 
 
 # Training
 
 
-def _train(flags: Flags) -> int:
-    if flags.checkpoint_path is not None:
-        raise ConfigError(f"{flags.checkpoint_path}: training starts afresh; leave it out", "checkpoint_path")
-    if isinstance(flags, VideoFlags) and (flags.crop_entire_dim_values or flags.crop_partition_indices):
+def _train(asked: flags.Flags) -> int:
+    if asked.checkpoint_path is not None:
+        raise ConfigError(f"{asked.checkpoint_path}: training starts afresh; leave it out", "checkpoint_path")
+    if isinstance(asked, flags.VideoFlags) and (asked.crop_entire_dim_values or asked.crop_partition_indices):
         raise ConfigError("and crop_partition_indices are for decode; leave them out", "crop_entire_dim_values")
-    if flags.resume and (flags.overwrite or flags.debug):
+    if asked.resume and (asked.overwrite or asked.debug):
         raise ConfigError("goes on with a run that was kept; leave it out, or --overwrite and --debug", "resume")
-    requested(flags)  # what cannot be is said before any long work
-    last, free = _run_folders(flags)
+    flags.requested(asked)  # what cannot be is said before any long work
+    last, free = _run_folders(asked)
     log = RunLog(
-        folder=free if state_of(last) == FINISHED and not (flags.overwrite or flags.resume) else last,
-        every=flags.steps_til_summary,
-        checkpoint_every=flags.epochs_til_ckpt,
-        show_grads=flags.show_grads,
-        use_wandb=flags.use_wandb,
-        overwrite=flags.overwrite,
-        texts={"flags.yaml": config_yaml(kept_values(flags))},
+        free if state_of(last) == FINISHED and not (asked.overwrite or asked.resume) else last,
+        texts={"flags.yaml": config_yaml(flags.kept_values(asked))},
+        **flags.in_our_words(asked, "every", "checkpoint_every", "show_grads", "use_wandb", "overwrite"),
     )
-    checkpoint = None if flags.debug else checkpoint_path(log.final)
+    checkpoint = None if asked.debug else checkpoint_path(log.final)
     if checkpoint is not None:
-        check_folder(log, flags.resume, flags.resume and os.path.exists(checkpoint))
-        check_checkpoint(checkpoint, flags.resume)
-        if log.folder != _folder(flags):
-            note("--experiment_name %s: this run is kept in %s", flags.experiment_name, log.folder)
-    signal = read_signal(flags)
-    config = encode_config(flags, signal)
+        check_folder(log, asked.resume, asked.resume and os.path.exists(checkpoint))
+        check_checkpoint(checkpoint, asked.resume)
+        if log.folder != _folder(asked):
+            note("--experiment_name %s: this run is kept in %s", asked.experiment_name, log.folder)
+    signal = read_signal(asked)
+    config = flags.encode_config(asked, signal)
     with interruption():  # Ctrl-C while the result is measured and saved must not lose it
-        representation = encode(
-            signal,
-            config,
-            device=flags.device,
-            checkpoint=checkpoint,
-            resume=flags.resume,
-            progress=True,
-            log=None if flags.debug else log,
-            source=reading(flags),
-        )
-        if not flags.debug:  # the log does without it where it must
+        how = flags.in_our_words(asked, "device", "resume") | {"log": None if asked.debug else log}
+        representation = encode(signal, config, checkpoint=checkpoint, progress=True, source=reading(asked), **how)
+        if not asked.debug:  # the log does without it where it must
             save(representation, _made(log.folder) / log.final.name, overwrite=True)
-    print(summary(Path("not saved (--debug)") if flags.debug else log.final, representation))
+    print(summary(Path("not saved (--debug)") if asked.debug else log.final, representation))
     fit = representation.fit
-    return ended(fit.stopped, f"{fit.steps} of {config.steps} steps", checkpoint)
+    return ended(fit.stopped, f"{fit.steps} of {config.total_steps} steps", checkpoint)
 
 
-def _folder(flags: Flags) -> Path:
-    return Path(flags.logging_root, flags.experiment_name)
+def _folder(asked: flags.Flags) -> Path:
+    return Path(asked.logging_root, asked.experiment_name)
 
 
-def _run_folders(flags: Flags) -> tuple[Path, Path]:
+def _run_folders(asked: flags.Flags) -> tuple[Path, Path]:
     """Where the last run of the name is kept, which is the one that another replaces or goes on with, and where one
     beside it is: of NAME_2, NAME_3 and so on the next one that is free. Runs may have been deleted; the last is that of
     the highest number, so no number below it is given again."""
-    first = _folder(flags)
+    first = _folder(asked)
 
     def folder(number: int) -> Path:
         return first if number == 1 else first.with_name(f"{first.name}_{number}")
 
     ends = (path.name.rpartition("_")[2] for path in first.parent.glob(f"{glob.escape(first.name)}_*"))
     numbers = (int(end) for end in ends if re.fullmatch(r"[1-9]\d{0,8}", end))
-    last = max((number for number in numbers if _name_of_run(folder(number)) == flags.experiment_name), default=1)
+    last = max((number for number in numbers if _name_of_run(folder(number)) == asked.experiment_name), default=1)
     free = next(number for number in itertools.count(last + 1) if state_of(folder(number)) is None)
     return folder(last), folder(free)
 
 
 def _name_of_run(folder: Path) -> object:
     """The name that the run in a folder was given, where a user may have named another one so."""
-    if state_of(folder) is None:
-        return None
-    try:
-        return read_settings(folder / "flags.yaml").get("experiment_name")
-    except ConfigError:
-        return None
+    with suppress(ConfigError):
+        if state_of(folder) is not None:
+            return read_settings(folder / "flags.yaml").get("experiment_name")
+    return None
 
 
 def _made(folder: Path) -> Path:
@@ -154,40 +127,46 @@ def _made(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"{folder}: cannot be made ({reason}); choose another experiment_name") from None
+        raise OutputError(f"{folder}: cannot be made ({error}); choose another experiment_name") from None
     return folder
 
 
 # Decoding
 
 
-def _decode(flags: VideoFlags, given: set[str]) -> None:
-    folder = _folder(flags)
-    target = folder / "decoded.mp4"
-    representation = _checkpoint(flags, given)
-    if representation.signal.kind != "video":
-        kind = representation.signal.kind
-        raise SignalError(f"{flags.checkpoint_path}: holds no film, but kind {kind}; use lgsirens decode")
-    check_stored(flags, given, representation, str(flags.checkpoint_path))
-    kept = _cut(flags, representation)
+def _decode(asked: flags.VideoFlags, given: set[str]) -> None:
+    target = _folder(asked) / "decoded.mp4"
+    stored = _checkpoint(asked, given)
+    if stored.signal.kind != "video":
+        raise SignalError(f"{asked.checkpoint_path}: holds no film, but kind {stored.signal.kind}; use lgsirens decode")
+    flags.check_stored(asked, given, stored, str(asked.checkpoint_path))
+    kept = _cut(asked, stored)
     known = kept.signal
     check_format(target, known.kind, known.channels, known.dtype)
-    check_output(_made(folder) / target.name, flags.overwrite)
-    with Progress("decode", "sample") as progress:
-        film = decode(kept, device=resolve_device(flags.device), progress=progress)
-    with Progress("write", "frame") as bar:
-        write(target, film, flags.overwrite, progress=bar.count)
-    print(f"{target}: video {times(film.shape)}, {counted(film.channels, 'channel')}")
+    check_output(_made(target.parent) / target.name, asked.overwrite)
+    write_decoded(kept, target, asked.overwrite, quiet=False, crf=None, device=asked.device)
 
 
-def _checkpoint(flags: VideoFlags, given: set[str]) -> Representation:
+def write_decoded(
+    representation: Representation, target: Path, overwrite: bool, quiet: bool, crf: int | None, **options: Any
+) -> None:
+    """Decode with `options` of `decode`, write the signal and print one line on it, as `lgsirens decode` does too."""
+    with Progress("decode", "sample", quiet) as bar:
+        signal = decode(representation, progress=bar, **options)
+    with Progress("write", "frame", quiet) as bar:
+        write(target, signal, overwrite, crf=crf, progress=bar.count)
+    missing = int(signal.present.size - signal.present.sum())
+    absent = f", {counted(missing, 'sample')} without a partition" if missing else ""
+    print(f"{target}: {signal.kind} {times(signal.shape)}, {counted(signal.channels, 'channel')}{absent}")
+
+
+def _checkpoint(asked: flags.VideoFlags, given: set[str]) -> Representation:
     """What `--checkpoint_path` holds, ours or the published code's: the content tells."""
-    if flags.checkpoint_path is None:
+    if asked.checkpoint_path is None:
         raise ConfigError("is missing; name what training wrote", "checkpoint_path")
-    path = Path(flags.checkpoint_path)
+    path = Path(asked.checkpoint_path)
     if not os.path.exists(path):
-        trained = RunLog(_run_folders(flags)[0]).final
+        trained = RunLog(_run_folders(asked)[0]).final
         wrote = "wrote" if os.path.exists(trained) else "with this --experiment_name writes"
         raise SignalError(f"{path}: no such file; training {wrote} {trained}: give that as --checkpoint_path")
     if not is_pickle(path):
@@ -199,27 +178,21 @@ def _checkpoint(flags: VideoFlags, given: set[str]) -> Representation:
         dimensions = counted(network.model.dimensions, "dimension")
         raise SignalError(f"{path}: holds no film, but a network of {dimensions}; use lgsirens import")
     _say_ignored(given - {"dataset", "frames", "max_side"})
-    grid = along_axes("downsample", flags.downsample or (1, 1, 1), "video")
-    if min(grid) < 1 or math.prod(grid) != len(network):
-        asked = commas(grid) if flags.downsample else "is missing"
-        held = counted(len(network), "partition")
-        raise ConfigError(f"{asked}: {path} has {held}; give their number per dimension", "downsample")
-    signal = read_signal(flags)
+    grid = along_axes("partitions", asked.downsample or (1, 1, 1), "video")
+    network.check_grid(grid)
+    signal = read_signal(asked)
     return as_representation(network, SignalInfo.of(signal), signal.shape, grid)
 
 
 def _say_ignored(given: set[str]) -> None:
-    used = {*_OF_DECODING, *OF_MODEL}
-    if "auto_total_number_of_parameters" in given:
-        used.add("auto_global_weights_factor")
-    ignored = sorted(given - used)
-    if ignored:
+    used = _OF_DECODING | ({"auto_global_weights_factor"} if "auto_total_number_of_parameters" in given else set())
+    if ignored := sorted(given - used):
         note("ignored, as it concerns training alone: %s", ", ".join(f"--{name}" for name in ignored))
 
 
-def _cut(flags: VideoFlags, whole: Representation) -> Representation:
+def _cut(asked: flags.VideoFlags, whole: Representation) -> Representation:
     """Without the partitions that the crop flags name; the extent stays, what is missing decodes to nothing."""
-    dropped = dropped_partitions(flags, whole.lattice)
+    dropped = flags.dropped_partitions(asked, whole.lattice)
     if not dropped:
         return whole
     kept = crop(whole, drop_partitions=dropped)

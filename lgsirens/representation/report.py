@@ -8,17 +8,8 @@ from typing import Any
 import numpy as np
 
 from lgsirens.errors import SignalError
-from lgsirens.grid.box import (
-    Box,
-    box_of_shape,
-    box_shape,
-    box_size,
-    contains,
-    format_box,
-    intersect,
-    is_empty,
-    slices,
-)
+from lgsirens.grid.box import Box, box_of_shape, box_shape, box_size, contains, format_box, intersect, slices
+from lgsirens.grid.lattice import Ids
 from lgsirens.representation.decode import decode
 from lgsirens.representation.file import FORMAT_VERSION, sizes
 from lgsirens.representation.metrics import psnr, recorded, ssim
@@ -75,7 +66,7 @@ def summary(path: Path, representation: Representation) -> str:
     return (
         f"{path}: {signal.kind} {times(representation.shape)}, {counted(signal.channels, 'channel')}, "
         f"{representation.model.mode}, {counted(len(representation.lattice), 'partition')}, {count:,} parameters, "
-        f"{size}, {_reached(to_plain(representation.fit), of_first=len(representation.history) > 1)}"
+        f"{size}, {_first_reached(to_plain(representation.fit), representation.history)}"
     )
 
 
@@ -90,7 +81,7 @@ def describe_text(facts: dict[str, Any]) -> str:
         "parameters": lines["parameters"],
         "bytes": f"{lines['bytes']}: {size['local']:,} local, {size['shared']:,} shared, {size['index']:,} index, "
         f"{size['header']:,} header; {facts['bits_per_sample']:.2f} bits per sample",
-        "fit": f"{_reached(fit, of_first=len(facts['history']) > 1)} on {fit['device']} ({fit['stopped']})",
+        "fit": f"{_first_reached(fit, facts['history'])} on {fit['device']} ({fit['stopped']})",
         "format": f"version {facts['format_version']}, origin {facts['origin'][:12]}",
     }
     return _table([*lines.items(), *((str(entry["action"]), _history_text(entry)) for entry in facts["history"])])
@@ -105,7 +96,7 @@ def dry_run_text(facts: dict[str, Any]) -> str:
     return _table((_lines(facts) | expected).items())
 
 
-def edit_text(entry: dict[str, Any], anew: Iterable[Sequence[int]] = ()) -> str:
+def edit_text(entry: dict[str, Any], anew: Iterable[Iterable[int]] = ()) -> str:
     """What an edit that fits has done, from its line of history.
 
     Args:
@@ -113,29 +104,24 @@ def edit_text(entry: dict[str, Any], anew: Iterable[Sequence[int]] = ()) -> str:
     """
     names = [",".join(map(str, name)) for name in anew]
     listed = f" ({'; '.join(names[:_LISTED])}{'; ...' if len(names) > _LISTED else ''})" if names else ""
-    text = (
-        f"{counted(entry['added'], 'partition')} added, {entry['refitted']} fitted anew{listed}: "
-        f"{_reached(entry, where=' there')}"
-    )
+    added, reached = counted(entry["added"], "partition"), _reached(entry, " there")
+    text = f"{added} added, {entry['refitted']} fitted anew{listed}: {reached}"
     if "moved" in entry:
-        moved = entry["moved"]
-        text += (
-            f"; the old region moved: {_decibels(moved['psnr'])} against what it was, at most by {moved['largest']:.4g}"
-        )
+        likeness, largest = _decibels(entry["moved"]["psnr"]), entry["moved"]["largest"]
+        text += f"; the old region moved: {likeness} against what it was, at most by {largest:.4g}"
     return text
 
 
-def fitted_anew(old: Representation, new: Representation) -> list[list[int]]:
-    """Ids of the partitions of `old` whose rows the last edit of `new` has fitted."""
+def fitted_anew(old: Representation, new: Representation) -> Ids:
+    """Ids `[n, D]` of the partitions of `old` whose rows the last edit of `new` has fitted."""
     last = new.row_edit == len(new.history) - 1
-    ids: list[list[int]] = new.ids[last & (old.lattice.find(new.ids) >= 0)].tolist()
-    return ids
+    return np.asarray(new.ids[last & (old.lattice.find(new.ids) >= 0)])
 
 
 def _lines(facts: dict[str, Any]) -> dict[str, str]:
     """What is said of a file that is there and of one that would be."""
     count, size, wide = facts["parameters"], facts["bytes"]["file"], facts["global_width"]
-    rate = f", {facts['sampling_rate']:.6g} per second" if facts.get("sampling_rate") else ""
+    rate = f", {facts['sampling_rate']:.6g} per second" if facts["sampling_rate"] else ""
     widths = f"L = {facts['local_width']}" + (f", G = {wide}" if wide else "")
     return {
         "signal": f"{times(facts['shape'])} samples{rate}, {counted(facts['channels'], 'channel')}",
@@ -152,12 +138,16 @@ def _history_text(entry: dict[str, Any]) -> str:
     return ", ".join(facts) + (f"; {edit_text(entry)}" if "refitted" in entry else "")
 
 
-def _reached(fit: dict[str, Any], where: str = "", of_first: bool = False) -> str:
-    """How a fit ended; after an edit that of the file's first encoding says less."""
+def _reached(fit: dict[str, Any], where: str) -> str:
+    """How a fit ended; `where` its PSNR was measured, if that is not all of the signal."""
     unknown = fit["psnr"] is None and fit["stopped"] == "imported"
-    quality = ("not measured" if unknown else _decibels(fit["psnr"])) + where
-    first = " (of the first encoding)" if of_first else ""
-    return f"{quality}{first} after {counted(fit['steps'], 'step')} in {fit['seconds']:.1f} s"
+    quality = "not measured" if unknown else _decibels(fit["psnr"])
+    return f"{quality}{where} after {counted(fit['steps'], 'step')} in {fit['seconds']:.1f} s"
+
+
+def _first_reached(fit: dict[str, Any], history: Sequence[Any]) -> str:
+    """How the fit of the encoding ended; after an edit it says less of the file."""
+    return _reached(fit, " (of the first encoding)" if len(history) > 1 else "")
 
 
 def _decibels(psnr: float | None) -> str:
@@ -179,12 +169,12 @@ def compare(representation: Representation, original: Signal, device: str = "aut
     """
     window, lattice = representation.window, representation.lattice
     reference, decoded = _cut(representation, original), decode(representation, device=device)
-    boxes = [intersect(lattice.box(place), window) for place in range(len(lattice))]
+    boxes = {place: intersect(lattice.box(place), window) for place in lattice.meeting(window).tolist()}
 
     def parts(place: int) -> tuple[Signal, Signal]:
         return _region(reference, window, boxes[place]), _region(decoded, window, boxes[place])
 
-    qualities = {place: psnr(*parts(place)) for place, box in enumerate(boxes) if not is_empty(box)}
+    qualities = {place: psnr(*parts(place)) for place in boxes}
     return {
         "psnr": recorded(psnr(reference, decoded, decoded.mask)),
         # SSIM looks at neighbourhoods: where partitions are missing it would measure the holes.
@@ -203,13 +193,13 @@ def compare(representation: Representation, original: Signal, device: str = "aut
 
 def compare_text(facts: dict[str, Any]) -> str:
     """`compare` for people."""
-    whole = {"partition": None, "region": "whole window", **facts}
-    lines = []
-    for part in (whole, *facts["worst"]):
-        name = "against" if part is whole else f"worst {','.join(map(str, part['partition']))}"
+    parts = {"against": {"region": "whole window", **facts}}
+    parts |= {f"worst {','.join(map(str, part['partition']))}": part for part in facts["worst"]}
+    lines = {}
+    for name, part in parts.items():
         similarity = "-" if part["ssim"] is None else f"{part['ssim']:.4f}"
-        lines.append((name, f"{part['region']:<24} PSNR {_decibels(part['psnr']):<10} SSIM {similarity}"))
-    return _table(lines)
+        lines[name] = f"{part['region']:<24} PSNR {_decibels(part['psnr']):<10} SSIM {similarity}"
+    return _table(lines.items())
 
 
 def _cut(representation: Representation, original: Signal) -> Signal:
@@ -220,11 +210,9 @@ def _cut(representation: Representation, original: Signal) -> Signal:
         for box in (window, representation.extent, box_of_shape(first)):
             if original.shape == box_shape(box) and contains(box, window):
                 return _region(reference, box, window)
-    raise SignalError(
-        f"the original has {times(original.shape)} samples, {counted(original.channels, 'channel')}, {original.dtype}; "
-        f"the file {times(representation.shape)} of {times(first)}, {counted(signal.channels, 'channel')}, "
-        f"{signal.dtype}; give the signal that was encoded"
-    )
+    given = f"{times(original.shape)}, {counted(original.channels, 'channel')}, {original.dtype}"
+    held = f"{times(representation.shape)} of {times(first)}, {counted(signal.channels, 'channel')}, {signal.dtype}"
+    raise SignalError(f"the original is {given}, the file {held}; give the signal that was encoded")
 
 
 def _region(signal: Signal, box: Box, region: Box) -> Signal:

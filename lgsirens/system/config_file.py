@@ -38,9 +38,8 @@ def read_settings(path: Path, example: str = "`info --config` prints an example"
     if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
         raise ConfigError(f"{path}: expected lines `option: value`; {example}")
     names = [key.value for key, _ in yaml.compose(text, loader).value]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"{path}: {name} is given twice; leave one of them out")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{path}: {max(names, key=names.count)} is given twice; leave one of them out")
     return settings
 
 

@@ -27,16 +27,13 @@ class Progress(AbstractContextManager["Progress"]):
 
     def __init__(self, label: str, unit: str, quiet: bool = False) -> None:
         self._label, self._unit, self._quiet = label, unit, quiet
-        self._live = not quiet and sys.stderr is not None and sys.stderr.isatty()
         self._bar: tqdm | None = None  # type: ignore[type-arg]
-        self._total = self._done = self._first = 0
-        self._started = self._told = time.monotonic()
 
     def start(self, total: int, done: int = 0) -> None:
         """Begin to count to `total`, with `done` of it done before."""
         self._total, self._done, self._first = total, done, done
         self._started = self._told = time.monotonic()
-        if self._live:
+        if not self._quiet and sys.stderr is not None and sys.stderr.isatty():
             name, unit, scaled = self._label, self._unit, total > 10_000
             self._bar = tqdm(desc=name, unit=unit, total=total, initial=done, unit_scale=scaled, dynamic_ncols=True)
 
@@ -60,9 +57,9 @@ class Progress(AbstractContextManager["Progress"]):
         self._told = time.monotonic()
         rate = max(1e-9, self._done - self._first) / max(1e-9, self._told - self._started)
         left = (self._total - self._done) / rate
-        so_far = f"{self._unit} {self._done} of {self._total}"
-        told = [so_far, *(f"{name} {value}" for name, value in figures.items()), f"{rate:,.1f} {self._unit}/s"]
-        print(f"{self._label}: {', '.join(told)}, {left:.0f} s left", file=sys.stderr, flush=True)
+        shown = "".join(f", {name} {value}" for name, value in figures.items())
+        so_far = f"{self._label}: {self._unit} {self._done} of {self._total}{shown}"
+        print(f"{so_far}, {rate:,.1f} {self._unit}/s, {left:.0f} s left", file=sys.stderr, flush=True)
 
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
@@ -80,16 +77,14 @@ def interruption() -> Iterator[threading.Event]:
 
     Inside another one it is the other's event. Only the main thread can listen to signals.
     """
-    # Of either signal: one may be ignored.
-    events = [getattr(signal.getsignal(number), "event", None) for number in (signal.SIGINT, signal.SIGTERM)]
-    outer = next((event for event in events if event is not None), None)
-    event = outer or threading.Event()
-    if outer is not None or threading.current_thread() is not threading.main_thread():
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # What is ignored (nohup) stays ignored, and what Python did not install cannot be put back.
+    previous = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+    outer = [handler.event for handler in previous.values() if hasattr(handler, "event")]
+    event = outer[0] if outer else threading.Event()
+    if outer or threading.current_thread() is not threading.main_thread():
         yield event
         return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    # What is ignored (nohup) stays ignored, and what Python did not install cannot be put back.
-    previous = {number: handler for number, handler in previous.items() if handler not in (signal.SIG_IGN, None)}
 
     def restore() -> None:
         for number, handler in previous.items():

@@ -29,11 +29,9 @@ def memory() -> int:
 
 def check_fits(count: float, what: str) -> None:
     """Raise ConfigError if so many bytes are more than this machine's memory."""
-    machine = memory()
-    if count > machine:
-        raise ConfigError(
-            f"{what} takes {format_bytes(count)}, this machine has {format_bytes(machine)} of memory; ask for less"
-        )
+    if count > memory():
+        there = format_bytes(memory())
+        raise ConfigError(f"{what} takes {format_bytes(count)}, this machine has {there} of memory; ask for less")
 
 
 def use_threads(count: int | None) -> None:
@@ -69,21 +67,16 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def as_bytes(limit: int | str) -> int:
-    """The limit `max_memory` in bytes, given as a number or as text (raises ConfigError)."""
-    return parse_bytes(str(limit))
+    """The limit `max_memory` in bytes, given as a number or as text (raises ConfigError).
 
-
-def parse_bytes(text: str) -> int:
-    """An amount of memory as a number of bytes (raises ConfigError).
-
-    >>> parse_bytes("1GiB"), parse_bytes("500 MB"), parse_bytes("65536")
+    >>> as_bytes("1GiB"), as_bytes("500 MB"), as_bytes(65536)
     (1073741824, 500000000, 65536)
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text.lower())
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", str(limit).lower())
     number, prefix, binary = match.groups() if match else ("inf", "", "")
     count = float(number) * (1024 if binary else 1000) ** " kmgt".index(prefix or " ")
     if count >= 1 << 62:
-        raise ConfigError(f"{text!r}: is no amount of memory; write it like 1GiB, 500MB or 65536", "max_memory")
+        raise ConfigError(f"{limit!r}: is no amount of memory; write it like 1GiB, 500MB or 65536", "max_memory")
     return int(count)
 
 

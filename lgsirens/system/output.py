@@ -20,19 +20,17 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         OutputError: the folder is missing, the path is a folder or device, or the file exists and `overwrite` is false.
         RunError: the folder is not writable.
     """
-    path = Path(path)
-    if "\0" in str(path):
-        raise OutputError(f"{str(path)!r}: a name has no NUL byte; choose another name")
-    path = Path(os.path.realpath(path))
     try:
+        path = Path(os.path.realpath(path))
         if not path.parent.is_dir():
             raise OutputError(f"{path}: the folder {path.parent} does not exist; create it first")
         if path.exists() and not path.is_file():
             raise OutputError(f"{path}: is {'a folder' if path.is_dir() else 'a device'}; name a file")
         if path.exists() and not overwrite:
             raise OutputError(f"{path}: exists already; choose another name or overwrite it")
-    except OSError as error:
-        raise OutputError(f"{path}: {error.strerror}; choose another name") from error
+    except (OSError, ValueError) as error:  # a name that is too long, or that has a NUL byte
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"{str(path)!r}: {reason}; choose another name") from error
     if not os.access(path.parent, os.W_OK):
         raise RunError(f"{path}: the folder {path.parent} is not writable; choose another one")
     return path

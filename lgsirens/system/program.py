@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TextIO
 
-import torch
-
 from lgsirens.errors import LgsirensError
 from lgsirens.system.console import log, note
 
@@ -46,14 +44,12 @@ def run(program: Callable[[], int | None], names: Mapping[str, str] | None = Non
     except KeyboardInterrupt:
         print("lgsirens: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
     except OSError as error:  # files are met with errors of our own: this is standard output, closed or full
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        print(f"lgsirens: the result cannot be printed: {error.strerror}", file=sys.stderr)
+        if not isinstance(error, BrokenPipeError):  # whose reader wants no more
+            print(f"lgsirens: the result cannot be printed: {error.strerror}", file=sys.stderr)
         return 1
-    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError) as error:  # PyTorch's is a RuntimeError that speaks of memory
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
         reason = " ".join(str(error).split())

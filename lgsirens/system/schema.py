@@ -30,12 +30,8 @@ _LIMITS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
 _TYPES = {int: "a whole number", float: "a number", bool: "True or False", str: "text", Path: "a file name"}
 
 
-class FieldError(ValueError):
-    """A field, and what is wrong with its value."""
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"{field} {message}")
-        self.field, self.message = field, message
+class FieldError(ConfigError, ValueError):
+    """A field, its `option`, and what is wrong with its value. In a file it is a ValueError like any other."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +40,7 @@ class Option:
 
     Attributes:
         help: one phrase.
+        name: of the option; that of the field, or of the option that it is `like`.
         least, above, most, below: limits of a number, or of each number of a list.
         choices: the values that there are.
         shown: the default in words, where its value does not tell; a None most often means something.
@@ -53,6 +50,7 @@ class Option:
     """
 
     help: str = ""
+    name: str = ""
     least: float | None = None
     above: float | None = None
     most: float | None = None
@@ -69,16 +67,12 @@ class Option:
             return
         if self.choices and value not in self.choices:
             known = ", ".join(map(str, self.choices))
-            raise FieldError(name, f"{shortened(value)}: is unknown; choose one of {known}")
+            raise FieldError(f"{shortened(value)}: is unknown; choose one of {known}", name)
         entries = value if isinstance(value, list | tuple) else (value,)
         for limit, (holds, words) in _LIMITS.items():
             bound = getattr(self, limit)
-            if bound is None:
-                continue
-            if not entries:
-                raise FieldError(name, "is empty; give one number per dimension")
-            if not all(holds(entry, bound) for entry in entries):
-                raise FieldError(name, f"{','.join(map(shortened, entries))}: must be {words} {bound}")
+            if bound is not None and not all(holds(entry, bound) for entry in entries):
+                raise FieldError(f"{','.join(map(shortened, entries))}: must be {words} {bound}", name)
 
     def text(self, default: Any) -> str:
         """The help with the default."""
@@ -95,25 +89,15 @@ def option(default: Any = dataclasses.MISSING, like: Option | None = None, **dec
 
 def declared(cls: Any) -> dict[str, Option]:
     """What the fields of a dataclass declare; those that declare nothing are left out."""
-    return {f.name: f.metadata["option"] for f in dataclasses.fields(cls) if "option" in f.metadata}
+    rules = {f.name: f.metadata["option"] for f in dataclasses.fields(cls) if "option" in f.metadata}
+    return {name: dataclasses.replace(rule, name=rule.name or name) for name, rule in rules.items()}
 
 
 def check(instance: Any) -> None:
     """Raise ConfigError if a field that declares anything is of another type or out of its range."""
     hints = typing.get_type_hints(type(instance))
-    try:
-        for name, rule in declared(instance).items():
-            rule.check(name, convert(hints[name], getattr(instance, name), name))
-    except FieldError as error:
-        raise ConfigError(error.message, error.field) from None
-
-
-def from_options(cls: type[T], options: Mapping[str, Any]) -> T:
-    """`from_plain` for options (raises ConfigError)."""
-    try:
-        return from_plain(cls, options)
-    except FieldError as error:
-        raise ConfigError(error.message, error.field) from None
+    for name, rule in declared(instance).items():
+        rule.check(name, convert(hints[name], getattr(instance, name), name))
 
 
 def from_plain(cls: type[T], data: Any, where: str = "") -> T:
@@ -126,12 +110,12 @@ def from_plain(cls: type[T], data: Any, where: str = "") -> T:
         FieldError: names the field, what was found and what was expected.
     """
     if not isinstance(data, Mapping):
-        raise FieldError(where or cls.__name__, f"is {shortened(data)}, expected a mapping")
+        raise FieldError(f"is {shortened(data)}, expected a mapping", where or cls.__name__)
     hints, rules = typing.get_type_hints(cls), declared(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in data:
         if key not in fields:
-            raise FieldError(f"{where}{key}", f"is not known; known are {', '.join(fields)}")
+            raise FieldError(f"is not known; known are {', '.join(fields)}", f"{where}{key}")
     values = {}
     for name, field in fields.items():
         if name in data:
@@ -139,7 +123,7 @@ def from_plain(cls: type[T], data: Any, where: str = "") -> T:
             if name in rules:
                 rules[name].check(f"{where}{name}", values[name])
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise FieldError(f"{where}{name}", "is missing")
+            raise FieldError("is missing", f"{where}{name}")
     return cls(**values)
 
 
@@ -158,7 +142,7 @@ def from_text(hint: Any, text: str) -> Any:
     """A value of the type that a hint names, as words of a command line spell it: 16,16 and 16 16 are lists too.
 
     Raises:
-        ValueError: they spell none.
+        ValueError, RecursionError: they spell none.
     """
     kind = bare(hint)
     if kind in (str, Path):
@@ -173,10 +157,7 @@ def from_text(hint: Any, text: str) -> Any:
         raise ValueError
     if kind in (int, float):
         return convert(kind, kind(text), "")
-    try:
-        return convert(kind, json.loads(text.lower()), "")
-    except RecursionError:
-        raise ValueError from None
+    return convert(kind, json.loads(text.lower()), "")
 
 
 def bare(hint: Any) -> Any:
@@ -198,40 +179,32 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     if bare(hint) is not hint:
         return None if value is None else convert(bare(hint), value, where)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is list:
-        return list(_convert_tuple((args[0], ...), value, where))
-    if origin is tuple:
-        return _convert_tuple(args, value, where)
     if dataclasses.is_dataclass(hint):
         return from_plain(typing.cast(type, hint), value, f"{where}.")
-    if origin is dict or hint is dict:
+    if origin in (list, tuple):
+        if not isinstance(value, list | tuple):
+            raise FieldError(f"is {shortened(value)}, expected a list", where)
+        entries = args if origin is tuple and args[-1] is not Ellipsis else args[:1] * len(value)
+        if len(value) != len(entries):
+            raise FieldError(f"has {len(value)} entries, expected {len(entries)}", where)
+        return origin(convert(entry, item, where) for entry, item in zip(entries, value, strict=True))
+    if origin is dict:
         if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-            item = args[1] if args else Any
-            return {key: convert(item, entry, f"{where}.{key}") for key, entry in value.items()}
-        raise FieldError(where, f"is {shortened(value)}, expected a mapping")
+            return {key: convert(args[1], entry, f"{where}.{key}") for key, entry in value.items()}
+        raise FieldError(f"is {shortened(value)}, expected a mapping", where)
     return value if hint is Any else _convert_scalar(hint, value, where)
 
 
-def _convert_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
-    if not isinstance(value, list | tuple):
-        raise FieldError(where, f"is {shortened(value)}, expected a list")
-    if len(args) == 2 and args[1] is Ellipsis:
-        return tuple(convert(args[0], item, where) for item in value)
-    if len(value) != len(args):
-        raise FieldError(where, f"has {len(value)} entries, expected {len(args)}")
-    return tuple(convert(arg, item, where) for arg, item in zip(args, value, strict=True))
-
-
 def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and type(value) is int:
         try:
             value = float(value)
         except OverflowError:
-            raise FieldError(where, "is out of range") from None
+            raise FieldError("is out of range", where) from None
     if not (isinstance(value, Path) if hint is Path else type(value) is hint):
-        raise FieldError(where, f"is {shortened(value)}, expected {_TYPES[hint]}")
+        raise FieldError(f"is {shortened(value)}, expected {_TYPES[hint]}", where)
     if hint is float and not math.isfinite(value):
-        raise FieldError(where, f"is {value!r}, expected a finite number")
+        raise FieldError(f"is {value!r}, expected a finite number", where)
     return value
 
 
@@ -262,15 +235,8 @@ def _javascript_number(value: float) -> str:
     """Number::toString of ECMA-262; Python finds the same shortest digits, but places the point otherwise."""
     if not math.isfinite(value):
         raise ValueError(f"{value} is no number of JSON")
+    number = Decimal(repr(value)).normalize()
+    power = number.adjusted()
     if value == 0:
         return "0"
-    sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
-    text, point = "".join(map(str, digits)), len(digits) + int(exponent)
-    if 0 < point <= 21:
-        text = text.ljust(point, "0")
-        text = f"{text[:point]}.{text[point:]}".rstrip(".")
-    elif -6 < point <= 0:
-        text = f"0.{'0' * -point}{text}"
-    else:
-        text = f"{text[0]}.{text[1:]}".rstrip(".") + f"e{point - 1:+d}"
-    return f"{'-' * sign}{text}"
+    return f"{number:f}" if -7 < power < 21 else f"{number.scaleb(-power):f}e{power:+d}"

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from lgsirens.system.console import note
 from lgsirens.system.output import replacing
 
 _RECORD = "lgsirens_checkpoint"
-_FIGURES: dict[str, type] = {"step": int, "seconds": float, "error": float, "rate": float}  # of FitState
 
 
 class BestWeights:
@@ -83,7 +83,7 @@ class Checkpoint:
             "optimizer": optimizer.state_dict(),
             "generator": generator.get_state(),
             "best": None if best is None else {"error": best.error, "weights": best.weights},
-            "state": {name: getattr(state, name) for name in _FIGURES},
+            "state": {name: value for name, value in vars(state).items() if name != "stopped"},
         }
         tensors: dict[str, torch.Tensor] = {}
         record = {"key": self.key} | {name: _flat(value, name, tensors) for name, value in kept.items()}
@@ -117,7 +117,7 @@ class Checkpoint:
         if best is not None:
             best.error = kept["best"]["error"]
             torch._foreach_copy_(best.weights, kept["best"]["weights"])
-        return FitState(**{name: kind(kept["state"][name]) for name, kind in _FIGURES.items()})
+        return FitState(**kept["state"])
 
     def read(self) -> dict[str, Any]:
         """What the file holds, nested as it was kept.
@@ -136,10 +136,7 @@ class Checkpoint:
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{self.path}: damaged checkpoint ({error}); delete it and start again") from error
         if key != self.key:
-            raise FileFormatError(
-                f"{self.path}: the checkpoint belongs to another input or other options; "
-                "give those it was made with, or run without resume"
-            )
+            raise FileFormatError(f"{self.path}: belongs to another input or other options; give those, or no resume")
         return kept
 
 
@@ -160,18 +157,13 @@ def check_checkpoint(path: Path, resume: bool) -> None:
     """
     if not os.path.lexists(path):
         return
-    if not _is_checkpoint(path):
+    found = False
+    with suppress(SafetensorError, OSError), safe_open(path, "pt") as file:
+        found = _RECORD in (file.metadata() or {})
+    if not found:
         raise OutputError(f"{path}: the run keeps its state there, but this is no checkpoint, or damaged; move it away")
     if not resume:
         note("%s: a stopped run left its checkpoint; this run replaces it (resume goes on from it)", path)
-
-
-def _is_checkpoint(path: Path) -> bool:
-    try:
-        with safe_open(path, "pt") as file:
-            return _RECORD in (file.metadata() or {})
-    except (SafetensorError, OSError):
-        return False
 
 
 def _flat(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:

@@ -17,7 +17,7 @@ from lgsirens.representation.representation import LARGEST_FACTOR
 from lgsirens.signal import KINDS, Kind, Signal
 from lgsirens.system.console import commas, counted
 from lgsirens.system.hardware import check_fits
-from lgsirens.system.schema import from_options, option
+from lgsirens.system.schema import from_plain, option
 from lgsirens.training.optimizers import RECIPES
 
 # What the kinds of signals take by default, for help.
@@ -65,7 +65,7 @@ class EncodeConfig:
         Raises:
             ConfigError: names the option, what was given and what it may be.
         """
-        config = from_options(cls, {name: _plain(value) for name, value in options.items()})
+        config = from_plain(cls, {name: _plain(value) for name, value in options.items()})
         config._check_alternatives()
         return config
 

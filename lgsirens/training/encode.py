@@ -17,8 +17,9 @@ from lgsirens.monitoring.watcher import Watcher
 from lgsirens.nn.memory import DEFAULT_LIMIT, training_bytes
 from lgsirens.nn.siren import SirenPerPartition, build_model, parameter_counts
 from lgsirens.representation.decode import decode, partition_means
-from lgsirens.representation.file import identified, sizes
+from lgsirens.representation.file import identified
 from lgsirens.representation.metrics import psnr, recorded
+from lgsirens.representation.report import describe
 from lgsirens.representation.representation import FitRecord, Representation, SignalInfo, first_encoding
 from lgsirens.signal import Signal, check_signal
 from lgsirens.system.console import note
@@ -29,7 +30,7 @@ from lgsirens.training.config import EncodeConfig, Plan, plan
 from lgsirens.training.loop import accumulate_gradients
 from lgsirens.training.optimizers import build_optimizer
 from lgsirens.training.run import Run
-from lgsirens.training.samples import PositionedSignal
+from lgsirens.training.samples import PositionedSignal, Windows
 
 _TIMED_STEPS = 3
 
@@ -73,21 +74,21 @@ def encode(
     """
     if not isinstance(config, EncodeConfig | None):
         raise ConfigError(f"config {config!r} is no EncodeConfig; give one, or its fields as keyword arguments")
-    if not isinstance(log, RunLog | None):
-        raise ConfigError(f"log {log!r} is no RunLog; give RunLog(folder)")
     config = EncodeConfig.from_options({**to_plain(config or EncodeConfig()), **options})
-    planned = _told_plan(check_signal(signal), config)
+    planned = plan(check_signal(signal), config)
     run = prepare(signal, planned, resolve_device(device), as_bytes(max_memory))
     key = run.key(signal)
     keeper = Checkpoint.at(checkpoint, key, resume)
     described = _described(signal, planned, source)
     assemble = partial(_assemble, signal, planned, run.model, described, device=run.device)
     resuming = keeper is not None and keeper.goes_on
+    watching: AbstractContextManager[Watcher | None] = nullcontext()
     if log is not None:
         check_folder(log, keeper is not None and resume, resuming)
         if resuming and keeper is not None:
             keeper.read()  # what cannot go on leaves the folder as it is
-    with _watching(log, signal, key, described, assemble, run.config.total_steps, resuming, run.device) as watcher:
+        watching = Watcher(log, signal, key, described, assemble, resuming, run.device)
+    with watching as watcher:
         state = run.fit("encode", signal, keeper, progress, watch=watcher)
         del run  # its samples: decoding needs the memory
         representation = assemble(state)
@@ -96,22 +97,12 @@ def encode(
     return representation
 
 
-def _told_plan(signal: Signal, config: EncodeConfig) -> Plan:
-    planned = plan(signal, config)
-    for line in planned.notes:
-        note("%s", line)
-    return planned
-
-
-def _watching(log: RunLog | None, *run: Any) -> AbstractContextManager[Watcher | None]:
-    return nullcontext() if log is None else Watcher(log, *run)
-
-
 def dry_run(
     signal: Signal, config: EncodeConfig, device: str = "auto", max_memory: int = DEFAULT_LIMIT
 ) -> dict[str, Any]:
-    """What an encoding would take, from a few timed steps: parameters, bytes, expected seconds and memory (bytes)."""
-    planned = _told_plan(signal, config)
+    """What an encoding would take, from a few timed steps: the figures of its result as `report.describe` gives them,
+    expected seconds and memory (bytes)."""
+    planned = plan(signal, config)
     run = prepare(signal, planned, resolve_device(device), max_memory)
     optimizer = build_optimizer(run.model, run.config.recipe)
     durations = []
@@ -124,14 +115,7 @@ def dry_run(
     representation = _assemble(signal, planned, run.model, described, FitState(), device=run.device, measure=False)
     weights = 4 * sum(parameter_counts(planned.model, len(planned.lattice)))
     return {
-        "shape": signal.shape,
-        "channels": signal.channels,
-        "tile": planned.lattice.tile,
-        "partitions": len(planned.lattice),
-        "local_width": planned.model.local_width,
-        "global_width": planned.model.global_width,
-        "parameters": representation.parameters,
-        "bytes": sizes(representation),
+        **describe(representation),
         "seconds": sorted(durations)[_TIMED_STEPS // 2] * run.config.total_steps,
         # weights, the best ones, gradients and two moments of Adam; the samples as read and as cut
         "memory": 5 * weights + 2 * signal.values.nbytes + run.samples_per_block * training_bytes(planned.model),
@@ -139,10 +123,12 @@ def dry_run(
 
 
 def prepare(signal: Signal, planned: Plan, device: torch.device, max_memory: int) -> Run:
-    """The run of a plan: new weights, a first signal."""
+    """The run of a plan, whose notes are told: new weights, a first signal."""
+    for line in planned.notes:
+        note("%s", line)
     model = build_model(planned.model, len(planned.lattice), torch.Generator().manual_seed(planned.config.seed))
-    positioned = PositionedSignal.first(signal)
-    return Run.of(model, positioned, planned.lattice, planned.coordinates, planned.config, device, max_memory)
+    windows = Windows(PositionedSignal.first(signal), planned.lattice, planned.coordinates, device)
+    return Run(model, windows, planned.config, max_memory)
 
 
 def _described(signal: Signal, planned: Plan, source: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -168,18 +154,9 @@ def _assemble(
 ) -> Representation:
     """The representation of a model, its PSNR measured on what it decodes to."""
     record = FitRecord(state.step, round(state.seconds, 3), None, state.stopped or "running", device.type)
-    representation = first_encoding(
-        "encode",
-        planned.model,
-        planned.lattice,
-        planned.coordinates,
-        planned.extent,
-        SignalInfo.of(signal),
-        model.local.detach().cpu(),
-        {name: value.detach().cpu() for name, value in model.shared.items()},
-        record,
-        described,
-    )
+    where = planned.lattice, planned.coordinates, planned.extent
+    weights = model.local.detach().cpu(), {name: value.detach().cpu() for name, value in model.shared.items()}
+    representation = first_encoding("encode", planned.model, *where, SignalInfo.of(signal), *weights, record, described)
     overview = np.zeros((len(planned.lattice), signal.channels), dtype=np.float32)
     if measure:
         decoded = decode(representation, device=device)

@@ -2,14 +2,11 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from lgsirens.grid.box import box_of_shape, slices
-from lgsirens.grid.coordinates import Coordinates
-from lgsirens.grid.lattice import Lattice
 from lgsirens.monitoring.log import FitState
 from lgsirens.nn.memory import training_samples
 from lgsirens.nn.siren import SirenPerPartition
@@ -20,48 +17,39 @@ from lgsirens.system.schema import to_plain
 from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.loop import StopRule, fit
-from lgsirens.training.samples import PositionedSignal, Samples, samples_of
+from lgsirens.training.samples import AllSamples, RandomSamples, Samples, Windows
 
 
-@dataclass
 class Run:
     """A fit about to start.
 
+    Args:
+        model: in its initial state. It comes from the CPU, where its weights are drawn: one seed, one start on any
+            device.
+        windows: what it is fitted to; on the device where the fit runs.
+        config: the options.
+        limit: bytes that a block of a step may take.
+
     Attributes:
-        model: in its initial state, on the device.
+        model: on the device.
         samples: what a step sees.
         generator: of draws; its seed is that of the weights, which come from a generator of their own.
-        config: the options.
-        device: where it runs.
         samples_per_block: bound on what a step works on at a time.
+
+    Raises:
+        ConfigError: the limit is too little.
     """
 
-    model: SirenPerPartition
-    samples: Samples
-    generator: torch.Generator
-    config: EncodeConfig
-    device: torch.device
-    samples_per_block: int
-
-    @classmethod
-    def of(
-        cls,
-        model: SirenPerPartition,
-        positioned: PositionedSignal,
-        lattice: Lattice,
-        coordinates: Coordinates,
-        config: EncodeConfig,
-        device: torch.device,
-        limit: int,
-    ) -> "Run":
-        """A run on a device, of blocks that take at most `limit` bytes (raises ConfigError if that is too little).
-
-        `model` comes from the CPU, where its weights are drawn: one seed, one start on any device.
-        """
-        generator = torch.Generator(device).manual_seed(config.seed)
-        per_block = training_samples(model.config, device.type != "cpu", limit)
-        samples = samples_of(positioned, lattice, coordinates, per_block, device, config.sample_frac, generator)
-        return cls(model.to(device), samples, generator, config, device, per_block)
+    def __init__(self, model: SirenPerPartition, windows: Windows, config: EncodeConfig, limit: int) -> None:
+        self.config, self.device = config, windows.device
+        self.model = model.to(self.device)
+        self.generator = torch.Generator(self.device).manual_seed(config.seed)
+        self.samples_per_block = training_samples(model.config, self.device.type != "cpu", limit)
+        self.samples: Samples
+        if config.sample_frac is None:
+            self.samples = AllSamples(windows, self.samples_per_block)
+        else:
+            self.samples = RandomSamples(windows, self.samples_per_block, config.sample_frac, self.generator)
 
     def key(self, signal: Signal, *more: Any) -> str:
         """Hash of all that the result depends on, but the number of threads.

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lgsirens as lg
-from lgsirens.cli.options import COMMANDS, NAMES
+from lgsirens.cli.main import COMMANDS
+from lgsirens.cli.options import NAMES
 from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.paper import flags
 from lgsirens.system.config_file import config_yaml
-from lgsirens.system.hardware import parse_bytes
+from lgsirens.system.hardware import as_bytes
 from lgsirens.system.schema import bare, declared, from_text
 from tests.command import run
 
@@ -36,7 +37,7 @@ def help_of(command):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_of_the_help_is_a_field_with_the_same_default(command):
-    declaring = {name: cls for cls in COMMANDS[command] for name in declared(cls)}
+    declaring = {name: cls for cls in COMMANDS[command][1] for name in declared(cls)}
     ours = {NAMES.get(name, name): name for name in declaring}
     entries = re.split(r" --(?=[a-z_]+ )", help_of(command).removeprefix("-h, --help show this help message and exit"))
     shown = {entry.split()[0]: entry for entry in entries if entry}
@@ -53,7 +54,7 @@ def test_every_option_of_the_help_is_a_field_with_the_same_default(command):
 
 
 def test_the_default_of_max_memory_is_the_one_that_is_shown():
-    assert parse_bytes(re.search(r"--max_memory .*?\(default: (\w+)", help_of("encode"))[1]) == DEFAULT_LIMIT
+    assert as_bytes(re.search(r"--max_memory .*?\(default: (\w+)", help_of("encode"))[1]) == DEFAULT_LIMIT
 
 
 def around(rule, kind):

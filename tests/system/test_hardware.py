@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import lgsirens as lg
 from lgsirens.errors import ConfigError
 from lgsirens.system import hardware
-from lgsirens.system.hardware import format_bytes, parse_bytes
+from lgsirens.system.hardware import as_bytes, format_bytes
 from tests.command import run
 
 
@@ -54,15 +54,15 @@ def test_threads_are_counted_by_the_cpus_that_the_process_may_use(monkeypatch):
 
 @given(st.integers(0, 2**53))
 def test_a_whole_number_is_itself(count):
-    assert parse_bytes(str(count)) == count
-    assert parse_bytes(f"{count}B") == count
+    assert as_bytes(str(count)) == count
+    assert as_bytes(f"{count}B") == count
 
 
 @given(st.integers(0, 1000), st.sampled_from("kKmMgGtT"), st.sampled_from(["", "b", "B"]), st.sampled_from(" \t"))
 def test_prefixes_are_decimal_without_i_and_binary_with_it(number, prefix, unit, space):
     power = "kmgt".index(prefix.lower()) + 1
-    assert parse_bytes(f"{space}{number}{space}{prefix}{unit}{space}") == number * 1000**power
-    assert parse_bytes(f"{number}{space}{prefix}i{unit}") == number * 1024**power
+    assert as_bytes(f"{space}{number}{space}{prefix}{unit}{space}") == number * 1000**power
+    assert as_bytes(f"{number}{space}{prefix}i{unit}") == number * 1024**power
 
 
 @pytest.mark.parametrize(
@@ -70,25 +70,25 @@ def test_prefixes_are_decimal_without_i_and_binary_with_it(number, prefix, unit,
     [("1GiB", 1 << 30), ("500MB", 500_000_000), ("65536", 65536), ("1.5k", 1500), ("0.5 KiB", 512), ("2t", 2 * 10**12)],
 )
 def test_amounts_of_memory(text, count):
-    assert parse_bytes(text) == count
+    assert as_bytes(text) == count
 
 
 @pytest.mark.parametrize("text", ["", " ", "GiB", "-1", "+1", "1.", ".5", "1e9", "1 GB 2", "1PB", "nan", "inf", "1,5k"])
 def test_what_is_no_amount_is_refused_by_name(text):
     with pytest.raises(ConfigError, match="no amount of memory") as caught:
-        parse_bytes(text)
+        as_bytes(text)
     assert repr(text) in str(caught.value)
 
 
 def test_an_amount_beyond_all_numbers_is_refused():
     with pytest.raises(ConfigError):
-        parse_bytes("9" * 400)
+        as_bytes("9" * 400)
 
 
 @given(st.text(max_size=8) | st.from_regex(r"\A[0-9.]{0,4} ?[kmgtKMGT]?i?[bB]?\Z"))
 def test_any_text_is_an_amount_or_a_config_error(text):
     try:
-        count = parse_bytes(text)
+        count = as_bytes(text)
     except ConfigError:
         return
     assert isinstance(count, int)

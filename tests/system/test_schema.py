@@ -144,7 +144,7 @@ REFUSED = {
 def test_nothing_is_converted_silently(change, field):
     with pytest.raises(FieldError) as caught:
         from_plain(Outer, {**GOOD, **change})
-    assert caught.value.field == field
+    assert caught.value.option == field
 
 
 @pytest.mark.parametrize("name", ["number", "real", "text", "flag", "inner", "fixed", "free", "counts", "anything"])

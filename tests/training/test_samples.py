@@ -14,7 +14,7 @@ import lgsirens as lg
 from lgsirens.grid.box import box_of_shape
 from lgsirens.grid.coordinates import COORDINATES, Coordinates
 from lgsirens.grid.lattice import Lattice
-from lgsirens.training.samples import AllSamples, CachedSharedFeatures, PositionedSignal, RandomSamples
+from lgsirens.training.samples import AllSamples, CachedSharedFeatures, PositionedSignal, RandomSamples, Windows
 
 CPU = torch.device("cpu")
 KINDS = {1: "audio", 2: "image", 3: "video"}
@@ -35,12 +35,18 @@ def problems(draw):
     return signal, Lattice.covering(box_of_shape(shape), tile, halo), coordinates
 
 
+def windows(signal, lattice, coordinates):
+    return Windows(PositionedSignal.first(signal), lattice, coordinates, CPU)
+
+
 def positions_of(block, lattice, coordinates, shape):
     """Positions `[B, N, D]` of a block's samples, from their coordinates."""
-    ids = torch.from_numpy(lattice.ids[block.rows].astype(np.int64))[:, None] * torch.tensor(lattice.tile)
+    tile = torch.tensor(lattice.tile)
     if coordinates.kind == "tile":
-        tile = torch.tensor(lattice.tile)
-        return (block.x.double() * tile / 2 + (tile - 1) / 2).round().long() + ids
+        assert len(block.x) == 1
+        ids = torch.from_numpy(lattice.ids[block.rows].astype(np.int64))
+        return (block.x.double() * tile / 2 + (tile - 1) / 2).round().long() + (ids * tile)[:, None]
+    assert len(block.x) == len(block.target)
     axes = []
     for axis in range(len(shape)):
         table = coordinates.of_signal(axis, torch.arange(-64, 128, dtype=torch.float64)).float()
@@ -72,11 +78,9 @@ def check_block(block, signal, lattice, coordinates):
 def test_all_samples_are_seen_each_once_and_nothing_else(problem, samples_per_block):
     signal, lattice, coordinates = problem
     seen = 0
-    draw = AllSamples(PositionedSignal.first(signal), lattice, coordinates, samples_per_block, CPU).draw()
+    draw = AllSamples(windows(*problem), samples_per_block).draw()
     for block in draw.blocks:
-        rows, samples = block.target.shape[:2]
-        assert rows * samples <= max(samples_per_block, samples)
-        assert len(block.x) == (1 if coordinates.kind == "tile" else rows)
+        assert math.prod(block.target.shape[:2]) <= max(samples_per_block, block.x.shape[1])
         seen += int(check_block(block, signal, lattice, coordinates).sum())
     assert seen == draw.count
     if not any(lattice.halo):
@@ -87,9 +91,7 @@ def test_all_samples_are_seen_each_once_and_nothing_else(problem, samples_per_bl
 def test_random_samples_are_samples_of_the_windows(problem, fraction, samples_per_block, seed):
     signal, lattice, coordinates = problem
     generator = torch.Generator().manual_seed(seed)
-    samples = RandomSamples(
-        PositionedSignal.first(signal), lattice, coordinates, samples_per_block, CPU, fraction, generator
-    )
+    samples = RandomSamples(windows(*problem), samples_per_block, fraction, generator)
     each = max(1, int(fraction * math.prod(signal.shape) / len(lattice)))
     for _ in range(2):
         draw, seen, rows = samples.draw(), 0, np.zeros(len(lattice), dtype=int)
@@ -105,7 +107,7 @@ def test_random_samples_reach_every_sample_of_a_window_and_repeat_some():
     signal = lg.Signal.from_array(numbers, "audio", (0.0, 4096.0))
     lattice = Lattice.covering(((0, 64),), (16,), (2,))
     coordinates, generator = Coordinates("signal", (64,), (100.0,)), torch.Generator().manual_seed(0)
-    samples = RandomSamples(PositionedSignal.first(signal), lattice, coordinates, 1000, CPU, 1.0, generator)
+    samples = RandomSamples(windows(signal, lattice, coordinates), 1000, 1.0, generator)
     seen = [set() for _ in range(4)]
     for _ in range(40):
         for block in samples.draw().blocks:
@@ -154,7 +156,7 @@ def test_a_draw_takes_the_memory_of_a_block_and_a_number_for_each_partition(know
     positioned = PositionedSignal(replace(signal, mask=mask), ((0, 8000),), ((0, 8000),))
     lattice, generator = Lattice.covering(((0, 8000),), (8,), (halo,)), torch.Generator().manual_seed(0)
     coordinates = Coordinates("signal", (8000,), (100.0,))
-    samples = RandomSamples(positioned, lattice, coordinates, samples_per_block, CPU, 1.0, generator)
+    samples = RandomSamples(Windows(positioned, lattice, coordinates, CPU), samples_per_block, 1.0, generator)
     with LargestTensor() as largest:
         drawn = sum(block.target.numel() for block in samples.draw().blocks)
     assert drawn == 8000
@@ -163,11 +165,10 @@ def test_a_draw_takes_the_memory_of_a_block_and_a_number_for_each_partition(know
 
 @given(problems(), st.sampled_from([4, 16, 40]), st.integers(0, 100))
 def test_what_is_drawn_does_not_depend_on_the_blocks(problem, samples_per_block, seed):
-    signal, lattice, coordinates = problem
     draws = []
     for limit in (samples_per_block, 1 << 20):
         generator = torch.Generator().manual_seed(seed)
-        samples = RandomSamples(PositionedSignal.first(signal), lattice, coordinates, limit, CPU, 0.8, generator)
+        samples = RandomSamples(windows(*problem), limit, 0.8, generator)
         first, second = samples.draw(), samples.draw()
         # whoever looks at the first draw only now sees the same
         targets = [torch.cat([block.target.flatten() for block in draw.blocks]) for draw in (first, second)]
@@ -189,7 +190,7 @@ def test_shared_features_are_kept_where_all_fit_and_else_computed_block_by_block
         computed.append(x)
         return iter([x.mT * depth for depth in range(4)])
 
-    everything = AllSamples(PositionedSignal.first(signal), lattice, coordinates, 16, CPU)
+    everything = AllSamples(windows(signal, lattice, coordinates), 16)
     samples = CachedSharedFeatures(everything, features, limit)
     first = [torch.stack(block.shared_features) for block in samples.draw().blocks]
     assert len(computed) == len(first) == 4
