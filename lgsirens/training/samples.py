@@ -79,10 +79,17 @@ class Windows:
         lattice: the P partitions.
         coordinates: of positions.
         device: where blocks are needed.
+        centres: `[P, D]` on the device, coordinates of the signal from which local networks count theirs; None where
+            `coordinates` say what they see.
     """
 
     def __init__(
-        self, positioned: PositionedSignal, lattice: Lattice, coordinates: Coordinates, device: torch.device
+        self,
+        positioned: PositionedSignal,
+        lattice: Lattice,
+        coordinates: Coordinates,
+        device: torch.device,
+        centres: Tensor | None = None,
     ) -> None:
         self.positioned, self.lattice, self.device = positioned, lattice, device
         self.positions = lattice.windows(positioned.extent)
@@ -91,6 +98,8 @@ class Windows:
         ids = lattice.ids.astype(np.int64)
         owned = [p // t == ids[:, d, None] for d, (p, t) in enumerate(zip(self.positions, lattice.tile, strict=True))]
         self._x, self._x_local = ([axis.to(device) for axis in axes or ()] for axes in (x, x_local))
+        if centres is not None:
+            self._x_local = [axis - centre[:, None] for axis, centre in zip(self._x, centres.T, strict=True)]
         # Without a halo a window is what its partition owns.
         self._owned = [torch.from_numpy(axis).to(device).float() for axis in owned if any(lattice.halo)]
 
@@ -217,25 +226,6 @@ class RandomSamples:
 def _cuts(size: int, step: int) -> list[slice]:
     """`size` things in slices of `step`, the last one shorter."""
     return [slice(start, min(start + step, size)) for start in range(0, size, step)]
-
-
-class Centred:
-    """Samples whose local networks see coordinates counted from a centre of each partition.
-
-    Args:
-        samples: whose local networks see the signal's coordinates.
-        centres: `[P, D]`.
-    """
-
-    def __init__(self, samples: Samples, centres: Tensor) -> None:
-        self.complete, self._samples, self._centres = samples.complete, samples, centres
-
-    def draw(self) -> Draw:
-        draw = self._samples.draw()
-        return replace(draw, blocks=map(self._moved, draw.blocks))
-
-    def _moved(self, block: Block) -> Block:
-        return replace(block, x_local=(block.x.mT - self._centres[block.rows][..., None]).mT)
 
 
 class CachedSharedFeatures:
