@@ -154,11 +154,10 @@ def _tile(signal: Signal, config: EncodeConfig) -> tuple[int, ...]:
     shape = signal.shape
     if config.mode == "mlp":
         return shape
-    if config.partition_size is not None:
-        return tuple(min(t, size) for t, size in zip(config.partition_size, shape, strict=True))
     if config.partitions is None:
         side = round(KINDS[signal.kind].samples_per_partition ** (1 / len(shape)))
-        return tuple(min(side, size) for size in shape)
+        sides = config.partition_size or (side,) * len(shape)
+        return tuple(min(t, size) for t, size in zip(sides, shape, strict=True))
     if any(n > size for n, size in zip(config.partitions, shape, strict=True)):
         asked = commas(config.partitions)
         raise ConfigError(f"{asked}: more than the signal has samples, {commas(shape)}; give fewer", "partitions")
