@@ -70,14 +70,12 @@ def ssim(reference: Signal, decoded: Signal) -> float | None:
     _check_same(reference, decoded)
     if len(reference.shape) < 2 or min(reference.shape) < _SSIM_WINDOW:
         return None
-    pytorch_msssim = require("pytorch_msssim", "SSIM", "ssim")
-
-    def planes(values: NDArray[Any]) -> torch.Tensor:
-        return torch.from_numpy(np.moveaxis(_clipped(values, reference) - reference.value_range[0], -1, 0)[None])
-
-    pair, span = (planes(decoded.values), planes(reference.values)), peak(reference)
+    pytorch_msssim, lowest = require("pytorch_msssim", "SSIM", "ssim"), reference.value_range[0]
+    # Channels first, in a batch of one; from 0, as the constants of SSIM expect.
+    pair = [np.moveaxis(_clipped(s.values, reference) - lowest, -1, 0)[None] for s in (decoded, reference)]
     with torch.inference_mode():
-        return float(pytorch_msssim.ssim(*pair, data_range=span, win_size=_SSIM_WINDOW))
+        value = pytorch_msssim.ssim(*map(torch.from_numpy, pair), data_range=peak(reference), win_size=_SSIM_WINDOW)
+    return float(value)
 
 
 def seam_ratio(reference: Signal, decoded: Signal, tile: tuple[int, ...]) -> float | None:

@@ -139,16 +139,14 @@ class AllSamples:
 
     def __init__(self, windows: Windows, samples_per_block: int) -> None:
         positioned, lattice = windows.positioned, windows.lattice
-        signal, box = positioned.signal, positioned.box
+        signal, shape = positioned.signal, (len(lattice), *windows.sizes)
         values = signal.read(box_of_shape(signal.shape))
-        samples, mask = split(values, lattice, positioned.extent, box, signal.mask)
-        self._windows, shape = windows, (len(lattice), *windows.sizes)
+        samples, mask = split(values, lattice, positioned.extent, positioned.box, signal.mask)
+        known, everywhere = torch.from_numpy(mask).to(windows.device), (slice(None),) * len(windows.sizes)
+        self._windows, self._known = windows, None if mask.all() else known.reshape(shape)
         self._samples = torch.from_numpy(samples.reshape(*shape, signal.channels)).to(windows.device)
-        self._known = None if mask.all() else torch.from_numpy(mask.reshape(shape)).to(windows.device)
         self._count = max(1, int(mask.sum()) * signal.channels)
-        everywhere = (slice(None),) * len(windows.sizes)
-        owned = windows.owned(slice(None), everywhere, torch.from_numpy(mask).to(windows.device))
-        self._own = owned.sum(dim=1) * signal.channels
+        self._own = windows.owned(slice(None), everywhere, known).sum(dim=1) * signal.channels
         sides = block_shape(windows.sizes, samples_per_block)
         rows = max(1, samples_per_block // math.prod(sides))
         self._cuts = [_cuts(*cut) for cut in zip(shape, (rows, *sides), strict=True)]
