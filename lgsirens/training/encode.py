@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -80,13 +80,13 @@ def encode(
     keeper = Checkpoint.at(checkpoint, key, resume)
     assemble = partial(_assemble, signal, planned, run, source)
     resuming = keeper is not None and keeper.goes_on
-    watching: AbstractContextManager[Watcher | None] = nullcontext()
+    watcher = None
     if log is not None:
         check_folder(log, keeper is not None and resume, resuming)
         if resuming and keeper is not None:
             keeper.read()  # what cannot go on leaves the folder as it is
-        watching = Watcher(log, signal, key, _described(signal, planned, source), assemble, resuming, run.device)
-    with watching as watcher:
+        watcher = Watcher(log, signal, key, _described(signal, planned, source), assemble, resuming, run.device)
+    with watcher or nullcontext():
         state = run.fit("encode", signal, keeper, progress, watch=watcher)
         del run.samples  # decoding needs the memory
         representation = assemble(state)
