@@ -108,13 +108,13 @@ def check_folder(log: RunLog, resume: bool, resuming: bool) -> None:
             the same names that are none of ours.
     """
     with _possible(log.folder):
-        left = list(_left(log.folder))
+        left = _left(log.folder)
     state = state_of(log.folder)
     if state is None:
         if left or any(os.path.exists(log.folder / name) for name in (_CONFIG, log.final.name, *log.texts)):
             raise OutputError(f"{log.folder}: holds events, models or options of others; choose another folder")
         return
-    kept = any(name.endswith(".safetensors") for name in left)
+    kept = any(path.suffix == ".safetensors" for path in left)
     if log.overwrite or resuming or (resume and state == RUNNING and not kept):
         return
     gone = ", but no checkpoint" if resume and state != FINISHED else ""
@@ -145,8 +145,8 @@ def prepare_folder(log: RunLog, resuming: bool, key: str, config: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / _CONFIG, _HEADER.format(key=key, state=RUNNING) + config)
         if not resuming:
-            for name in list(_left(folder)):
-                (folder / name).unlink()
+            for path in _left(folder):
+                path.unlink()
             link = folder / "wandb" / "latest-run"
             if earlier is not None and link.is_symlink():  # the run that it names stays, but this is another one
                 link.unlink()
@@ -183,13 +183,10 @@ def _standing(folder: Path) -> tuple[str | None, str | None, str]:
     return None, None, ""
 
 
-def _left(folder: Path) -> Iterator[str]:
+def _left(folder: Path) -> list[Path]:
     """The files of a run in a folder, but its config and its result."""
-    for pattern in ("*", "checkpoints/*", "pictures/*"):
-        for path in folder.glob(pattern):
-            name = path.relative_to(folder).as_posix()
-            if _LEFT.fullmatch(name) and path.is_file():
-                yield name
+    paths = [path for pattern in ("*", "checkpoints/*", "pictures/*") for path in folder.glob(pattern)]
+    return [path for path in paths if _LEFT.fullmatch(path.relative_to(folder).as_posix()) and path.is_file()]
 
 
 @contextmanager

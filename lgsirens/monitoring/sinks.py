@@ -64,16 +64,14 @@ class TensorBoard:
 
     def image(self, name: str, pixels: Pixels, step: int) -> None:
         # `add_image` would pack it three times as long.
-        height, width, channels = pixels.shape
-        size = {"height": height, "width": width, "colorspace": channels}
+        size = dict(zip(("height", "width", "colorspace"), pixels.shape, strict=True))
         self._add(step, tag=name, image={**size, "encoded_image_string": png(pixels)})
 
     def audio(self, name: str, clip: Clip, step: int) -> None:
         # `add_audio` knows one channel only.
-        length, channels = clip.samples.shape
-        packed = {"sample_rate": clip.rate, "num_channels": channels, "length_frames": length}
-        packed |= {"encoded_audio_string": clip.wav(), "content_type": "audio/wav"}
-        self._add(step, tag=name, audio=packed)
+        size = dict(zip(("length_frames", "num_channels"), clip.samples.shape, strict=True))
+        packed = {"encoded_audio_string": clip.wav(), "content_type": "audio/wav", "sample_rate": clip.rate}
+        self._add(step, tag=name, audio=size | packed)
 
     def text(self, name: str, text: str, step: int) -> None:
         # It is shown as Markdown, where indented text stays as it is.

@@ -1,12 +1,12 @@
 """A run's log while it goes on: what is written when, into its folder and to the sinks."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from lgsirens.errors import require
@@ -17,6 +17,7 @@ from lgsirens.monitoring.summaries import Summary, cut, derivatives, excerpts, o
 from lgsirens.representation.file import save
 from lgsirens.representation.metrics import psnr_of_error
 from lgsirens.representation.representation import Representation
+from lgsirens.representation.rows import row_chunks
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.config_file import config_yaml
 from lgsirens.system.console import note
@@ -169,8 +170,7 @@ class Watcher(AbstractContextManager["Watcher"]):
 
 def _is_finite(representation: Representation) -> bool:
     """Whether there is something to show; a fit that diverged says so itself at its next step."""
-    rows = representation.rows
-    weights = [rows.read(np.arange(len(rows))), *representation.shared.values()]
+    weights = itertools.chain(row_chunks(representation.rows), representation.shared.values())
     return all(bool(tensor.isfinite().all()) for tensor in weights)
 
 

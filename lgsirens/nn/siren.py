@@ -118,7 +118,7 @@ class SirenPerPartition(nn.Module):
         h = (x if x_local is None else x_local).mT.expand(len(weights[0]), -1, -1)
         for k, shared in enumerate(self.shared_features(x) if shared_features is None else shared_features):
             h = self._aggregate(self._sine(weights[2 * k], weights[2 * k + 1], h), shared)
-        return _linear(weights[-2], weights[-1], h).mT
+        return torch.baddbmm(weights[-1], weights[-2], h).mT
 
     def shared_features(self, x: Tensor) -> Iterator[Tensor | None]:
         """What the shared network, if there is one, contributes at each depth to coordinates `[B, N, D]`: `[B, L, N]`;
@@ -147,18 +147,14 @@ class SirenPerPartition(nn.Module):
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator) -> None:
         """SIREN's initialisation (Sitzmann et al. 2020, section 3.2), the shared network first, then the rows."""
-        names = [name for name, _ in shared_layout(self.config)]
-        for name, bias_name in zip(names[::2], names[1::2], strict=True):
-            self._draw(self.shared[name], self.shared[bias_name], name == "global_0_weight", generator)
-        weights = self.unpack(self.local)
-        for depth, (weight, bias) in enumerate(zip(weights[::2], weights[1::2], strict=True)):
-            self._draw(weight, bias, depth == 0, generator)
-
-    def _draw(self, weight: Tensor, bias: Tensor, first: bool, generator: torch.Generator) -> None:
-        fan_in = weight.shape[-1]
-        bound = 1 / fan_in if first else math.sqrt(6 / fan_in) / self.config.w0
-        weight.uniform_(-bound, bound, generator=generator)
-        bias.uniform_(-1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), generator=generator)
+        shared = [self.shared[name] for name, _ in shared_layout(self.config)]
+        for layers in (shared, self.unpack(self.local)):
+            for depth, (weight, bias) in enumerate(zip(layers[::2], layers[1::2], strict=True)):
+                fan_in = weight.shape[-1]
+                # The first layer sees coordinates. Later ones see sines: this keeps their arguments at unit variance.
+                bound = 1 / fan_in if depth == 0 else math.sqrt(6 / fan_in) / self.config.w0
+                weight.uniform_(-bound, bound, generator=generator)
+                bias.uniform_(-1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), generator=generator)
 
 
 class Siren(SirenPerPartition):
@@ -208,7 +204,3 @@ def _layers(prefix: str, widths: list[int], first: int = 0) -> Layout:
     for k, (fan_in, fan_out) in enumerate(pairwise(widths), start=first):
         layout += [(f"{prefix}_{k}_weight", (fan_out, fan_in)), (f"{prefix}_{k}_bias", (fan_out,))]
     return layout
-
-
-def _linear(weight: Tensor, bias: Tensor, h: Tensor) -> Tensor:
-    return torch.baddbmm(bias, weight, h)

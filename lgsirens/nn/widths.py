@@ -32,14 +32,11 @@ def widths_for_budget(
     """
     smallest = _needed(config, partitions, 1, 1, local_share)
     if budget < smallest:
-        raise ConfigError(
-            f"{budget}: cannot hold {counted(partitions, 'partition')} in mode {config.mode}; "
-            f"give at least {smallest}, or fewer partitions",
-            "parameters",
-        )
-    if config.mode != "lg":
-        return _with_local(config, _largest(lambda width: sum(_total(config, partitions, width, 0)), budget))
+        asked = f"{counted(partitions, 'partition')} in mode {config.mode}"
+        raise ConfigError(f"{budget}: cannot hold {asked}; give at least {smallest}, or fewer partitions", "parameters")
     local = _largest(lambda width: _needed(config, partitions, width, least_global, local_share), budget)
+    if config.mode != "lg":
+        return _with_local(config, local)
     shared = _largest(lambda width: sum(_total(config, partitions, local, width)), budget, largest_global)
     return _with_local(config, local, shared)
 
@@ -57,14 +54,10 @@ def default_widths(config: ModelConfig, partitions: int, samples: int, parameter
     return widths_for_budget(config, partitions, max(budget, _needed(config, partitions, least, least)), least)
 
 
-def _needed(
-    config: ModelConfig, partitions: int, local_width: int, global_width: int, local_share: float = LOCAL_SHARE
-) -> int:
-    """The smallest budget that gives these widths; G counts in mode "lg" alone."""
-    if config.mode != "lg":
-        return sum(_total(config, partitions, local_width, 0))
-    local, shared = _total(config, partitions, local_width, global_width)
-    return max(local + shared, math.ceil(local / local_share))
+def _needed(config: ModelConfig, partitions: int, local: int, wide: int, share: float = LOCAL_SHARE) -> int:
+    """The smallest budget that gives a local and a global width; the latter and the share count in mode "lg" alone."""
+    in_rows, shared = _total(config, partitions, local, wide)
+    return max(in_rows + shared, math.ceil(in_rows / share)) if config.mode == "lg" else in_rows
 
 
 def _with_local(config: ModelConfig, local_width: int, global_width: int = 0) -> ModelConfig:

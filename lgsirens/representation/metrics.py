@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lgsirens.errors import SignalError, require
@@ -42,9 +43,7 @@ def psnr(reference: Signal, decoded: Signal, where: NDArray[np.bool_] | None = N
         count += error.size
     if count == 0:
         raise SignalError("no sample is left to compare; choose a window that holds a partition")
-    if total == 0.0:
-        return math.inf
-    return 10 * math.log10(peak(reference) ** 2 * count / total)
+    return 10 * math.log10(peak(reference) ** 2 * count / total) if total else math.inf
 
 
 def psnr_of_error(error: float, psnr_peak: float) -> float:
@@ -71,15 +70,11 @@ def ssim(reference: Signal, decoded: Signal) -> float | None:
     _check_same(reference, decoded)
     if len(reference.shape) < 2 or min(reference.shape) < _SSIM_WINDOW:
         return None
-    pytorch_msssim = require("pytorch_msssim", "SSIM", "ssim")
-    import torch
-
-    def planes(values: NDArray[Any]) -> torch.Tensor:
-        return torch.from_numpy(np.moveaxis(_clipped(values, reference) - reference.value_range[0], -1, 0)[None])
-
-    span = peak(reference)
+    pytorch_msssim, lowest = require("pytorch_msssim", "SSIM", "ssim"), reference.value_range[0]
+    # Channels first, in a batch of one; from 0, as the constants of SSIM expect.
+    pair = [np.moveaxis(_clipped(s.values, reference) - lowest, -1, 0)[None] for s in (decoded, reference)]
     with torch.inference_mode():
-        value = pytorch_msssim.ssim(planes(decoded.values), planes(reference.values), data_range=span, win_size=11)
+        value = pytorch_msssim.ssim(*map(torch.from_numpy, pair), data_range=peak(reference), win_size=_SSIM_WINDOW)
     return float(value)
 
 
@@ -137,10 +132,8 @@ def slabs(signal: Signal) -> Iterator[Box]:
 
 
 def _check_same(reference: Signal, decoded: Signal) -> None:
-    check_signal(reference)
-    check_signal(decoded)
-    if reference.values.shape != decoded.values.shape:
+    given, other = (check_signal(signal).values.shape for signal in (reference, decoded))
+    if given != other:
         raise SignalError(
-            f"signals of shape {reference.values.shape} and {decoded.values.shape} cannot be compared; "
-            "give the original of the same size and channels"
+            f"signals of shape {given} and {other} cannot be compared; give the original of the same shape"
         )

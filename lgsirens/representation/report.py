@@ -89,11 +89,8 @@ def describe_text(facts: dict[str, Any]) -> str:
 
 def dry_run_text(facts: dict[str, Any]) -> str:
     """`encode.dry_run` for people."""
-    expected = {
-        "time": f"about {facts['seconds']:.0f} s",
-        "memory": f"about {format_bytes(facts['memory'])} beside PyTorch itself",
-    }
-    return _table((_lines(facts) | expected).items())
+    memory = f"about {format_bytes(facts['memory'])} beside PyTorch itself"
+    return _table({**_lines(facts), "time": f"about {facts['seconds']:.0f} s", "memory": memory}.items())
 
 
 def edit_text(entry: dict[str, Any], anew: Iterable[Iterable[int]] = ()) -> str:

@@ -58,6 +58,16 @@ class EncodeConfig:
     )
     seed: int = option(0, least=0, most=(1 << 53) - 1, help="of the initial weights")
 
+    @property
+    def total_steps(self) -> int:
+        """`steps`, or those of the recipe."""
+        return self.steps or RECIPES[self.recipe].steps
+
+    @property
+    def seen(self) -> str:
+        """`coordinates`, or those of the recipe."""
+        return self.coordinates or RECIPES[self.recipe].coordinates
+
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> "EncodeConfig":
         """Check types, names and ranges of options by name, and what excludes each other.
@@ -66,29 +76,21 @@ class EncodeConfig:
             ConfigError: names the option, what was given and what it may be.
         """
         config = from_plain(cls, {name: _plain(value) for name, value in options.items()})
-        config._check_alternatives()
-        return config
-
-    @property
-    def total_steps(self) -> int:
-        """`steps`, or those of the recipe."""
-        return self.steps or RECIPES[self.recipe].steps
-
-    def _check_alternatives(self) -> None:
-        widths = [width for width in (self.local_width, self.global_width) if width is not None]
-        alone = self.mode == "mlp"
+        widths = [width for width in (config.local_width, config.global_width) if width is not None]
+        alone = config.mode == "mlp"
         for name, wrong, message in (
-            ("partitions", self.partitions and self.partition_size, "beside partition_size; give one of them"),
-            ("parameters", self.parameters and widths, "beside widths; give one of them"),
-            ("mode", self.mode == "lg" and len(widths) == 1, "lg: give local_width and global_width, or parameters"),
-            ("global_width", self.mode != "lg" and self.global_width, "needs mode lg: no other has a shared network"),
-            ("partitions", alone and math.prod(self.partitions or ()) > 1, "needs mode lg or lc: mlp is one network"),
-            ("partition_size", alone and self.partition_size, "needs mode lg or lc: mlp is one network"),
-            ("overlaps", alone and any(self.overlaps or ()), "needs mode lg or lc: mlp has no neighbours"),
-            ("shared_scale", self.shared_scale and self.coordinates == "signal", "needs coordinates tile"),
+            ("partitions", config.partitions and config.partition_size, "beside partition_size; give one of them"),
+            ("parameters", config.parameters and widths, "beside widths; give one of them"),
+            ("mode", config.mode == "lg" and len(widths) == 1, "lg: give local_width and global_width, or parameters"),
+            ("global_width", config.mode != "lg" and config.global_width, "needs mode lg, which has a shared network"),
+            ("partitions", alone and math.prod(config.partitions or ()) > 1, "needs mode lg or lc: mlp is one network"),
+            ("partition_size", alone and config.partition_size, "needs mode lg or lc: mlp is one network"),
+            ("overlaps", alone and any(config.overlaps or ()), "needs mode lg or lc: mlp has no neighbours"),
+            ("shared_scale", config.shared_scale and config.seen != "tile", "needs coordinates tile"),
         ):
             if wrong:
                 raise ConfigError(message, name)
+        return config
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,11 +175,10 @@ def _tile(signal: Signal, config: EncodeConfig) -> tuple[int, ...]:
     shape = signal.shape
     if config.mode == "mlp":
         return shape
-    if config.partition_size is not None:
-        return tuple(min(t, size) for t, size in zip(config.partition_size, shape, strict=True))
     if config.partitions is None:
         side = round(KINDS[signal.kind].samples_per_partition ** (1 / len(shape)))
-        return tuple(min(side, size) for size in shape)
+        sides = config.partition_size or (side,) * len(shape)
+        return tuple(min(t, size) for t, size in zip(sides, shape, strict=True))
     if any(n > size for n, size in zip(config.partitions, shape, strict=True)):
         asked = commas(config.partitions)
         raise ConfigError(f"{asked}: more than the signal has samples, {commas(shape)}; give fewer", "partitions")
@@ -186,7 +187,7 @@ def _tile(signal: Signal, config: EncodeConfig) -> tuple[int, ...]:
 
 def _coordinates(signal: Signal, config: EncodeConfig, tile: tuple[int, ...]) -> Coordinates:
     kind, axes = KINDS[signal.kind], len(tile)
-    named, scale = config.coordinates or RECIPES[config.recipe].coordinates, kind.coordinate_scale
+    named, scale = config.seen, kind.coordinate_scale
     local = _local_scale(signal, config, tile)
     if named == "tile":
         default = _tile_scale(kind, tile)
@@ -228,8 +229,7 @@ def _notes(signal: Signal, config: EncodeConfig, tile: tuple[int, ...], coordina
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, list | tuple):  # options nest no deeper; a list may hold itself
+    """NumPy's numbers as Python's; options nest no deeper than a list, and one may hold itself."""
+    if isinstance(value, list | tuple):
         return [entry.tolist() if isinstance(entry, np.generic) else entry for entry in value]
-    return value
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

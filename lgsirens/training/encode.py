@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from lgsirens.errors import ConfigError
 from lgsirens.monitoring.log import FitState, RunLog, check_folder
 from lgsirens.monitoring.watcher import Watcher
 from lgsirens.nn.memory import DEFAULT_LIMIT, training_bytes
-from lgsirens.nn.siren import SirenPerPartition, build_model, parameter_counts
+from lgsirens.nn.siren import build_model
 from lgsirens.representation.decode import decode, partition_means
 from lgsirens.representation.file import identified
 from lgsirens.representation.metrics import psnr, recorded
@@ -76,21 +76,21 @@ def encode(
         raise ConfigError(f"config {config!r} is no EncodeConfig; give one, or its fields as keyword arguments")
     config = EncodeConfig.from_options({**to_plain(config or EncodeConfig()), **options})
     planned = plan(check_signal(signal), config)
+    described = _described(signal, planned, source)
     run = prepare(signal, planned, resolve_device(device), as_bytes(max_memory))
     key = run.key(signal)
     keeper = Checkpoint.at(checkpoint, key, resume)
-    described = _described(signal, planned, source)
-    assemble = partial(_assemble, signal, planned, run.model, described, device=run.device)
+    assemble = partial(_assemble, signal, planned, run, described)
     resuming = keeper is not None and keeper.goes_on
-    watching: AbstractContextManager[Watcher | None] = nullcontext()
+    watcher = None
     if log is not None:
         check_folder(log, keeper is not None and resume, resuming)
         if resuming and keeper is not None:
             keeper.read()  # what cannot go on leaves the folder as it is
-        watching = Watcher(log, signal, key, described, assemble, resuming, run.device)
-    with watching as watcher:
+        watcher = Watcher(log, signal, key, described, assemble, resuming, run.device)
+    with watcher or nullcontext():
         state = run.fit("encode", signal, keeper, progress, watch=watcher)
-        del run  # its samples: decoding needs the memory
+        del run.samples  # decoding needs the memory
         representation = assemble(state)
         if watcher is not None:
             watcher.finish(representation, state)
@@ -111,9 +111,8 @@ def dry_run(
         accumulate_gradients(run.model, run.samples)
         optimizer.step()
         durations.append(time.monotonic() - began)
-    described = _described(signal, planned, None)
-    representation = _assemble(signal, planned, run.model, described, FitState(), device=run.device, measure=False)
-    weights = 4 * sum(parameter_counts(planned.model, len(planned.lattice)))
+    representation = _assemble(signal, planned, run, _described(signal, planned, None), FitState(), measure=False)
+    weights = 4 * representation.parameters["total"]
     return {
         **describe(representation),
         "seconds": sorted(durations)[_TIMED_STEPS // 2] * run.config.total_steps,
@@ -143,23 +142,18 @@ def _described(signal: Signal, planned: Plan, source: Mapping[str, Any] | None) 
 
 
 def _assemble(
-    signal: Signal,
-    planned: Plan,
-    model: SirenPerPartition,
-    described: dict[str, Any],
-    state: FitState,
-    *,
-    device: torch.device,
-    measure: bool = True,
+    signal: Signal, planned: Plan, run: Run, described: dict[str, Any], state: FitState, measure: bool = True
 ) -> Representation:
-    """The representation of a model, its PSNR measured on what it decodes to."""
-    record = FitRecord(state.step, round(state.seconds, 3), None, state.stopped or "running", device.type)
+    """The representation of a run's model, its PSNR measured on what it decodes to."""
+    record = FitRecord(state.step, round(state.seconds, 3), None, state.stopped or "running", run.device.type)
     where = planned.lattice, planned.coordinates, planned.extent
-    weights = model.local.detach().cpu(), {name: value.detach().cpu() for name, value in model.shared.items()}
-    representation = first_encoding("encode", planned.model, *where, SignalInfo.of(signal), *weights, record, described)
+    rows, shared = run.model.local.detach().cpu(), {k: value.detach().cpu() for k, value in run.model.shared.items()}
+    representation = first_encoding(
+        "encode", planned.model, *where, SignalInfo.of(signal), rows, shared, record, described
+    )
     overview = np.zeros((len(planned.lattice), signal.channels), dtype=np.float32)
     if measure:
-        decoded = decode(representation, device=device)
+        decoded = decode(representation, device=run.device)
         overview = partition_means(decoded, planned.extent, planned.lattice)
         record = replace(record, psnr=recorded(psnr(signal, decoded)))
     return identified(replace(representation, fit=record, overview=overview))

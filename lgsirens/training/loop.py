@@ -127,10 +127,7 @@ def fit(
 
 
 def accumulate_gradients(
-    model: SirenPerPartition,
-    samples: Samples,
-    metric_rows: torch.Tensor | None = None,
-    reduce: Reduce = no_reduction,
+    model: SirenPerPartition, samples: Samples, metric_rows: torch.Tensor | None = None, reduce: Reduce = no_reduction
 ) -> float:
     """Set the gradient of every parameter that takes one to that of the loss, the mean squared error over the samples
     of one draw.

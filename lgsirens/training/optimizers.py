@@ -37,7 +37,7 @@ class Recipe:
 
 
 RECIPES = {
-    "fast": Recipe("tile", {"lg": 3e-3, "lc": 3e-3, "mlp": 1e-3}, 300, soap=True),
+    "fast": Recipe("tile", {"lg": 5e-3, "lc": 6e-3, "mlp": 3e-3}, 300, soap=True),
     "adam": Recipe("signal", {"lg": 2e-3, "lc": 2e-3, "mlp": 5e-4}, 500),
     "paper": Recipe("signal", {"lg": 5e-4, "lc": 5e-4, "mlp": 5e-4}, 1000, constant=True),
 }

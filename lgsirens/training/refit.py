@@ -31,7 +31,7 @@ from lgsirens.system.schema import declared, option, to_plain
 from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.run import Run
-from lgsirens.training.samples import CachedSharedFeatures, Centred, PositionedSignal, Windows
+from lgsirens.training.samples import CachedSharedFeatures, PositionedSignal, Windows
 
 _INHERITED = ("recipe", "steps", "sample_frac", "seed")
 _OF_ENCODING = declared(EncodeConfig)
@@ -127,10 +127,9 @@ def fit_edit(edit: Edit, options: FitOptions) -> Representation:
     device, limit = resolve_device(options.device), as_bytes(options.max_memory)
     part, coordinates = edit.lattice.select(edit.trained), edit.old.coordinates
     positioned, blank = _targets(edit, part, device)
-    run = Run(_model(edit, config.seed), Windows(positioned, part, coordinates, device), config, limit)
     centres = _centres(edit, part).to(device) if coordinates.local_scale is None else None
+    run = Run(_model(edit, config.seed), Windows(positioned, part, coordinates, device, centres), config, limit)
     if centres is not None:
-        run.samples = Centred(run.samples, centres)
         _shift(run.model, centres)
     frozen_rows = metric_rows = None
     if alone:

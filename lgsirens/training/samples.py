@@ -82,10 +82,17 @@ class Windows:
         lattice: the P partitions.
         coordinates: of positions.
         device: where blocks are needed.
+        centres: `[P, D]` on the device, coordinates of the signal from which local networks count theirs; None where
+            `coordinates` say what they see.
     """
 
     def __init__(
-        self, positioned: PositionedSignal, lattice: Lattice, coordinates: Coordinates, device: torch.device
+        self,
+        positioned: PositionedSignal,
+        lattice: Lattice,
+        coordinates: Coordinates,
+        device: torch.device,
+        centres: Tensor | None = None,
     ) -> None:
         self.positioned, self.lattice, self.device = positioned, lattice, device
         self.extent, self.shared = coordinates.windows_in(positioned.extent), coordinates.kind == "tile"
@@ -96,6 +103,8 @@ class Windows:
         x, x_local = axis_coordinates(coordinates, lattice, places, positions)
         owned = [p // t == ids[:, d, None] for d, (p, t) in enumerate(zip(positions, lattice.tile, strict=True))]
         self._x, self._x_local = ([axis.to(device) for axis in axes or ()] for axes in (x, x_local))
+        if centres is not None:
+            self._x_local = [axis - centre[:, None] for axis, centre in zip(self._x, centres.T, strict=True)]
         # Without a halo a window is what its partition owns.
         self._owned = [torch.from_numpy(axis).to(device).float() for axis in owned if any(lattice.halo)]
 
@@ -142,16 +151,14 @@ class AllSamples:
 
     def __init__(self, windows: Windows, samples_per_block: int) -> None:
         positioned, lattice = windows.positioned, windows.lattice
-        signal, box = positioned.signal, positioned.box
+        signal, shape = positioned.signal, (len(lattice), *windows.sizes)
         values = signal.read(box_of_shape(signal.shape))
-        samples, mask = split(values, lattice, windows.extent, box, signal.mask)
-        self._windows, shape = windows, (len(lattice), *windows.sizes)
+        samples, mask = split(values, lattice, windows.extent, positioned.box, signal.mask)
+        known, everywhere = torch.from_numpy(mask).to(windows.device), (slice(None),) * len(windows.sizes)
+        self._windows, self._known = windows, None if mask.all() else known.reshape(shape)
         self._samples = torch.from_numpy(samples.reshape(*shape, signal.channels)).to(windows.device)
-        self._known = None if mask.all() else torch.from_numpy(mask.reshape(shape)).to(windows.device)
         self._count = max(1, int(mask.sum()) * signal.channels)
-        everywhere = (slice(None),) * len(windows.sizes)
-        owned = windows.owned(slice(None), everywhere, torch.from_numpy(mask).to(windows.device))
-        self._own = owned.sum(dim=1) * signal.channels
+        self._own = windows.owned(slice(None), everywhere, known).sum(dim=1) * signal.channels
         sides = block_shape(windows.sizes, windows.columns(samples_per_block))
         rows = max(1, samples_per_block // math.prod(sides))
         self._cuts = [_cuts(*cut) for cut in zip(shape, (rows, *sides), strict=True)]
@@ -233,25 +240,6 @@ class RandomSamples:
 def _cuts(size: int, step: int) -> list[slice]:
     """`size` things in slices of `step`, the last one shorter."""
     return [slice(start, min(start + step, size)) for start in range(0, size, step)]
-
-
-class Centred:
-    """Samples whose local networks see coordinates counted from a centre of each partition.
-
-    Args:
-        samples: whose local networks see the signal's coordinates.
-        centres: `[P, D]`.
-    """
-
-    def __init__(self, samples: Samples, centres: Tensor) -> None:
-        self.complete, self._samples, self._centres = samples.complete, samples, centres
-
-    def draw(self) -> Draw:
-        draw = self._samples.draw()
-        return replace(draw, blocks=map(self._moved, draw.blocks))
-
-    def _moved(self, block: Block) -> Block:
-        return replace(block, x_local=(block.x.mT - self._centres[block.rows][..., None]).mT)
 
 
 class CachedSharedFeatures:
