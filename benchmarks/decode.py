@@ -69,7 +69,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "camera.safetensors"
         representation = lg.encode(
-            camera(), partitions=(16, 16), local_width=14, global_width=84, steps=1, device=options.device
+            camera(),
+            partitions=(16, 16),
+            local_width=14,
+            global_width=84,
+            steps=1,
+            recipe="adam",
+            device=options.device,
         )
         representation.save(file)
         for scale, repeats in (QUICK if options.quick else FULL).items():

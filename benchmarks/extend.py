@@ -56,15 +56,15 @@ class Case:
 
 
 def case(name: str) -> Case:
-    image = {"partition_size": (32, 32), "local_width": 14, "global_width": 84, "steps": 100}
+    image = {"partition_size": (32, 32), "local_width": 14, "global_width": 84, "steps": 100, "recipe": "adam"}
     if name == "image":
         return Case(name, astronaut(), 1, 384, image)
     if name == "audio":
         sound = prelude()
-        recipe = {"partition_size": (8820,), "local_width": 24, "global_width": 48, "steps": 120}
+        recipe = {"partition_size": (8820,), "local_width": 24, "global_width": 48, "steps": 120, "recipe": "adam"}
         return Case(name, replace(sound, values=sound.values[: 7 * 44_100]), 0, 5 * 44_100, recipe)
     film = bikes(frames=(0, 50), max_side=160)
-    recipe = {"partition_size": (10, 34, 40), "local_width": 24, "global_width": 48, "steps": 60}
+    recipe = {"partition_size": (10, 34, 40), "local_width": 24, "global_width": 48, "steps": 60, "recipe": "adam"}
     return Case(name, film, 0, 40, recipe)
 
 
@@ -100,7 +100,13 @@ def measure(case: Case, quick: bool, device: str) -> list[Measurement]:
 def repeated(quick: bool, device: str) -> list[Measurement]:
     values = camera().values[128:384, 192:256]
     strip = lg.Signal.from_array(np.ascontiguousarray(values))
-    options = {"partition_size": (16, 16), "local_width": 14, "global_width": 64, "steps": 2 if quick else 200}
+    options = {
+        "partition_size": (16, 16),
+        "local_width": 14,
+        "global_width": 64,
+        "steps": 2 if quick else 200,
+        "recipe": "adam",
+    }
     measurements: list[Measurement] = []
     for name, more in (("signal's coordinates", {}), ("local_scale 0.5", {"local_scale": 0.5})):
         inr = lg.encode(strip, **options, **more, device=device)

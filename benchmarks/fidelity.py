@@ -17,11 +17,14 @@ import lgsirens as lg
 
 TILE = (16, 16)
 SEEDS = (0, 1, 2)
-LG = {"mode": "lg", "partitions": (16, 16), "local_width": 14, "global_width": 84, "steps": 300}
+LG = {"mode": "lg", "partitions": (16, 16), "local_width": 14, "global_width": 84, "steps": 300, "recipe": "adam"}
 RECIPES = {
-    "lg": (LG | {"lr": 5e-4}, SEEDS),
-    "lc": ({"mode": "lc", "partitions": (16, 16), "local_width": 15, "steps": 300, "lr": 5e-4}, SEEDS),
-    "mlp": ({"mode": "mlp", "local_width": 256, "steps": 100, "lr": 5e-4}, SEEDS[:1]),
+    "lg": (LG | {"recipe": "paper", "lr": 5e-4}, SEEDS),
+    "lc": (
+        {"mode": "lc", "partitions": (16, 16), "local_width": 15, "steps": 300, "recipe": "paper", "lr": 5e-4},
+        SEEDS,
+    ),
+    "mlp": ({"mode": "mlp", "local_width": 256, "steps": 100, "recipe": "paper", "lr": 5e-4}, SEEDS[:1]),
     "lg, default schedule": (LG, SEEDS),
 }
 

@@ -16,7 +16,10 @@ from record import Measurement
 import lgsirens as lg
 from lgsirens.media.examples import bikes
 
-CASES: dict[str, dict[str, Any]] = {"drawn": {"sample_frac": 0.02, "steps": 2}, "whole": {"steps": 1}}
+CASES: dict[str, dict[str, Any]] = {
+    "drawn": {"sample_frac": 0.02, "steps": 2, "recipe": "adam"},
+    "whole": {"steps": 1, "recipe": "adam"},
+}
 MODEL_COPIES = 5
 GIB = 1 << 30
 

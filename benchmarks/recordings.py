@@ -30,8 +30,15 @@ from lgsirens.training.config import EncodeConfig, plan
 from lgsirens.training.encode import prepare
 
 BACH = Path(__file__).resolve().parent.parent / "data" / "gt_bach.wav"
-SOUND = {"partitions": (32,), "lr": 1e-4, "steps": 300}
-FILM = {"partitions": (5, 8, 8), "overlaps": (1, 2, 2), "sample_frac": 0.02, "lr": 1e-4, "steps": 600}
+SOUND = {"partitions": (32,), "recipe": "paper", "lr": 1e-4, "steps": 300}
+FILM = {
+    "partitions": (5, 8, 8),
+    "overlaps": (1, 2, 2),
+    "sample_frac": 0.02,
+    "recipe": "paper",
+    "lr": 1e-4,
+    "steps": 600,
+}
 WIDTHS = {
     "audio": {"lg": {"local_width": 42, "global_width": 72}, "lc": {"local_width": 45}},
     "video": {"lg": {"local_width": 55, "global_width": 180}, "lc": {"local_width": 56}},

@@ -19,7 +19,7 @@ import lgsirens as lg
 from lgsirens.representation.metrics import border_jump
 
 SIDE, TILE = 128, 16
-RECIPE = {"partitions": (SIDE // TILE,) * 2, "local_width": 12, "global_width": 64, "steps": 400}
+RECIPE = {"partitions": (SIDE // TILE,) * 2, "local_width": 12, "global_width": 64, "steps": 400, "recipe": "adam"}
 HALOS = (0, 1, 2, 4)
 SCALES = (1, 4)
 LARGEST_LOSS = 0.05

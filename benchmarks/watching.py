@@ -64,7 +64,13 @@ def encode(signal: lg.Signal, mode: str, steps: int, every: int | None, device: 
     with tempfile.TemporaryDirectory() as folder, stopwatch() as seconds:
         log = None if every is None else lg.RunLog(Path(folder) / "run", every)
         began = time.perf_counter()
-        options: dict[str, Any] = {"mode": mode, "partitions": (16, 16), "steps": steps, "lr": 5e-4, **WIDTHS[mode]}
+        options: dict[str, Any] = {
+            "mode": mode,
+            "partitions": (16, 16),
+            "steps": steps,
+            "recipe": "paper",
+            **WIDTHS[mode],
+        }
         inr = lg.encode(signal, device=device, log=log, **options)
         whole = time.perf_counter() - began
     return inr.origin, sum(seconds), whole - sum(seconds)
