@@ -234,8 +234,8 @@ def _default_range(values: Array) -> tuple[float, float]:
     if values.dtype.kind in "iu":
         if values.dtype.name not in _NARROW_INTEGERS:
             raise SignalError(
-                f"integers of type {values.dtype} rarely use the whole range of their type; give the value range "
-                "(--value_range LO,HI) or convert to uint8 or uint16"
+                f"integers of type {values.dtype} rarely use the whole range of their type; give value_range LO,HI "
+                "or convert to uint8 or uint16"
             )
         limits = np.iinfo(values.dtype)
         return float(limits.min), float(limits.max)

@@ -86,7 +86,7 @@ def write(
     assert form.write is not None  # it holds the signal
     form.check_target(path, overwrite)
     if crf is not None and "crf" not in form.options:
-        raise ConfigError(f"{path}: crf is for .mp4, not for {form.name}; leave it out")
+        raise ConfigError(f"{crf}: is for .mp4, not for {path}; leave it out", "crf")
     if max(signal.shape) > form.longest_side:
         raise SignalError(
             f"{path}: {form.name} holds at most {form.longest_side} samples a side, the {signal.kind} has "

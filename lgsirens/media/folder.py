@@ -82,7 +82,7 @@ def check_folder(path: Path, overwrite: bool = False) -> None:
         what = f"holds {others[0].name}" if others else "is a link"
         raise OutputError(f"{path}: {what}, so the folder is not replaced; choose another name")
     if names and not overwrite:
-        raise OutputError(f"{path}: exists already; choose another name or pass --overwrite (overwrite=True)")
+        raise OutputError(f"{path}: exists already; choose another name or overwrite it")
     if not os.access(path.parent, os.W_OK):
         raise RunError(f"{path}: the folder {path.parent} is not writable; choose another one")
 

@@ -22,11 +22,11 @@ PACKED = {
 def check_options(frames: Frames, max_side: int | None) -> None:
     """Raise ConfigError for what no film can have."""
     if max_side is not None and max_side < 1:
-        raise ConfigError(f"max_side {max_side} must be at least 1")
+        raise ConfigError(f"{max_side}: must be at least 1", "max_side")
     if frames is not None:
         start, stop = frames[0] or 0, frames[1]
         if start < 0 or (stop is not None and stop <= start):
-            raise ConfigError(f"frames {start}:{stop} hold no frame; give START:STOP with 0 <= START < STOP")
+            raise ConfigError(f"{start}:{stop}: hold no frame; give START:STOP with 0 <= START < STOP", "frames")
 
 
 def bounds(path: Path, frames: Frames, count: int) -> tuple[int, int]:
@@ -54,7 +54,7 @@ def gathered(
                 values = np.empty((len(wanted), *samples.shape), samples.dtype)
             except MemoryError as error:
                 size = len(wanted) * samples.nbytes / 2**30
-                message = f"{path}: needs {size:.1f} GiB; read fewer --frames or a smaller --max_side"
+                message = f"{path}: needs {size:.1f} GiB; choose fewer frames or a smaller max_side"
                 raise SignalError(message) from error
         if samples.shape != values.shape[1:] or samples.dtype != values.dtype:
             raise SignalError(

@@ -225,7 +225,7 @@ def save_mp4(target: Path, stored: Stored, crf: int = 18) -> None:
         Exception: of FFmpeg.
     """
     if not 0 <= crf <= 51:
-        raise ConfigError(f"crf {crf} must be within 0 (largest file) and 51; 18 is the default")
+        raise ConfigError(f"{crf}: must be within 0 (largest file) and 51; 18 is the default", "crf")
     frames = _evened(stored.path, stored.frames())
     _encode(target, stored, frames, "mp4", "libx264", {"crf": str(crf)}, lambda samples: "yuv420p")
 
