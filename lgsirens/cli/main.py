@@ -57,7 +57,7 @@ def _decode(asked: Decode) -> None:
             bar,
         )
     with Progress("write", "frame", asked.quiet) as bar:
-        write(asked.output, signal, asked.overwrite, crf=asked.crf, progress=bar.count)
+        write(asked.output, signal, asked.overwrite, crf=asked.crf, progress=bar)
     missing = int(signal.present.size - signal.present.sum())
     absent = f", {counted(missing, 'sample')} without a partition" if missing else ""
     print(f"{asked.output}: {signal.kind} {times(signal.shape)}, {counted(signal.channels, 'channel')}{absent}")

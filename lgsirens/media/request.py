@@ -6,8 +6,9 @@ from fractions import Fraction
 from pathlib import Path
 
 from lgsirens.errors import SignalError
-from lgsirens.media.frames import Frames, Progress
+from lgsirens.media.frames import Frames
 from lgsirens.signal import Array, Signal
+from lgsirens.system.console import Progress
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Request:
     value_range: tuple[float, float] | None
     frames: Frames
     max_side: int | None
-    progress: Progress | None
+    progress: Progress
     read: Callable[[Path], Signal]
 
     def signal(

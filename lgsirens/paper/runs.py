@@ -177,7 +177,7 @@ def _decode(flags: VideoFlags, given: set[str]) -> None:
     with Progress("decode", "sample") as progress:
         film = decode(kept, device=resolve_device(flags.device), progress=progress)
     with Progress("write", "frame") as bar:
-        write(target, film, flags.overwrite, progress=bar.count)
+        write(target, film, flags.overwrite, progress=bar)
     print(f"{target}: video {times(film.shape)}, {counted(film.channels, 'channel')}")
 
 
