@@ -34,7 +34,7 @@ class Request:
         try:
             return Signal.from_array(values, kind, self.value_range, sampling_rate, dtype)
         except SignalError as error:
-            if error.option is not None:
+            if error.option is not None and self.value_range is not None:
                 raise
             raise SignalError(f"{self.path}: {error}") from error
 
