@@ -53,7 +53,7 @@ def read(
     request = Request(path, kind, value_range, frames, max_side, progress, lambda name: read(name, "image"))
     with (
         warnings.catch_warnings(),
-        _one_line(f"{path}: cannot be read, it is damaged", "get or save the file again"),
+        _one_line(path, "cannot be read, it is damaged", "get or save the file again"),
         _opened(path) as file,
     ):
         warnings.simplefilter("ignore")  # what matters is raised or logged
@@ -104,7 +104,7 @@ def write(
     options = {} if crf is None else {"crf": crf}
     with (
         form.replacing(path, overwrite) as temporary,
-        _one_line(f"{path}: cannot be encoded as {form.name}", "choose .npy", (LgsirensError, OSError)),
+        _one_line(path, f"cannot be encoded as {form.name}", "choose .npy", OSError),
     ):
         form.write(temporary, stored, **options)
 
@@ -165,16 +165,16 @@ def _say_converted(path: Path, signal: Signal, target: str) -> None:
 
 
 @contextmanager
-def _one_line(what: str, remedy: str, passing: tuple[type[Exception], ...] = (LgsirensError,)) -> Iterator[None]:
+def _one_line(path: Path, what: str, remedy: str, passing: type[Exception] = LgsirensError) -> Iterator[None]:
     """Make one SignalError of the errors of codecs, which are of any type."""
     try:
         yield
-    except passing:
+    except (LgsirensError, passing):
         raise
     except MemoryError as error:
-        raise SignalError(f"{what}: {error}; choose less of it, or of a film a smaller max_side") from error
+        raise SignalError(f"{path}: {error}; take less of it: fewer frames, or a smaller max_side") from error
     except Exception as error:
-        raise SignalError(f"{what}: {_words(error)}; {remedy}") from error
+        raise SignalError(f"{path}: {what}: {_words(error)}; {remedy}") from error
 
 
 def _words(error: Exception) -> str:

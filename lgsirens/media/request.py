@@ -30,7 +30,7 @@ class Request:
     def signal(
         self, values: Array, kind: str | None, sampling_rate: Fraction | int | None = None, dtype: str | None = None
     ) -> Signal:
-        """`Signal.from_array` with the value range that is asked for, and with errors that name the file or the option."""
+        """`Signal.from_array` with the value range asked for, and with errors that name the file or the option."""
         try:
             return Signal.from_array(values, kind, self.value_range, sampling_rate, dtype)
         except SignalError as error:

@@ -44,6 +44,18 @@ def test_frames_and_size_are_reduced_on_reading_and_each_frame_is_told(tmp_path)
     assert bar.counts == ["0 of 3", 1, 1, 1] * 2
 
 
+def test_a_film_that_memory_cannot_hold_is_one_line(tmp_path, monkeypatch):
+    files.write(tmp_path / "a.mkv", noise((3, 4, 4, 1)))
+
+    def fail(*_):
+        raise MemoryError("Unable to allocate 9 GiB")
+
+    monkeypatch.setattr(np, "empty", fail)
+    message = refusal(tmp_path / "a.mkv")
+    assert "9 GiB" in message
+    assert "max_side" in message
+
+
 def test_frames_of_an_array_are_cut_out(tmp_path):
     signal = noise((5, 4, 3, 2))
     files.write(tmp_path / "a.npy", signal)
