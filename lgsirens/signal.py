@@ -69,9 +69,6 @@ LARGEST_VALUE = float(np.finfo(np.float32).max)
 SMALLEST_SPAN = 1e-30
 LEAST_STEPS = 256  # of float32, that a value range must have
 
-# The integer types whose own range is a sensible value range; wider integers rarely use theirs.
-_NARROW_INTEGERS = ("uint8", "int8", "uint16", "int16")
-
 
 @dataclass(frozen=True, eq=False)
 class Signal:
@@ -125,27 +122,14 @@ class Signal:
         kind = _settle_kind(values, kind)
         if values.ndim == KINDS[kind].dimensions:
             values = values[..., None]
-        channels = values.shape[-1]
-        if channels > KINDS[kind].max_channels:
+        most, channels = KINDS[kind].max_channels, values.shape[-1]
+        if channels > most:
             raise SignalError(
-                f"kind {kind} has 1 to {KINDS[kind].max_channels} channels, this array of shape {values.shape} has "
-                f"{channels}; name another kind or select channels"
+                f"kind {kind} has 1 to {most} channels, not {channels}; name another kind or select channels"
             )
-        if value_range is None:
-            value_range = _symmetric_range(values) if KINDS[kind].symmetric else _default_range(values)
-        try:
-            lo, hi = (float(bound) for bound in value_range)
-        except (TypeError, ValueError, OverflowError):
-            raise SignalError(f"value range {value_range!r} is no pair of numbers; give LO,HI with LO < HI") from None
-        if not (lo < hi and max(-lo, hi) <= LARGEST_VALUE and SMALLEST_SPAN <= hi - lo <= LARGEST_VALUE):
-            raise SignalError(f"value range {lo:g},{hi:g} is empty or no range of float32; give LO,HI with LO < HI")
-        if hi - lo < LEAST_STEPS * float(np.spacing(np.float32(max(-lo, hi)))):
-            raise SignalError(
-                f"value range {lo:g},{hi:g} lies so far from 0 that float32 cannot tell its values apart; "
-                "subtract an offset first"
-            )
+        bounds = _checked_range(_default_range(values, KINDS[kind].symmetric) if value_range is None else value_range)
         rate = None if sampling_rate is None else Fraction(sampling_rate)
-        return cls(values, kind, (lo, hi), dtype or values.dtype.name, rate)
+        return cls(values, kind, bounds, dtype or values.dtype.name, rate)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -167,8 +151,7 @@ class Signal:
 
     def with_range(self, value_range: tuple[float, float]) -> "Signal":
         """The same samples with another value range (raises SignalError as `from_array`)."""
-        checked = Signal.from_array(self.values, self.kind, value_range)
-        return replace(self, value_range=checked.value_range)
+        return replace(self, value_range=_checked_range(value_range))
 
 
 def to_sample_type(values: Array, dtype: str) -> Array:
@@ -220,28 +203,37 @@ def _settle_kind(values: Array, kind: str | None) -> str:
         raise SignalError(f"kind {kind!r} is unknown; choose one of {', '.join(KINDS)}")
     dimensions = KINDS[kind].dimensions
     if rank not in (dimensions, dimensions + 1):
-        raise SignalError(
-            f"{kind} has {counted(dimensions, 'dimension')} and an optional channel axis, this array has shape "
-            f"{values.shape}; name another kind or reshape it"
-        )
+        what = f"{counted(dimensions, 'dimension')} and an optional channel axis"
+        raise SignalError(f"{kind} has {what}, not the shape {values.shape}; name another kind or reshape it")
     return kind
 
 
-def _symmetric_range(values: Array) -> tuple[float, float]:
-    peak = max(abs(float(values.max())), abs(float(values.min())))
-    return (-peak, peak) if peak > 0 else (-1.0, 1.0)
+def _checked_range(value_range: tuple[float, float]) -> tuple[float, float]:
+    try:
+        lo, hi = (float(bound) for bound in value_range)
+    except (TypeError, ValueError, OverflowError):
+        raise SignalError(f"{value_range!r}: is no pair of numbers; give LO,HI with LO < HI", "value_range") from None
+    largest = max(-lo, hi)
+    fits = lo < hi and largest <= LARGEST_VALUE and SMALLEST_SPAN <= hi - lo <= LARGEST_VALUE
+    if not (fits and hi - lo >= LEAST_STEPS * float(np.spacing(np.float32(largest)))):
+        reason = "is empty, or float32 cannot tell its values apart so far from 0"
+        raise SignalError(f"{lo:g},{hi:g}: {reason}; give LO,HI with LO < HI, or subtract an offset", "value_range")
+    return lo, hi
 
 
-def _default_range(values: Array) -> tuple[float, float]:
-    if values.dtype.kind in "iu":
-        if values.dtype.name not in _NARROW_INTEGERS:
-            raise SignalError(
-                f"integers of type {values.dtype} rarely use the whole range of their type; give the value range "
-                "(--value_range LO,HI) or convert to uint8 or uint16"
-            )
-        limits = np.iinfo(values.dtype)
-        return float(limits.min), float(limits.max)
+def _default_range(values: Array, symmetric: bool) -> tuple[float, float]:
     lo, hi = float(values.min()), float(values.max())
+    if symmetric:
+        peak = max(abs(lo), abs(hi)) or 1.0
+        return -peak, peak
+    if values.dtype.kind in "iu":
+        limits = np.iinfo(values.dtype)
+        if limits.bits > 16:
+            raise SignalError(
+                f"integers of type {values.dtype} rarely use the whole range of their type; give value_range LO,HI "
+                "or convert to uint8 or uint16"
+            )
+        return float(limits.min), float(limits.max)
     if lo >= 0.0 and hi <= 1.0:
         return 0.0, 1.0
     margin = max(0.5, abs(lo) * 1e-3)

@@ -47,7 +47,7 @@ class Reading:
     def read(self, path: Path, quiet: bool = False) -> Signal:
         film: dict[str, Any] = {"frames": self.frames, "max_side": self.max_side}
         with Progress("read", "frame", quiet) as bar:
-            return read(path, self.kind, self.value_range, **film, progress=bar.count)
+            return read(path, self.kind, self.value_range, **film, progress=bar)
 
     @classmethod
     def like(cls, representation: Representation, **options: Any) -> "Reading":

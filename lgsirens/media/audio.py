@@ -8,7 +8,6 @@ soundfile is given file objects, never names: it takes some names for a format, 
 import os
 import struct
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,16 +26,10 @@ _WAV_LIMIT = (1 << 32) - (1 << 16)  # bytes of samples; the sizes in a WAV heade
 
 # libsndfile's name of each sample type that a format keeps exactly.
 # 8-bit samples of WAV are unsigned with silence at 128. Here they are int8 with silence at 0, as everywhere else.
+_PCM = {"int16": "PCM_16", "int24": "PCM_24"}
 SUBTYPES = {
-    "WAV": {
-        "int8": "PCM_U8",
-        "int16": "PCM_16",
-        "int24": "PCM_24",
-        "int32": "PCM_32",
-        "float32": "FLOAT",
-        "float64": "DOUBLE",
-    },
-    "FLAC": {"int8": "PCM_S8", "int16": "PCM_16", "int24": "PCM_24"},
+    "WAV": {"int8": "PCM_U8", **_PCM, "int32": "PCM_32", "float32": "FLOAT", "float64": "DOUBLE"},
+    "FLAC": {"int8": "PCM_S8", **_PCM},
 }
 # Sample type by libsndfile's subtype, for those that decode to integers; the lossy ones decode to float32.
 _TYPES = {
@@ -76,7 +69,9 @@ def _check_complete(path: Path, file: BinaryIO) -> None:
     end = _announced_end(file)
     if end is None or end <= size:
         return
-    if _is_placeholder(end - file.tell()):
+    announced = end - file.tell()
+    # Close to 2^32 or to 2^31: what programs write that cannot go back to the header.
+    if announced > 0xFFFF_0000 or 0x7FFE_0000 < announced <= 0x8000_0000:
         note("%s: its header does not say how long it is; it is read to its end", path)
         return
     raise SignalError(f"{path}: is cut short: {size} of {end} bytes are there; get or save the file again")
@@ -102,11 +97,6 @@ def _announced_end(file: BinaryIO) -> int | None:
             long_length = struct.unpack("<8xQ", sizes)[0]
         file.seek(body + length + length % 2)
     return None
-
-
-def _is_placeholder(length: int) -> bool:
-    """Whether a length is what programs write that cannot go back to the header: close to 2^32 or to 2^31."""
-    return length > 0xFFFF_0000 or 0x7FFE_0000 < length <= 0x8000_0000
 
 
 def _decode(path: Path, file: BinaryIO) -> tuple[Array, str, int]:
@@ -149,22 +139,16 @@ def save_sound(target: Path, stored: Stored, container: str) -> None:
     subtype = SUBTYPES[container][dtype]
     if container == "WAV" and values.size * exchanged.itemsize > _WAV_LIMIT:
         container = "RF64"
-    rate = _whole_rate(stored.path, stored.signal.sampling_rate)
+    known = stored.signal.sampling_rate
+    rate = max(1, round(known or _USUAL_RATE))
+    if rate != known:
+        stated = f"{float(known):.6g}" if known else "unknown"
+        note("%s: the sampling rate is %s; %d samples per second are written", stored.path, stated, rate)
     with open_for_writing(target) as file:
         with soundfile.SoundFile(file, "w", rate, values.shape[-1], subtype, format=container) as sound:
             for block in stored.blocks(_BLOCK):
                 sound.write(block.astype(exchanged) << _LOWER_BITS if dtype in _EXCHANGED else block)
         _forget_date(file)
-
-
-def _whole_rate(path: Path, rate: Fraction | None) -> int:
-    if rate is None:
-        note("%s: the sampling rate is not known; %d samples per second are written", path, _USUAL_RATE)
-        return _USUAL_RATE
-    whole = max(1, round(rate))
-    if whole != rate:
-        note("%s: the sampling rate of %.6g per second is written as %d", path, float(rate), whole)
-    return whole
 
 
 def _forget_date(file: BinaryIO) -> None:

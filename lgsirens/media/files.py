@@ -14,11 +14,11 @@ from typing import BinaryIO
 
 from lgsirens.errors import ConfigError, LgsirensError, SignalError, require
 from lgsirens.media.formats import FOLDER, FORMATS, Format, named, recognised, suffixes
-from lgsirens.media.frames import Frames, Progress, check_options
+from lgsirens.media.frames import Frames, check_options
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored
 from lgsirens.signal import Signal, check_signal
-from lgsirens.system.console import counted, note, times
+from lgsirens.system.console import Progress, counted, note, times
 from lgsirens.system.output import check_output
 
 _HEAD_BYTES = 4096
@@ -41,18 +41,23 @@ def read(
         value_range: lowest and highest value; None for the default of `Signal.from_array`.
         frames: of a film, the first frame and the one after the last; None for an open end.
         max_side: of a film, the largest height and width; larger frames are reduced as they are read.
-        progress: told the frames of a film that are done, and all.
+        progress: told of the frames of a film.
 
     Raises:
         SignalError: no such file, damaged, of an unknown format, or no signal of that kind.
         ConfigError: no such `frames` or `max_side`.
         MissingDependencyError: the file needs an optional package.
     """
-    path = _as_path(path)
+    path, progress = _as_path(path), progress or Progress("read", "frame", quiet=True)
     check_options(frames, max_side)
     request = Request(path, kind, value_range, frames, max_side, progress, lambda name: read(name, "image"))
-    with warnings.catch_warnings(), _one_line(path), _opened(request) as (form, file):
+    with (
+        warnings.catch_warnings(),
+        _one_line(path, "cannot be read, it is damaged", "get or save the file again"),
+        _opened(path) as file,
+    ):
         warnings.simplefilter("ignore")  # what matters is raised or logged
+        form = _recognised(request, file)
         request.check(form.kinds)
         return form.read(request, file)
 
@@ -72,7 +77,7 @@ def write(
         signal: what to write.
         overwrite: replace what is there. A folder is replaced only if it holds nothing but such pictures.
         crf: quality of H.264 (.mp4): 0 (best) to 51, 18 by default.
-        progress: told the frames of a film that are done, and all.
+        progress: told of the frames of a film.
 
     Raises:
         SignalError: the format cannot hold the signal.
@@ -82,11 +87,11 @@ def write(
         MissingDependencyError: the format needs an optional package.
     """
     path, signal = _as_path(path), check_signal(signal)
-    form = _checked(path, signal.kind, signal.channels, signal.dtype)
+    form = check_format(path, signal.kind, signal.channels, signal.dtype)
     assert form.write is not None  # it holds the signal
     form.check_target(path, overwrite)
     if crf is not None and "crf" not in form.options:
-        raise ConfigError(f"{path}: crf is for .mp4, not for {form.name}; leave it out")
+        raise ConfigError(f"{crf}: is for .mp4, not for {path}; leave it out", "crf")
     if max(signal.shape) > form.longest_side:
         raise SignalError(
             f"{path}: {form.name} holds at most {form.longest_side} samples a side, the {signal.kind} has "
@@ -95,19 +100,17 @@ def write(
     target = None if form.types is None else form.stored_type(signal.dtype)
     if target not in (None, signal.dtype):
         _say_converted(path, signal, target)
-    stored = Stored(path, signal, target, progress)
-    with form.replacing(path, overwrite) as temporary:
-        try:
-            form.write(temporary, stored, **({} if crf is None else {"crf": crf}))
-        except (LgsirensError, OSError):
-            raise
-        except Exception as error:  # encoders raise errors of any type; those of PyAV are no OSError
-            message = f"{path}: cannot be encoded as {form.name}: {_words(error)}; choose .npy"
-            raise SignalError(message) from error
+    stored = Stored(path, signal, target, progress or Progress("write", "frame", quiet=True))
+    options = {} if crf is None else {"crf": crf}
+    with (
+        form.replacing(path, overwrite) as temporary,
+        _one_line(path, f"cannot be encoded as {form.name}", "choose .npy", OSError),
+    ):
+        form.write(temporary, stored, **options)
 
 
-def check_format(path: str | os.PathLike[str], kind: str, channels: int, dtype: str | None = None) -> None:
-    """Check, before any long work, that a file of this suffix can hold such a signal.
+def check_format(path: str | os.PathLike[str], kind: str, channels: int, dtype: str | None = None) -> Format:
+    """Find the format of a file of this suffix and check, before any long work, that it can hold such a signal.
 
     Args:
         path: only its suffix matters; none stands for a folder of pictures.
@@ -119,11 +122,7 @@ def check_format(path: str | os.PathLike[str], kind: str, channels: int, dtype: 
         SignalError: the suffix is unknown, or its format cannot hold the signal.
         MissingDependencyError: an optional package is needed.
     """
-    _checked(_as_path(path), kind, channels, dtype)
-
-
-def _checked(path: Path, kind: str, channels: int, dtype: str | None) -> Format:
-    form = named(path)
+    form = named(Path(path))
     fitting = suffixes(other for other in FORMATS if other.holds(kind, channels))
     if form is None or (form is FOLDER and kind not in form.kinds):
         raise SignalError(f"{path}: the suffix names no format that can be written; choose {fitting}")
@@ -144,9 +143,8 @@ def check_target(path: str | os.PathLike[str], overwrite: bool = False) -> None:
         OutputError: as `output.check_output`; a folder that holds other things than numbered PNG pictures.
         RunError: the folder above is not writable.
     """
-    path = _as_path(path)
-    form = named(path)
-    (form.check_target if form else check_output)(path, overwrite)
+    form = named(Path(path))
+    (form.check_target if form else check_output)(Path(path), overwrite)
 
 
 def _as_path(path: str | os.PathLike[str]) -> Path:
@@ -156,31 +154,27 @@ def _as_path(path: str | os.PathLike[str]) -> Path:
 
 
 def _say_converted(path: Path, signal: Signal, target: str) -> None:
-    lo, hi = signal.value_range
-    how = ""
-    if target == "uint8" and signal.dtype != "uint16":
+    dtype, (lo, hi), how = signal.dtype, signal.value_range, ""
+    if target == "uint8" and dtype != "uint16":
         how = f", [{lo:g}, {hi:g}] as 0 to 255"
-    if signal.dtype.startswith("float") and target.startswith("int") and max(-lo, hi) > 1:
+    if dtype.startswith("float") and target.startswith("int") and max(-lo, hi) > 1:
         how = ", those beyond [-1, 1] are cut"
-    keeping = [
-        form
-        for form in FORMATS
-        if form.holds(signal.kind, signal.channels) and form.stored_type(signal.dtype) == signal.dtype
-    ]
-    note(
-        "%s: %s samples are written as %s%s; choose %s to keep them", path, signal.dtype, target, how, suffixes(keeping)
-    )
+    able = (form for form in FORMATS if form.holds(signal.kind, signal.channels))
+    keeping = suffixes(form for form in able if form.stored_type(dtype) == dtype)
+    note("%s: %s samples are written as %s%s; choose %s to keep them", path, dtype, target, how, keeping)
 
 
 @contextmanager
-def _one_line(path: Path) -> Iterator[None]:
+def _one_line(path: Path, what: str, remedy: str, passing: type[Exception] = LgsirensError) -> Iterator[None]:
+    """Make one SignalError of the errors of codecs, which are of any type."""
     try:
         yield
-    except LgsirensError:
+    except (LgsirensError, passing):
         raise
-    except Exception as error:  # codecs raise errors of any type for damaged files
-        message = f"{path}: cannot be read, it is damaged: {_words(error)}; get or save the file again"
-        raise SignalError(message) from error
+    except MemoryError as error:
+        raise SignalError(f"{path}: {error}; take less of it: fewer frames, or a smaller max_side") from error
+    except Exception as error:
+        raise SignalError(f"{path}: {what}: {_words(error)}; {remedy}") from error
 
 
 def _words(error: Exception) -> str:
@@ -188,23 +182,26 @@ def _words(error: Exception) -> str:
     return " ".join(words.split()).removeprefix("Error : ").rstrip(".") or type(error).__name__
 
 
-@contextmanager
-def _opened(request: Request) -> Iterator[tuple[Format, BinaryIO]]:
-    path = request.path
+def _opened(path: Path) -> BinaryIO:
+    """The file; an empty one in place of a folder."""
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # opening a pipe would wait for ever
+        if stat.S_ISDIR(status.st_mode):
+            return io.BytesIO()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             raise SignalError(f"{path}: is a device; name a file")
         if status.st_size == 0:
             raise SignalError(f"{path}: is empty; get or save the file again")
-        file = io.BytesIO() if path.is_dir() else path.open("rb")
+        return path.open("rb")
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise SignalError(f"{path}: cannot be opened: {_words(error)}; check the name and its permissions") from error
-    with file:
-        head = file.read(_HEAD_BYTES)
-        file.seek(0)
-        form = FOLDER if path.is_dir() else recognised(head, path.suffix.lower(), request.kind)
-        if form is None:
-            known = ", ".join(form.name for form in FORMATS if form is not FOLDER)
-            raise SignalError(f"{path}: its content is none of {known}; convert it to one of them")
-        yield form, file
+
+
+def _recognised(request: Request, file: BinaryIO) -> Format:
+    head = file.read(_HEAD_BYTES)
+    file.seek(0)
+    form = recognised(head, request.path.suffix.lower(), request.kind) if head else FOLDER
+    if form is None:
+        known = ", ".join(form.name for form in FORMATS if form is not FOLDER)
+        raise SignalError(f"{request.path}: its content is none of {known}; convert it to one of them")
+    return form

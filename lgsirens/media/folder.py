@@ -22,11 +22,10 @@ from lgsirens.system.output import check_output, settle, temporary_beside
 
 def read_folder(request: Request, suffixes: tuple[str, ...]) -> Signal:
     """Read the numbered pictures of a folder, files of these suffixes, as `video.read_film` does a film."""
-    path, progress = request.path, request.progress
-    names = _numbered_pictures(path, suffixes)
-    start, stop = bounds(path, request.frames, len(names))
-    found = enumerate(_picture(request, name) for name in names[start:stop])
-    return request.signal(gathered(path, found, np.arange(stop - start), progress, names[start:]), "video")
+    names = _numbered_pictures(request.path, suffixes)
+    names = names[slice(*bounds(request.path, request.frames, len(names)))]
+    found = enumerate(_picture(request, name) for name in names)
+    return request.signal(gathered(request.path, found, np.arange(len(names)), request.progress, names), "video")
 
 
 def _numbered_pictures(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -82,7 +81,7 @@ def check_folder(path: Path, overwrite: bool = False) -> None:
         what = f"holds {others[0].name}" if others else "is a link"
         raise OutputError(f"{path}: {what}, so the folder is not replaced; choose another name")
     if names and not overwrite:
-        raise OutputError(f"{path}: exists already; choose another name or pass --overwrite (overwrite=True)")
+        raise OutputError(f"{path}: exists already; choose another name or overwrite it")
     if not os.access(path.parent, os.W_OK):
         raise RunError(f"{path}: the folder {path.parent} is not writable; choose another one")
 

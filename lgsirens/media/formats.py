@@ -5,7 +5,7 @@ messages come from the other columns, so nothing else names a format.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,7 +31,7 @@ class Format:
         read: reads an open file; None if the format is only written.
         write: writes what is `Stored` to a path; None if the format is only read.
         has_no_magic: of some files the beginning does not tell; then the suffix or the kind asked for does.
-        channels: numbers of channels; None for any.
+        channels: numbers of channels that can be written.
         types: the sample type in which each one is written; None writes all as they are.
         longest_side: most samples along an axis.
         package: optional package and the extra that installs it.
@@ -48,7 +48,7 @@ class Format:
     read: Callable[[Request, BinaryIO], Signal]
     write: Callable[..., None] | None = None
     has_no_magic: bool = False
-    channels: tuple[int, ...] | None = (1, 2, 3, 4)
+    channels: Container[int] = range(1, 5)
     types: Mapping[str, str] | None = None
     longest_side: int = 2**31 - 1
     package: tuple[str, str] | None = None
@@ -63,8 +63,7 @@ class Format:
 
     def holds(self, kind: str, channels: int) -> bool:
         """Whether such a signal can be written."""
-        fits = self.channels is None or channels in self.channels
-        return self.write is not None and kind in self.kinds and fits
+        return self.write is not None and kind in self.kinds and channels in self.channels
 
     def stored_type(self, dtype: str) -> str | None:
         """The sample type in which `dtype` is written; None if there is none."""
@@ -76,21 +75,13 @@ def _kept(*types: str, others: str) -> dict[str, str]:
     return {dtype: dtype if dtype in types else others for dtype in SAMPLE_TYPES}
 
 
-def _sound(name: str, instead: dict[str, str]) -> dict[str, str]:
-    return instead | {dtype: dtype for dtype in audio.SUBTYPES[name]}
-
-
-def _reads(name: str) -> Callable[[Request, BinaryIO], Signal]:
-    """A reader of what Pillow calls `name`."""
-    return partial(image.read, name=name)
-
-
 def _writes(save: Callable[..., None], **options: Any) -> Callable[[Path, Stored], None]:
     return lambda path, stored: save(path, stored.whole(), **options)
 
 
 _8_BITS = _kept("uint8", others="uint8")
-_IMAGE, _AUDIO, _VIDEO = ("image",), ("audio",), ("video",)
+_FLAC_INSTEAD = {"uint8": "int16", **dict.fromkeys(("uint16", "int32", "float16", "float32", "float64"), "int24")}
+_ANY = range(1, KINDS["audio"].max_channels + 1)
 # MPEG audio of layer II or III with a bit rate and a sampling rate; a header of layer I could also begin a text.
 _RATES = "".join(f"\\x{high}0-\\x{high}b" for high in "0123456789abcde").encode()
 _MPEG_AUDIO = rb"\xff[\xe2-\xe5\xf2-\xf5\xfa-\xfd][" + _RATES + rb"]."
@@ -98,10 +89,36 @@ _MPEG_AUDIO = rb"\xff[\xe2-\xe5\xf2-\xf5\xfa-\xfd][" + _RATES + rb"]."
 _ISO_PICTURE = rb".{4}ftyp(.{4}){0,15}?avi[fs]"
 _ISO_FILM = rb".{4}(ftyp(?!hei[cxms]|hev[cxms]|mif[12]|msf1)|moov|mdat|wide|free)"
 
+
+def _picture(
+    name: str, suffixes: tuple[str, ...], magic: bytes, longest_side: int, channels: Container[int], **options: Any
+) -> Format:
+    """Pictures of 8 bits that Pillow writes with these options."""
+    read, write = partial(image.read, name=name.upper()), _writes(image.save, name=name.upper(), **options)
+    return Format(
+        name, suffixes, ("image",), magic, read, write, channels=channels, types=_8_BITS, longest_side=longest_side
+    )
+
+
+def _sound(name: str, magic: bytes, channels: Container[int], instead: dict[str, str]) -> Format:
+    """Sounds that libsndfile writes; `instead` are the types of those that the format has not."""
+    return Format(
+        name,
+        (f".{name.lower()}",),
+        ("audio",),
+        magic,
+        audio.read_sound,
+        partial(audio.save_sound, container=name),
+        channels=channels,
+        types=instead | {dtype: dtype for dtype in audio.SUBTYPES[name]},
+        package=("soundfile", "audio"),
+    )
+
+
 _PNG = Format(
     "PNG",
     (".png",),
-    _IMAGE,
+    ("image",),
     rb"\x89PNG",
     png.read_png,
     _writes(png.save_png),
@@ -120,63 +137,10 @@ _TIFF = Format(
     package=("tifffile", "tiff"),
     needs_package=tiff.needs_tifffile,
 )
-_JPEG = Format(
-    "JPEG",
-    (".jpg", ".jpeg"),
-    _IMAGE,
-    rb"\xff\xd8\xff",
-    _reads("JPEG"),
-    _writes(image.save, name="JPEG", quality=95, subsampling="4:4:4"),
-    channels=(1, 3),
-    types=_8_BITS,
-    longest_side=65500,
-)
-_WEBP = Format(
-    "WebP",
-    (".webp",),
-    _IMAGE,
-    rb"RIFF.{4}WEBP",
-    _reads("WEBP"),
-    _writes(image.save, name="WEBP", lossless=True, exact=True),
-    types=_8_BITS,
-    longest_side=16383,
-)
-_AVIF = Format(
-    "AVIF",
-    (".avif",),
-    _IMAGE,
-    _ISO_PICTURE,
-    avif.read_avif,
-    _writes(image.save, name="AVIF", quality=100, subsampling="4:4:4"),
-    types=_8_BITS,
-    longest_side=32768,
-)
-_WAV = Format(
-    "WAV",
-    (".wav",),
-    _AUDIO,
-    rb"(RIFF|RIFX|RF64).{4}WAVE",
-    audio.read_sound,
-    partial(audio.save_sound, container="WAV"),
-    channels=tuple(range(1, KINDS["audio"].max_channels + 1)),
-    types=_sound("WAV", {"uint8": "int16", "uint16": "int24", "float16": "float32"}),
-    package=("soundfile", "audio"),
-)
-_FLAC = replace(
-    _WAV,
-    name="FLAC",
-    suffixes=(".flac",),
-    magic=rb"fLaC",
-    write=partial(audio.save_sound, container="FLAC"),
-    channels=tuple(range(1, 9)),
-    types=_sound(
-        "FLAC", dict.fromkeys(("uint16", "int32", "float16", "float32", "float64"), "int24") | {"uint8": "int16"}
-    ),
-)
 _MP4 = Format(
     "H.264",
     (".mp4",),
-    _VIDEO,
+    ("video",),
     _ISO_FILM,
     video.read_film,
     video.save_mp4,
@@ -196,9 +160,16 @@ _MKV = replace(
     options=(),
 )
 _PICTURES = (
-    *(_PNG, _TIFF, _JPEG, _WEBP, _AVIF),
-    Format("BMP", (".bmp",), _IMAGE, rb"BM", _reads("BMP")),
-    Format("GIF", (".gif",), _IMAGE, rb"GIF8", _reads("GIF")),
+    _PNG,
+    _TIFF,
+    _picture("JPEG", (".jpg", ".jpeg"), rb"\xff\xd8\xff", 65500, (1, 3), quality=95, subsampling="4:4:4"),
+    _picture("WebP", (".webp",), rb"RIFF.{4}WEBP", 16383, range(1, 5), lossless=True, exact=True),
+    replace(
+        _picture("AVIF", (".avif",), _ISO_PICTURE, 32768, range(1, 5), quality=100, subsampling="4:4:4"),
+        read=avif.read_avif,
+    ),
+    Format("BMP", (".bmp",), ("image",), rb"BM", partial(image.read, name="BMP")),
+    Format("GIF", (".gif",), ("image",), rb"GIF8", partial(image.read, name="GIF")),
 )
 _PICTURE_SUFFIXES = tuple(suffix for form in _PICTURES for suffix in form.suffixes)
 
@@ -206,7 +177,7 @@ FOLDER = replace(
     _PNG,
     name="a folder of PNG",
     suffixes=("",),
-    kinds=_VIDEO,
+    kinds=("video",),
     magic=rb"(?!)",
     read=lambda request, file: folder.read_folder(request, _PICTURE_SUFFIXES),
     write=folder.save_folder,
@@ -214,14 +185,14 @@ FOLDER = replace(
     replacing=folder.replacing_folder,
 )
 FORMATS = (
-    Format(".npy", (".npy",), tuple(KINDS), rb"\x93NUMPY", array.read_array, array.save_array, channels=None),
+    Format(".npy", (".npy",), tuple(KINDS), rb"\x93NUMPY", array.read_array, array.save_array, channels=_ANY),
     *_PICTURES,
-    _WAV,
-    _FLAC,
+    _sound("WAV", rb"(RIFF|RIFX|RF64).{4}WAVE", _ANY, {"uint8": "int16", "uint16": "int24", "float16": "float32"}),
+    _sound("FLAC", rb"fLaC", range(1, 9), _FLAC_INSTEAD),
     Format(
         "Ogg, MP3, AIFF, AU or CAF",
         (".ogg", ".mp3", ".aiff", ".au", ".caf"),
-        _AUDIO,
+        ("audio",),
         rb"OggS(?!.*\x80theora)|ID3|FORM.{4}AIF[FC]|\.snd|caff|" + _MPEG_AUDIO,
         audio.read_sound,
     ),
@@ -231,7 +202,7 @@ FORMATS = (
     Format(
         "AVI, MPEG or another film",
         (".m4v", ".mov", ".webm", ".avi", ".ts", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv"),
-        _VIDEO,
+        ("video",),
         rb"FLV\x01|\0\0\x01\xba|\x30\x26\xb2\x75|.{8}AVI |OggS.*\x80theora",
         video.read_film,
         has_no_magic=True,

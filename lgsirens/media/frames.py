@@ -1,6 +1,6 @@
 """Frames of films and of folders: which are read, how they are reduced, and FFmpeg's frames as arrays `[H, W, C]`."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +8,9 @@ import numpy as np
 
 from lgsirens.errors import ConfigError, SignalError
 from lgsirens.signal import Array
+from lgsirens.system.console import Progress
 
 Frames = tuple[int | None, int | None] | None  # first frame and the one after the last; None for an open end
-Progress = Callable[[int, int], None]  # called with the frames done and the frames in all
 
 # Names of packed frames by sample type and number of channels.
 PACKED = {
@@ -22,11 +22,11 @@ PACKED = {
 def check_options(frames: Frames, max_side: int | None) -> None:
     """Raise ConfigError for what no film can have."""
     if max_side is not None and max_side < 1:
-        raise ConfigError(f"max_side {max_side} must be at least 1")
+        raise ConfigError(f"{max_side}: must be at least 1", "max_side")
     if frames is not None:
         start, stop = frames[0] or 0, frames[1]
         if start < 0 or (stop is not None and stop <= start):
-            raise ConfigError(f"frames {start}:{stop} hold no frame; give START:STOP with 0 <= START < STOP")
+            raise ConfigError(f"{start}:{stop}: hold no frame; give START:STOP with 0 <= START < STOP", "frames")
 
 
 def bounds(path: Path, frames: Frames, count: int) -> tuple[int, int]:
@@ -39,33 +39,22 @@ def bounds(path: Path, frames: Frames, count: int) -> tuple[int, int]:
 
 
 def gathered(
-    path: Path,
-    found: Iterable[tuple[int, Array]],
-    wanted: Array,
-    progress: Progress | None,
-    names: Sequence[Path] | None = None,
+    path: Path, found: Iterable[tuple[int, Array]], wanted: Array, progress: Progress, names: Sequence[Path] = ()
 ) -> Array:
     """Store frames that come with rising indices at all the places that want them; stop after the last one."""
     values: Array | None = None
     done = 0
     for index, samples in found:
         if values is None:
-            try:
-                values = np.empty((len(wanted), *samples.shape), samples.dtype)
-            except MemoryError as error:
-                size = len(wanted) * samples.nbytes / 2**30
-                message = f"{path}: needs {size:.1f} GiB; read fewer --frames or a smaller --max_side"
-                raise SignalError(message) from error
+            values = np.empty((len(wanted), *samples.shape), samples.dtype)
+            progress.start(len(wanted))
         if samples.shape != values.shape[1:] or samples.dtype != values.dtype:
-            raise SignalError(
-                f"{names[index] if names else path}: frame {index} is {_form(samples)}, the first one is "
-                f"{_form(values[0])}; make all frames alike"
-            )
+            name, first = names[index] if names else path, _form(values[0])
+            raise SignalError(f"{name}: frame {index} is {_form(samples)}, the first one is {first}; make all alike")
         while done < len(wanted) and wanted[done] == index:
             values[done] = samples
             done += 1
-            if progress is not None:
-                progress(done, len(wanted))
+            progress.advance()
         if done == len(wanted):
             return values
     raise SignalError(f"{path}: frame {int(wanted[done])} cannot be decoded; get or save the file again")
@@ -87,7 +76,7 @@ def unpacked(frame: Any, max_side: int | None) -> Array:
     # Exact rounding and full chroma: the fast way is off by up to 3 levels and differs between processors.
     how = "AREA" if (width, height) != (frame.width, frame.height) else "BICUBIC"
     frame = frame.reformat(width, height, PACKED[dtype][channels], interpolation=interpolation(how))
-    return plane(frame, dtype, channels)[:, : width * channels].reshape(height, width, channels)
+    return _plane(frame, dtype)[:, : width * channels].reshape(height, width, channels)
 
 
 def interpolation(name: str) -> int:
@@ -98,7 +87,7 @@ def interpolation(name: str) -> int:
     return sum(int(Interpolation[flag]) for flag in flags)
 
 
-def plane(frame: Any, dtype: str, channels: int) -> Array:
+def _plane(frame: Any, dtype: str) -> Array:
     """Plane of a packed frame `[H, row]`, rows with their padding."""
     plane, item = frame.planes[0], np.dtype(dtype).itemsize
     row = plane.line_size // item
@@ -118,5 +107,5 @@ def packed(av: Any, samples: Array) -> Any:
     height, width, channels = samples.shape
     dtype = str(samples.dtype)
     frame = av.VideoFrame(width, height, PACKED[dtype][channels])
-    plane(frame, dtype, channels)[:, : width * channels] = samples.reshape(height, -1)
+    _plane(frame, dtype)[:, : width * channels] = samples.reshape(height, -1)
     return frame

@@ -15,13 +15,13 @@ from lgsirens.media.stored import open_for_writing
 from lgsirens.signal import Array, Signal
 from lgsirens.system.console import note
 
-# Modes of Pillow that hold a file's samples exactly and need no conversion.
-PLAIN = ("L", "LA", "RGB", "RGBA")
+# Modes of Pillow that hold more than 8 bits exactly.
 DEEP = ("I;16", "I;16B", "I;16L", "F")
 ORIENTATION = 274
 
 _MAX_PIXELS = 1 << 30
 _BAND_BYTES = 1 << 22
+_CONVERTED = "%s: colours are converted from the embedded profile to sRGB"
 _MODE_NAMES = {"P": "a palette", "PA": "a palette with alpha", "1": "1-bit gray"}
 
 
@@ -73,7 +73,7 @@ def decoded(request: Request, picture: Image.Image) -> Signal:
     turned = orientation(picture.getexif)
     profile = picture.info.get("icc_profile")
     if picture.mode not in DEEP:
-        return upright(request, _as_array(picture, _plain_bands(path, picture, profile)), turned)
+        return upright(request, _plain(path, picture, profile), turned)
     samples = np.array(picture)[..., None]
     if samples.dtype.kind == "u":
         samples = samples.astype(np.uint16, copy=False)
@@ -82,34 +82,28 @@ def decoded(request: Request, picture: Image.Image) -> Signal:
     return upright(request, samples, turned, profile)
 
 
-def _plain_bands(path: Path, image: Image.Image, profile: bytes | None) -> Callable[[Image.Image], Image.Image]:
-    """How to turn bands of an 8-bit image into L, LA, RGB or RGBA in sRGB; says what will be converted."""
-    mode = image.mode
-    alpha = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+def _plain(path: Path, picture: Image.Image, profile: bytes | None) -> Array:
+    """The samples of an 8-bit picture as L, LA, RGB or RGBA in sRGB; says what is converted."""
+    mode = picture.mode
+    alpha = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info
     target = ("L" if mode in ("1", "L", "LA", "La") else "RGB") + ("A" if alpha else "")
     if target != mode:
         note("%s: %s is converted to %s", path, _MODE_NAMES.get(mode, mode), target)
-    if 0 in getattr(image, "tag_v2", {}).get(338, ()):
+    if 0 in getattr(picture, "tag_v2", {}).get(338, ()):
         note("%s: channels of unspecified meaning are left out", path)
-    if mode == "LAB":  # the same on all devices, whatever a profile adds
-        profile = None
-    colours = _profile(path, profile, mode if mode == "CMYK" else target) if profile else None
-    if colours is None:
-        return lambda band: band.convert(target)
-    note("%s: colours are converted from the embedded profile to sRGB", path)
-    return lambda band: colours.convert(band if mode == "CMYK" else band.convert(target))
-
-
-def _as_array(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Array:
-    """Convert by bands: Pillow's own conversions and exports would hold several copies of a large image."""
-    height = max(1, _BAND_BYTES // (4 * image.width))
-    samples: Array | None = None
-    for top in range(0, image.height, height):
-        band = convert(image.crop((0, top, image.width, min(top + height, image.height))))
-        if samples is None:
-            samples = np.empty((image.height, image.width, len(band.getbands())), np.uint8)
-        samples[top : top + band.height] = np.asarray(band).reshape(band.height, band.width, -1)
-    assert samples is not None
+    # LAB is the same on all devices, whatever a profile adds.
+    colours = _profile(path, profile, mode if mode == "CMYK" else target) if profile and mode != "LAB" else None
+    if colours is not None:
+        note(_CONVERTED, path)
+    samples = np.empty((picture.height, picture.width, len(target)), np.uint8)
+    height = max(1, _BAND_BYTES // (4 * picture.width))
+    for top in range(0, picture.height, height):  # Pillow's own conversions would hold several copies of a large one
+        band = picture.crop((0, top, picture.width, min(top + height, picture.height)))
+        if colours is None or mode != "CMYK":
+            band = band.convert(target)
+        if colours is not None:
+            band = colours.convert(band)
+        samples[top : top + height] = np.asarray(band).reshape(band.height, band.width, -1)
     return samples
 
 
@@ -127,16 +121,13 @@ def _profile(path: Path, data: bytes, mode: str) -> Profile | None:
     return None if same else profile
 
 
-def _deep_to_srgb(path: Path, samples: Array, data: bytes) -> Array:
-    profile = _profile(path, data, PLAIN[samples.shape[-1] - 1])
+def _deep_to_srgb(path: Path, samples: Array, data: bytes) -> None:
+    """Convert samples in place."""
+    profile = _profile(path, data, ("L", "LA", "RGB", "RGBA")[samples.shape[-1] - 1])
     if profile is None:
-        return samples
-    converted = profile.convert_deep(samples) if samples.dtype == np.uint16 else None
-    if converted is None:
-        note("%s: colours stay as they are, its ICC profile applies to 8 bits only", path)
-        return samples
-    note("%s: colours are converted from the embedded profile to sRGB", path)
-    return converted
+        return
+    converted = samples.dtype == np.uint16 and profile.convert_deep(samples) is not None
+    note(_CONVERTED if converted else "%s: colours stay as they are, its ICC profile applies to 8 bits only", path)
 
 
 def orientation(exif: Callable[[], Image.Exif]) -> int:
@@ -155,7 +146,7 @@ def upright(request: Request, samples: Array, orientation: int, profile: bytes |
         profile: an ICC profile that is not yet applied.
     """
     if profile:
-        samples = _deep_to_srgb(request.path, samples, profile)
+        _deep_to_srgb(request.path, samples, profile)
     if orientation in (5, 6, 7, 8):
         samples = samples.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

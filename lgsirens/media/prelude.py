@@ -25,22 +25,13 @@ _DECAY = 2.5  # seconds in which a string falls by 60 dB
 _LOUDEST = 29_490  # 0.9 of the type's range
 _WIDTH = 0.6  # of the stereo picture, 0 to 1
 
-# The first two bars: five notes, of which a half bar plays 1 2 3 4 5 3 4 5.
-_BARS = (("C4", "E4", "G4", "C5", "E5"), ("C4", "D4", "A4", "D5", "F5"))
-_FIGURE = (0, 1, 2, 3, 4, 2, 3, 4)
-
 # Hertz, in equal temperament, A4 = 440; written out because powers differ from machine to machine.
-_PITCHES = {
-    "C4": 261.6256,
-    "D4": 293.6648,
-    "E4": 329.6276,
-    "G4": 391.9954,
-    "A4": 440.0,
-    "C5": 523.2511,
-    "D5": 587.3295,
-    "E5": 659.2551,
-    "F5": 698.4565,
-}
+_PITCHES = (261.6256, 293.6648, 329.6276, 391.9954, 440.0, 523.2511, 587.3295, 659.2551, 698.4565)
+_C4, _D4, _E4, _G4, _A4, _C5, _D5, _E5, _F5 = _PITCHES
+
+# The first two bars: five notes, of which each half bar plays 1 2 3 4 5 3 4 5.
+_BARS = ((_C4, _E4, _G4, _C5, _E5), (_C4, _D4, _A4, _D5, _F5))
+_NOTES = [bar[place] for bar in _BARS for _half in range(2) for place in (0, 1, 2, 3, 4, 2, 3, 4)]
 
 
 def prelude(channels: int = 1) -> Signal:
@@ -55,28 +46,15 @@ def prelude(channels: int = 1) -> Signal:
     if channels not in (1, 2):
         raise ConfigError(f"the prelude has 1 or 2 channels, not {channels!r}; choose one of them")
     mixed = np.zeros((_LENGTH, channels))
-    for number, name in enumerate(_notes()):
+    for number, pitch in enumerate(_NOTES):
         start = number * _STEP
-        note = _string(_PITCHES[name], number, min(_RING, _LENGTH - start))
-        for channel, gain in enumerate(_gains(name, channels)):
+        note = _string(pitch, number, min(_RING, _LENGTH - start))
+        # Of two channels strings stand from left to right in the order of their pitch.
+        side = _WIDTH * (2 * _PITCHES.index(pitch) / (len(_PITCHES) - 1) - 1)
+        for channel, gain in enumerate((1.0,) if channels == 1 else (1 - side, 1 + side)):
             mixed[start : start + len(note), channel] += note * gain
     scaled = mixed * (_LOUDEST / np.abs(mixed).max())
     return Signal.from_array(np.rint(scaled).astype(np.int16), "audio", sampling_rate=RATE)
-
-
-def _notes() -> Iterator[str]:
-    for bar in _BARS:
-        for _half in range(2):
-            yield from (bar[place] for place in _FIGURE)
-
-
-def _gains(name: str, channels: int) -> tuple[float, ...]:
-    """Loudness per channel: strings stand from left to right in the order of their pitch."""
-    if channels == 1:
-        return (1.0,)
-    names = list(_PITCHES)
-    side = _WIDTH * (2 * names.index(name) / (len(names) - 1) - 1)
-    return (1 - side, 1 + side)
 
 
 def _string(pitch: float, seed: int, length: int) -> Samples:
@@ -96,7 +74,8 @@ def _string(pitch: float, seed: int, length: int) -> Samples:
         for lag, tap in enumerate(taps, delay):
             line[start:stop] += line[start - lag : stop - lag] * (tap * gain)
     note = line[reach:]
-    note[-_DAMPING:] *= _falling(len(note[-_DAMPING:]))
+    end = len(note[-_DAMPING:])
+    note[-end:] *= np.arange(end, 0, -1) / end
     return note
 
 
@@ -125,8 +104,7 @@ def _pluck(length: int, period: int, seed: int) -> Samples:
     corner = period // 5
     shape = [n * (period - corner) if n < corner else (period - n) * corner for n in range(period)]
     top = corner * (period - corner)
-    noise = list(_noise(seed, period))
-    drawn = [(bump << 16) // top + (draw >> 2) for bump, draw in zip(shape, noise, strict=True)]
+    drawn = [(bump << 16) // top + (draw >> 2) for bump, draw in zip(shape, _noise(seed, period), strict=True)]
     # The mean would not swing but fade slowly, a thump under every note.
     centred = [value * period - sum(drawn) for value in drawn]
     return np.array([centred[n % period] for n in range(length)], np.float64) / (period << 16)
@@ -138,8 +116,3 @@ def _noise(seed: int, count: int) -> Iterator[int]:
     for _ in range(count):
         state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
         yield (state >> 47) - 2**16
-
-
-def _falling(length: int) -> Samples:
-    """A straight line from 1 to 0."""
-    return np.arange(length, 0, -1) / length

@@ -6,8 +6,9 @@ from fractions import Fraction
 from pathlib import Path
 
 from lgsirens.errors import SignalError
-from lgsirens.media.frames import Frames, Progress
+from lgsirens.media.frames import Frames
 from lgsirens.signal import Array, Signal
+from lgsirens.system.console import Progress
 
 
 @dataclass(frozen=True)
@@ -23,16 +24,18 @@ class Request:
     value_range: tuple[float, float] | None
     frames: Frames
     max_side: int | None
-    progress: Progress | None
+    progress: Progress
     read: Callable[[Path], Signal]
 
     def signal(
         self, values: Array, kind: str | None, sampling_rate: Fraction | int | None = None, dtype: str | None = None
     ) -> Signal:
-        """`Signal.from_array` with the value range that is asked for, and with errors that name the file."""
+        """`Signal.from_array` with the value range asked for, and with errors that name the file or the option."""
         try:
             return Signal.from_array(values, kind, self.value_range, sampling_rate, dtype)
         except SignalError as error:
+            if error.option is not None and self.value_range is not None:
+                raise
             raise SignalError(f"{self.path}: {error}") from error
 
     def check(self, kinds: tuple[str, ...]) -> None:

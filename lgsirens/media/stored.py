@@ -8,8 +8,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from lgsirens.media.frames import Progress
 from lgsirens.signal import Array, Signal, to_sample_type
+from lgsirens.system.console import Progress
 
 _BAND_BYTES = 1 << 20
 
@@ -21,19 +21,13 @@ class Stored:
         path: the name for messages.
         signal: values `[*shape, C]`.
         target: the sample type; None for that of the values.
-        progress: told after each of `frames`.
+        progress: told of each of `frames`.
     """
 
-    def __init__(self, path: Path, signal: Signal, target: str | None, progress: Progress | None) -> None:
+    def __init__(self, path: Path, signal: Signal, target: str | None, progress: Progress) -> None:
         self.path, self.signal, self._progress = path, signal, progress
         self.target = None if str(signal.values.dtype) == target == signal.dtype else target
         self._scale, self._offset = _mapping(signal, target)
-
-    def _band(self, start: int, stop: int) -> Array:
-        values = self.signal.values[start:stop]
-        if self.target is None:
-            return np.ascontiguousarray(values)
-        return to_sample_type(values.astype(np.float64) * self._scale + self._offset, self.target)
 
     def whole(self) -> Array:
         """All samples `[*shape, C]`."""
@@ -42,21 +36,25 @@ class Stored:
             return np.ascontiguousarray(values)
         samples = np.empty(values.shape, self.target)
         height = max(1, _BAND_BYTES // values[:1].nbytes)
-        for top in range(0, len(values), height):
-            samples[top : top + height] = self._band(top, top + height)
+        for number, band in enumerate(self.blocks(height)):
+            samples[number * height : (number + 1) * height] = band
         return samples
 
     def blocks(self, length: int) -> Iterator[Array]:
         """Samples `[length, ..., C]`, one block after the other along the first axis; the last one may be shorter."""
         for start in range(0, len(self.signal.values), length):
-            yield self._band(start, start + length)
+            block = self.signal.values[start : start + length]
+            if self.target is None:
+                yield np.ascontiguousarray(block)
+            else:
+                yield to_sample_type(block.astype(np.float64) * self._scale + self._offset, self.target)
 
     def frames(self) -> Iterator[Array]:
         """One frame `[H, W, C]` after the other."""
-        for done, block in enumerate(self.blocks(1), 1):
+        self._progress.start(len(self.signal.values))
+        for block in self.blocks(1):
             yield block[0]
-            if self._progress is not None:
-                self._progress(done, len(self.signal.values))
+            self._progress.advance()
 
 
 def _mapping(signal: Signal, target: str | None) -> tuple[float, float]:

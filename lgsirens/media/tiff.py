@@ -1,9 +1,11 @@
 """TIFF pictures and stacks <-> `Signal`: what Pillow would reduce to 8 bits, and all volumes, by tifffile."""
 
 import logging
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any, BinaryIO
 from xml.etree import ElementTree
@@ -34,12 +36,9 @@ def read_tiff(request: Request, file: BinaryIO) -> Signal:
     """
     if request.kind == "volume":
         return _read_volume(request, file)
-    try:
-        with image.opened(request.path, file, "TIFF") as picture:
-            if _pillow_is_exact(picture):
-                return image.decoded(request, picture)
-    except UnidentifiedImageError:
-        pass  # Pillow does not know all layouts
+    with suppress(UnidentifiedImageError), image.opened(request.path, file, "TIFF") as picture:  # it knows not all
+        if _pillow_is_exact(picture):
+            return image.decoded(request, picture)
     return _read_picture(request, file)
 
 
@@ -126,53 +125,43 @@ def _read_volume(request: Request, file: BinaryIO) -> Signal:
 @contextmanager
 def _refusing_errors() -> Iterator[None]:
     """Raise ValueError for what tifffile only logs: of a stack that was cut off it returns the first pages."""
-    told: list[str] = []
-    handler = logging.Handler(logging.ERROR)
-    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    handler = BufferingHandler(1 << 20)
+    handler.setLevel(logging.ERROR)
     logger = logging.getLogger("tifffile")
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
-    if told:
-        raise ValueError(told[-1])
+    if handler.buffer:
+        raise ValueError(handler.buffer[-1].getMessage())
 
 
 def _slices_first(path: Path, values: Array, axes: str) -> Array:
     """Axes in the order slice, row, column, channel."""
-    letters = [name for name, length in zip(axes, values.shape, strict=True) if length > 1 or name in "YX"]
-    values = values.reshape([length for name, length in zip(axes, values.shape, strict=True) if name in letters])
-    depth = [name for name in letters if name not in "YXSC"]
-    colours = [name for name in letters if name in "SC"]
+    kept = [(name, length) for name, length in zip(axes, values.shape, strict=True) if length > 1 or name in "YX"]
+    letters = "".join(name for name, _ in kept)
+    depth, colours = re.sub("[YXSC]", "", letters), re.sub("[^SC]", "", letters)
     if len(depth) > 1 or len(colours) > 1:
         raise SignalError(f"{path}: a TIFF file of axes {axes} is no volume; save one time and one channel of it")
-    if not depth:
-        values, depth, letters = values[None], ["Z"], ["Z", *letters]
-    if not colours:
-        values, colours, letters = values[..., None], ["S"], [*letters, "S"]
-    order = [letters.index(name) for name in (*depth, "Y", "X", *colours)]
-    return np.ascontiguousarray(values.transpose(order))
+    values = values.reshape([length for _, length in kept])
+    order = f"{depth or 'Z'}YX{colours or 'S'}"
+    return np.ascontiguousarray(_tifffile(path).transpose_axes(values, letters, order))
 
 
 def _spacing(tiff: Any, page: Any) -> tuple[float, float, float] | None:
     """Distance of slices, rows and columns: of OME, of ImageJ, or of our own description with the resolution tags."""
     if tiff.is_ome:
-        pixels = next((e for e in ElementTree.fromstring(tiff.ome_metadata).iter() if e.tag.endswith("}Pixels")), None)
-        found = [] if pixels is None else [pixels.get(f"PhysicalSize{axis}") for axis in "ZYX"]
-        return _positive([float(size) for size in found if size is not None])
-    known = tiff.imagej_metadata or (tiff.shaped_metadata or [{}])[0]
-    depth = known.get("spacing")
-    rows, columns = (page.tags.valueof(tag) for tag in (283, 282))
-    if depth is None or rows is None or columns is None:
-        return None
-    # Tags hold fractions of pixels per unit; nine digits are what they can give back.
-    sides = [float(f"{low / high:.9g}") if high else 0.0 for high, low in (rows, columns)]
-    return _positive([float(depth), *sides])
-
-
-def _positive(sizes: list[float]) -> tuple[float, float, float] | None:
-    return (sizes[0], sizes[1], sizes[2]) if len(sizes) == 3 and 0 < min(sizes) <= max(sizes) < np.inf else None
+        pixels = ElementTree.fromstring(tiff.ome_metadata).find(".//{*}Pixels")
+        known = {} if pixels is None else pixels.attrib
+        sizes = [float(known.get(f"PhysicalSize{axis}", 0)) for axis in "ZYX"]
+    else:
+        known = tiff.imagej_metadata or (tiff.shaped_metadata or [{}])[0]
+        # Tags hold fractions of pixels per unit; nine digits are what they can give back.
+        tags = [page.tags.valueof(tag, default=(0, 0)) for tag in (283, 282)]
+        sides = [float(f"{low / high:.9g}") if high else 0.0 for high, low in tags]
+        sizes = [float(known.get("spacing") or 0), *sides]
+    return (sizes[0], sizes[1], sizes[2]) if 0 < min(sizes) <= max(sizes) < np.inf else None
 
 
 # Writing
@@ -182,9 +171,13 @@ def save_tiff(path: Path, stored: Stored) -> None:
     """Write a picture `[H, W, C]`, or a volume `[slices, H, W, C]` in ImageJ's dialect where that holds the samples."""
     samples, spacing = stored.whole(), stored.signal.spacing
     channels, dtype = samples.shape[-1], str(samples.dtype)
+    if stored.signal.kind == "image" and not needs_tifffile(dtype, channels):
+        image.save(path, samples, "TIFF")
+        return
+    options: dict[str, Any] = {"metadata": None}
     if stored.signal.kind == "volume":
         imagej = (channels == 1 and dtype in ("uint8", "uint16", "float32")) or (channels, dtype) == (3, "uint8")
-        options: dict[str, Any] = {
+        options = {
             "imagej": imagej and samples.shape[2] > 1,  # tifffile takes a width of 1 for channels
             "planarconfig": "contig" if channels > 1 else None,
             "metadata": {"axes": "ZYX" if channels == 1 else "ZYXS"},
@@ -192,11 +185,6 @@ def save_tiff(path: Path, stored: Stored) -> None:
         if spacing is not None:
             options["metadata"]["spacing"] = spacing[0]
             options["resolution"] = 1 / spacing[2], 1 / spacing[1]
-    elif needs_tifffile(dtype, channels):
-        options = {"metadata": None}
-    else:
-        image.save(path, samples, "TIFF")
-        return
     with open_for_writing(path) as file:
         _tifffile(path).imwrite(
             file,

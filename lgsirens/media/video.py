@@ -6,7 +6,7 @@ at full size. A first pass reads the timestamps only; it says which frames there
 
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -35,12 +35,12 @@ class _Timetable(NamedTuple):
     """What a film says of its frames before any is decoded.
 
     Attributes:
-        times: presentation times in presentation order, in the stream's units; None if the file has none.
+        times: presentation times in presentation order, in the stream's units; all None if the file has not all.
         source: for each frame of the signal, the index of the stored frame that it shows.
         rate: frames per second, None if the file does not say.
     """
 
-    times: list[int] | None
+    times: Sequence[int | None]
     source: NDArray[np.int64]
     rate: Fraction | None
 
@@ -53,14 +53,14 @@ def read_film(request: Request, file: BinaryIO) -> Signal:
         MissingDependencyError: PyAV is missing.
         Exception: of FFmpeg, for damaged files.
     """
-    path, max_side = request.path, request.max_side
+    path = request.path
     av = require("av", f"{path}: film", "video")
     with _opened(av, path) as container:
         table = _timetable(path, container, _video_stream(path, container))
     start, stop = bounds(path, request.frames, len(table.source))
     wanted = table.source[start:stop]
     with _opened(av, path) as container:  # a second time, because not every container can be rewound
-        found = _converted(path, _decoded(path, container, table), max_side, set(wanted.tolist()))
+        found = _decoded(request, container, table.times, set(wanted.tolist()))
         return request.signal(gathered(path, found, wanted, request.progress), "video", table.rate)
 
 
@@ -70,14 +70,10 @@ def _opened(av: Any, path: Path) -> Any:
 
 
 def _video_stream(path: Path, container: Any) -> Any:
-    covers = [stream for stream in container.streams.video if int(stream.disposition) & _ATTACHED_PICTURE]
-    films = [stream for stream in container.streams.video if stream not in covers]
-    sounds = len(container.streams.audio)
+    films = [stream for stream in container.streams.video if not int(stream.disposition) & _ATTACHED_PICTURE]
     if not films:
-        raise SignalError(
-            f"{path}: holds no video stream{', only sound' if sounds else ''}; "
-            f"{'save its sound as .wav or .flac' if sounds else 'name a film'}"
-        )
+        hint = ", only sound; save its sound as .wav or .flac" if container.streams.audio else "; name a film"
+        raise SignalError(f"{path}: holds no video stream{hint}")
     return films[0]
 
 
@@ -103,34 +99,29 @@ def _timetable(path: Path, container: Any, stream: Any) -> _Timetable:
         damaged += _is_damaged(stream, packet)
         if packet.size > 0 and not packet.is_discard:
             times.append(packet.pts)
+    known = sorted(time for time in times if time is not None)
+    complete, rates = 0 < len(times) == len(known), _candidate_rates(stream)
     stated = stream.frames if "mp4" in container.format.name else 0  # of AVI it is a guess
-    if stored < stated or damaged or _ends_early(container, stream, times):
+    if stored < stated or damaged or (complete and _ends_early(container, stream, known, rates)):
         whole = f", {stored - damaged} of {stated} frames are there" if stated else ""
         raise SignalError(f"{path}: is cut off or damaged{whole}; get or save the file again")
     if not times:
         raise SignalError(f"{path}: holds no frames; name another film")
-    known = sorted(time for time in times if time is not None)
-    rate = _first_rate(stream)
-    if len(known) < len(times) or len(known) < 2 or known[0] == known[-1]:
-        return _Timetable(known if len(known) == len(times) else None, np.arange(len(times)), rate)
-    return _regular(path, stream, known)
+    if complete and known[0] < known[-1]:
+        return _regular(path, stream, known, rates)
+    return _Timetable(known if complete else [None] * len(times), np.arange(len(times)), rates[0] if rates else None)
 
 
-def _ends_early(container: Any, stream: Any, times: list[int | None]) -> bool:
+def _ends_early(container: Any, stream: Any, times: list[int], rates: list[Fraction]) -> bool:
     """Whether the timestamps end before the duration that the file states: Matroska counts no frames."""
-    known = sorted(time for time in times if time is not None)
-    if "matroska" not in container.format.name or len(known) < max(1, len(times)):
-        return False
     found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     if found:
         stated = int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
-    elif container.duration and not container.streams.audio:
-        stated = container.duration / 1e6
     else:
-        return False
-    rate = _first_rate(stream)
-    longest = float(max(np.diff(known), default=0) * stream.time_base) or (1 / float(rate) if rate else stated)
-    return bool(stated - known[-1] * float(stream.time_base) > 1.5 * longest + 0.002)
+        stated = 0 if container.streams.audio else (container.duration or 0) / 1e6
+    longest = float(max(np.diff(times), default=0) * stream.time_base) or (1 / float(rates[0]) if rates else stated)
+    late = stated - times[-1] * float(stream.time_base)
+    return "matroska" in container.format.name and late > 1.5 * longest + 0.002
 
 
 def _is_damaged(stream: Any, packet: Any) -> bool:
@@ -148,6 +139,7 @@ def _is_damaged(stream: Any, packet: Any) -> bool:
 
 
 def _candidate_rates(stream: Any) -> list[Fraction]:
+    """Frames per second that the file states, the likeliest first."""
     rates = [rate for rate in (stream.average_rate, stream.base_rate, stream.guessed_rate) if rate]
     tag = re.fullmatch(r"(\d{1,10})/([1-9]\d{0,9})", stream.metadata.get(_RATE_TAG, ""))
     near: list[Fraction] = []
@@ -156,14 +148,10 @@ def _candidate_rates(stream: Any) -> list[Fraction]:
     return [*([Fraction(int(tag[1]), int(tag[2]))] if tag and int(tag[1]) else []), *near, *rates]
 
 
-def _first_rate(stream: Any) -> Fraction | None:
-    return next(iter(_candidate_rates(stream)), None)
-
-
-def _regular(path: Path, stream: Any, times: list[int]) -> _Timetable:
+def _regular(path: Path, stream: Any, times: list[int], rates: list[Fraction]) -> _Timetable:
     """Times on a grid: those of the file if a rate that it states fits them, else the nearest at its average rate."""
     ticks = np.array(times, np.float64) - times[0]
-    for rate in _candidate_rates(stream):
+    for rate in rates:
         grid = np.arange(len(times)) / float(rate * stream.time_base)
         if np.abs(ticks - grid).max() <= max(1.0, 0.5 * grid[1]):
             return _Timetable(times, np.arange(len(times)), rate)
@@ -174,40 +162,33 @@ def _regular(path: Path, stream: Any, times: list[int]) -> _Timetable:
     return _Timetable(times, np.searchsorted((ticks[1:] + ticks[:-1]) / 2, grid), rate)
 
 
-def _decoded(path: Path, container: Any, table: _Timetable) -> Iterator[tuple[int, Any]]:
-    """The frames of the timetable with their indices."""
-    stream = _video_stream(path, container)
+def _decoded(
+    request: Request, container: Any, times: Sequence[int | None], wanted: set[int]
+) -> Iterator[tuple[int, Array]]:
+    """The wanted frames, upright and reduced, with their indices in the timetable."""
+    path, stream = request.path, _video_stream(request.path, container)
     stream.thread_type = "AUTO"
-    index, count = 0, len(table.source)
+    index = turns = 0
     for frame in container.decode(stream):
-        expected = None if table.times is None or index >= count else table.times[index]
+        expected = times[index] if index < len(times) else None
         if expected is not None and frame.pts is not None and frame.pts < expected:
             continue  # shown by no player
-        if frame.is_corrupt or index >= count or (None not in (expected, frame.pts) and frame.pts != expected):
+        if frame.is_corrupt or index >= len(times) or (None not in (expected, frame.pts) and frame.pts != expected):
             raise SignalError(f"{path}: frame {index} cannot be decoded; get or save the file again")
-        yield index, frame
-        index += 1
-    if index < count:
-        raise SignalError(f"{path}: {index} of {count} frames can be decoded; get or save the file again")
-
-
-def _converted(
-    path: Path, decoded: Iterator[tuple[int, Any]], max_side: int | None, wanted: set[int]
-) -> Iterator[tuple[int, Array]]:
-    turns: int | None = None
-    for index, frame in decoded:
-        if turns is None:
+        if index == 0:
             turns = _quarter_turns(path, frame.rotation)
         if index in wanted:
-            yield index, np.rot90(unpacked(frame, max_side), turns)
+            yield index, np.rot90(unpacked(frame, request.max_side), turns)
+        index += 1
+    if index < len(times):
+        raise SignalError(f"{path}: {index} of {len(times)} frames can be decoded; get or save the file again")
 
 
 def _quarter_turns(path: Path, degrees: int) -> int:
-    turns = round(degrees / 90)
-    if turns * 90 != degrees:
+    turns, rest = divmod(degrees, 90)
+    if rest:
         note("%s: its rotation of %d degrees is not applied", path, degrees)
-        return 0
-    return turns % 4
+    return 0 if rest else turns
 
 
 # Writing
@@ -225,15 +206,25 @@ def save_mp4(target: Path, stored: Stored, crf: int = 18) -> None:
         Exception: of FFmpeg.
     """
     if not 0 <= crf <= 51:
-        raise ConfigError(f"crf {crf} must be within 0 (largest file) and 51; 18 is the default")
-    frames = _evened(stored.path, stored.frames())
-    _encode(target, stored, frames, "mp4", "libx264", {"crf": str(crf)}, lambda samples: "yuv420p")
+        raise ConfigError(f"{crf}: must be within 0 (largest file) and 51; 18 is the default", "crf")
+    height, width = stored.signal.shape[1:]
+    down, right = height % 2, width % 2
+    if down or right:
+        note(
+            "%s: H.264 needs even sizes: %dx%d is written as %dx%d; the repeated last row or column is no part "
+            "of the signal (.mkv needs none)",
+            *(stored.path, width, height, width + right, height + down),
+        )
+    if stored.signal.channels == 1:
+        note("%s: H.264 holds gray as colour; .mkv keeps one channel", stored.path)
+    frames = (np.pad(samples, ((0, down), (0, right), (0, 0)), "edge") for samples in stored.frames())
+    _encode(target, stored, frames, "mp4", "libx264", "yuv420p", crf=str(crf))
 
 
 def save_mkv(target: Path, stored: Stored) -> None:
     """Write frames `[H, W, C]` uint8 or uint16, gray, RGB or RGBA, as FFV1, which keeps every bit; see `save_mp4`."""
-    options = {"level": "3", "slicecrc": "1"}
-    _encode(target, stored, stored.frames(), "matroska", "ffv1", options, _lossless)
+    pixels = _FFV1[stored.target or stored.signal.dtype][stored.signal.channels]
+    _encode(target, stored, stored.frames(), "matroska", "ffv1", pixels, level="3", slicecrc="1")
 
 
 # 8-bit planar colour (gbrp) fails.
@@ -243,69 +234,28 @@ _FFV1 = {
 }
 
 
-def _lossless(samples: Array) -> str:
-    return _FFV1[str(samples.dtype)][samples.shape[-1]]
-
-
-def _known_rate(path: Path, rate: Fraction | None) -> Fraction:
-    """The frame rate to write; says so if it is not the signal's own."""
-    if rate is None:
-        note("%s: the frame rate is unknown; written with %s frames/s", path, _DEFAULT_RATE)
-        return _DEFAULT_RATE
-    near = rate.limit_denominator(1_000_000)  # containers hold two numbers of 31 bits
-    if near != rate:
-        note("%s: the frame rate %s is written as %s", path, rate, near)
-    return near
-
-
-def _evened(path: Path, frames: Iterable[Array]) -> Iterator[Array]:
-    told = False
-    for samples in frames:
-        height, width, channels = samples.shape
-        more = height % 2, width % 2
-        if not told and any(more):
-            note(
-                "%s: H.264 needs even sizes: %dx%d is written as %dx%d; the repeated last row or column is no part "
-                "of the signal (.mkv needs none)",
-                *(path, width, height, width + more[1], height + more[0]),
-            )
-        if not told and channels == 1:
-            note("%s: H.264 holds gray as colour; .mkv keeps one channel", path)
-        told = True
-        yield np.pad(samples, ((0, more[0]), (0, more[1]), (0, 0)), "edge") if any(more) else samples
-
-
 def _encode(
-    target: Path,
-    stored: Stored,
-    frames: Iterable[Array],
-    container: str,
-    codec: str,
-    options: dict[str, str],
-    pixels: Callable[[Array], str],
+    target: Path, stored: Stored, frames: Iterable[Array], container: str, codec: str, pixels: str, **options: str
 ) -> None:
     av = require("av", f"{stored.path}: film", "video")
-    rate = _known_rate(stored.path, stored.signal.sampling_rate)
+    known = stored.signal.sampling_rate
+    rate = (known or _DEFAULT_RATE).limit_denominator(1_000_000)  # containers hold two numbers of 31 bits
+    if rate != known:
+        note("%s: the frame rate is %s; written with %s frames/s", stored.path, known or "unknown", rate)
     with open_for_writing(target) as file, av.open(file, "w", format=container) as film:
-        stream: Any = None
+        stream = film.add_stream(codec, rate=rate, options=options)
+        context, stream.pix_fmt = stream.codec_context, pixels
+        context.time_base = 1 / rate
+        stream.metadata[_RATE_TAG] = f"{rate.numerator}/{rate.denominator}"
+        if pixels.startswith("yuv"):
+            context.colorspace = context.color_primaries = context.color_trc = _BT709
+            context.color_range = _LIMITED
         for number, samples in enumerate(frames):
-            if stream is None:
-                stream = film.add_stream(codec, rate=rate, options=options)
-                _describe(stream, samples, pixels(samples), rate)
+            if number == 0:
+                stream.height, stream.width = samples.shape[:2]
             frame = packed(av, samples).reformat(
-                format=stream.pix_fmt, dst_colorspace=_BT709, interpolation=interpolation("BICUBIC")
+                format=pixels, dst_colorspace=_BT709, interpolation=interpolation("BICUBIC")
             )
             frame.pts, frame.time_base = number, 1 / rate
             film.mux(stream.encode(frame))
         film.mux(stream.encode(None))
-
-
-def _describe(stream: Any, samples: Array, pixels: str, rate: Fraction) -> None:
-    stream.height, stream.width = samples.shape[:2]
-    stream.pix_fmt = pixels
-    stream.codec_context.time_base = 1 / rate
-    stream.metadata[_RATE_TAG] = str(rate.numerator) + "/" + str(rate.denominator)
-    if pixels.startswith("yuv"):
-        context = stream.codec_context
-        context.colorspace = context.color_primaries = context.color_trc = _BT709
-        context.color_range = _LIMITED

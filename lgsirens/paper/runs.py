@@ -154,7 +154,7 @@ def write_decoded(
     with Progress("decode", "sample", quiet) as bar:
         signal = decode(representation, progress=bar, **options)
     with Progress("write", "frame", quiet) as bar:
-        write(target, signal, overwrite, crf=crf, progress=bar.count)
+        write(target, signal, overwrite, crf=crf, progress=bar)
     missing = int(signal.present.size - signal.present.sum())
     absent = f", {counted(missing, 'sample')} without a partition" if missing else ""
     print(f"{target}: {signal.kind} {times(signal.shape)}, {counted(signal.channels, 'channel')}{absent}")

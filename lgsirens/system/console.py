@@ -47,12 +47,6 @@ class Progress(AbstractContextManager["Progress"]):
         elif not self._quiet and time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
             self._tell(figures)
 
-    def count(self, done: int, total: int) -> None:
-        """Say how many of how many are done, from 1 on."""
-        if done == 1:
-            self.start(total)
-        self.advance()
-
     def _tell(self, figures: dict[str, str]) -> None:
         self._told = time.monotonic()
         rate = max(1e-9, self._done - self._first) / max(1e-9, self._told - self._started)

@@ -93,7 +93,7 @@ BAD_OPTIONS = {
     "overlaps as large as the signal": (["--overlaps", "65,0"], "--overlaps"),
     "negative overlaps": (["--overlaps", "-1,0"], "--overlaps"),
     "one overlap for an image": (["--overlaps", "1"], "--overlaps"),
-    "empty value range": (["--value_range", "5,5"], "value range"),
+    "empty value range": (["--value_range", "5,5"], "--value_range 5,5"),
     "value range of one number": (["--value_range", "5"], "--value_range"),
     "value range nan": (["--value_range", "0,nan"], "--value_range"),
     "memory without a number": (["--max_memory", "lots"], "--max_memory"),

@@ -194,9 +194,9 @@ def test_loud_floats_are_cut_in_flac_and_it_is_said(lines):
 @pytest.mark.parametrize(
     ("rate", "written", "line"),
     [
-        (None, 44100, "the sampling rate is not known; 44100 samples per second are written"),
-        (Fraction(44101, 2), 22050, "the sampling rate of 22050.5 per second is written as 22050"),
-        (Fraction(1, 3), 1, "the sampling rate of 0.333333 per second is written as 1"),
+        (None, 44100, "the sampling rate is unknown; 44100 samples per second are written"),
+        (Fraction(44101, 2), 22050, "the sampling rate is 22050.5; 22050 samples per second are written"),
+        (Fraction(1, 3), 1, "the sampling rate is 0.333333; 1 samples per second are written"),
     ],
 )
 def test_rates_that_no_file_holds(rate, written, line, lines):

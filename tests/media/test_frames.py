@@ -10,21 +10,50 @@ import pytest
 from lgsirens.errors import ConfigError
 from lgsirens.media import files
 from lgsirens.signal import Signal
+from lgsirens.system.console import Progress
 from tests.films import noise, refusal, smooth
 
 
-def test_frames_and_size_are_reduced_on_reading(tmp_path):
-    signal, told = smooth(6, 32, 48), []
-    files.write(tmp_path / "a.mkv", signal)
-    files.write(tmp_path / "a", signal)
+class Told(Progress):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        super().__init__("read", "frame", quiet=True)
+        self.counts = []
+
+    def start(self, total, done=0):
+        self.counts.append(f"{done} of {total}")
+
+    def advance(self, count=1, **figures):
+        self.counts.append(count)
+
+
+def test_frames_and_size_are_reduced_on_reading_and_each_frame_is_told(tmp_path):
+    signal, bar = smooth(6, 32, 48), Told()
+    files.write(tmp_path / "a.mkv", signal, progress=bar)
+    files.write(tmp_path / "a", signal, progress=bar)
+    assert bar.counts == ["0 of 6", 1, 1, 1, 1, 1, 1] * 2
+    bar.counts.clear()
     for name in ("a.mkv", "a"):
-        result = files.read(tmp_path / name, frames=(2, 5), max_side=12, progress=lambda *now: told.append(now))
+        result = files.read(tmp_path / name, frames=(2, 5), max_side=12, progress=bar)
         assert result.values.shape == (3, 8, 12, 3)
         expected = signal.values[2:5].reshape(3, 8, 4, 12, 4, 3).mean(axis=(2, 4))
         assert np.abs(result.values - expected).max() <= 1.5
         assert np.array_equal(files.read(tmp_path / name, frames=(4, None)).values, signal.values[4:])
         assert np.array_equal(files.read(tmp_path / name, max_side=48).values, signal.values)
-    assert told == [(1, 3), (2, 3), (3, 3)] * 2
+    assert bar.counts == ["0 of 3", 1, 1, 1] * 2
+
+
+def test_a_film_that_memory_cannot_hold_is_one_line(tmp_path, monkeypatch):
+    files.write(tmp_path / "a.mkv", noise((3, 4, 4, 1)))
+
+    def fail(*_):
+        raise MemoryError("Unable to allocate 9 GiB")
+
+    monkeypatch.setattr(np, "empty", fail)
+    message = refusal(tmp_path / "a.mkv")
+    assert "9 GiB" in message
+    assert "max_side" in message
 
 
 def test_frames_of_an_array_are_cut_out(tmp_path):

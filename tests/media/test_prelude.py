@@ -58,11 +58,12 @@ def test_the_first_note_is_middle_c():
     assert abs(cents(pitch(first, 261.6256), 261.6256)) < 3
 
 
-@pytest.mark.parametrize("name", module._PITCHES)
+@pytest.mark.parametrize("name", ["C4", "D4", "E4", "G4", "A4", "C5", "D5", "E5", "F5"])
 def test_strings_are_in_tune_and_fade(name):
     expected = 440 * 2 ** ((list("C D EF G A B".replace(" ", "_")).index(name[0]) + 12 * int(name[1]) - 57) / 12)
-    assert abs(cents(module._PITCHES[name], expected)) < 0.01
-    samples = module._string(module._PITCHES[name], 5, 44100)
+    written = getattr(module, f"_{name}")
+    assert abs(cents(written, expected)) < 0.01
+    samples = module._string(written, 5, 44100)
     assert abs(cents(pitch(samples[2000:20000], expected), expected)) < 1
     assert samples[20000:24000].std() < 0.5 * samples[:4000].std()
 

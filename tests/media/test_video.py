@@ -90,8 +90,8 @@ def test_gray_becomes_colour_in_h264_and_an_unknown_rate_25_with_a_line_each(tmp
     files.write(tmp_path / "a.mp4", noise((2, 16, 16, 1), rate=None))
     assert files.read(tmp_path / "a.mp4").sampling_rate == 25
     assert lines() == [
-        "the frame rate is unknown; written with 25 frames/s",
         "H.264 holds gray as colour; .mkv keeps one channel",
+        "the frame rate is unknown; written with 25 frames/s",
     ]
 
 

@@ -25,15 +25,3 @@ def test_quiet_is_quiet(monkeypatch, capsys):
         bar.start(2)
         bar.advance()
     assert capsys.readouterr() == ("", "")
-
-
-def test_counting_frames_begins_with_the_first(monkeypatch, capsys):
-    now = iter(range(0, 1000, 100))
-    monkeypatch.setattr(time, "monotonic", lambda: float(next(now)))
-    with Progress("read", "frame") as bar:
-        for done in (1, 2):
-            bar.count(done, 2)
-    assert [line.split(",")[0] for line in capsys.readouterr().err.splitlines()] == [
-        "read: frame 1 of 2",
-        "read: frame 2 of 2",
-    ]
