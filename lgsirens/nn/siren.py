@@ -15,6 +15,8 @@ from itertools import pairwise, repeat
 import torch
 from torch import Tensor, nn
 
+from lgsirens.system.schema import option
+
 Layout = list[tuple[str, tuple[int, ...]]]
 
 MODES = ("lg", "lc", "mlp")
@@ -25,7 +27,7 @@ LARGEST_DEPTH = 64
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What fixes the function class of one model.
+    """What fixes the function class of one model; what is read from a file is held to the ranges of the fields.
 
     Attributes:
         mode: "lg" (Local-Global SIREN), "lc" (SIREN-per-Partition) or "mlp" (SIREN).
@@ -38,14 +40,14 @@ class ModelConfig:
         agg_type: "fc" (one aggregation layer on `[l, g]`) or "fc_and_add" (one layer on g per depth, added to l).
     """
 
-    mode: str
-    dimensions: int
-    channels: int
-    local_width: int
-    global_width: int = 0
-    hidden_layers: int = 3
+    mode: str = option(choices=MODES)
+    dimensions: int = option(least=1, most=3)
+    channels: int = option(least=1)
+    local_width: int = option(least=1, most=LARGEST_WIDTH)
+    global_width: int = option(0, least=0, most=LARGEST_WIDTH)
+    hidden_layers: int = option(3, least=0, most=LARGEST_DEPTH)
     w0: float = 30.0
-    agg_type: str = "fc"
+    agg_type: str = option("fc", choices=AGGREGATIONS)
 
 
 def row_layout(config: ModelConfig) -> Layout:
