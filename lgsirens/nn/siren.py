@@ -113,11 +113,15 @@ class SirenPerPartition(nn.Module):
         Returns:
             `[B, N, C]`, nominally in [-1, 1].
         """
-        weights = self._local_layers(rows)
-        h = self._first_input(x, x_local)
+        # w0 (W h + b) = (w0 W) h + w0 b, and weights are few.
+        *layers, last, last_bias = self.unpack(self.local if rows is None else rows)
+        layers = [weight * self.config.w0 for weight in layers]
+        # Features run along rows from here on, [B, F, N]: a matrix product of a wide, contiguous sample axis is the
+        # faster one, and a bias is added by the product itself.
+        h = (x if x_local is None else x_local).mT
         for k, shared in enumerate(self.shared_features(x) if shared_features is None else shared_features):
-            h = self._aggregate(self._sine(weights[2 * k], weights[2 * k + 1], h), shared)
-        return _linear(weights[-2], weights[-1], h).mT
+            h = self._aggregate(self._sine(layers[2 * k], layers[2 * k + 1], h), shared)
+        return torch.baddbmm(last_bias, last, h).mT
 
     def shared_features(self, x: Tensor) -> Iterator[Tensor | None]:
         """What the shared network, if there is one, contributes at each depth to coordinates `[B, N, D]`: `[B, L, N]`;
@@ -129,16 +133,6 @@ class SirenPerPartition(nn.Module):
         parts = torch.split(rows, [math.prod(shape) for _, shape in self.layout], dim=1)
         shapes = [shape if len(shape) == 2 else (*shape, 1) for _, shape in self.layout]
         return [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
-
-    def _local_layers(self, rows: Tensor | None) -> list[Tensor]:
-        """The unpacked rows, those of sine layers times w0: w0 (W h + b) = (w0 W) h + w0 b, and weights are few."""
-        weights = self.unpack(self.local if rows is None else rows)
-        return [weight * self.config.w0 for weight in weights[:-2]] + weights[-2:]
-
-    def _first_input(self, x: Tensor, x_local: Tensor | None) -> Tensor:
-        # Features run along rows from here on, [B, F, N]: a matrix product of a wide, contiguous sample axis is the
-        # faster one, and a bias is added by the product itself.
-        return (x if x_local is None else x_local).mT
 
     def _sine(self, weight: Tensor, bias: Tensor, h: Tensor) -> Tensor:
         """sin(W h + b) for features `[B, in, N]`, weights `[B, out, in]` and biases `[B, out, 1]` times w0."""
@@ -212,7 +206,3 @@ def _layers(prefix: str, widths: list[int], first: int = 0) -> Layout:
     for k, (fan_in, fan_out) in enumerate(pairwise(widths), start=first):
         layout += [(f"{prefix}_{k}_weight", (fan_out, fan_in)), (f"{prefix}_{k}_bias", (fan_out,))]
     return layout
-
-
-def _linear(weight: Tensor, bias: Tensor, h: Tensor) -> Tensor:
-    return torch.baddbmm(bias, weight, h)

@@ -28,7 +28,7 @@ from lgsirens.nn.siren import ModelConfig, count, row_layout, shared_layout
 from lgsirens.representation import version1
 from lgsirens.representation.representation import LARGEST_FACTOR, Header, Representation
 from lgsirens.representation.rows import CODECS, TENSOR_TYPES, FileRows, check_finite, row_chunks
-from lgsirens.representation.sources import FileSource, PathLike, Source
+from lgsirens.representation.sources import FileSource, PathLike
 from lgsirens.signal import KINDS
 from lgsirens.system.output import replacing
 from lgsirens.system.schema import Option, canonical_json, convert, from_plain, option, to_plain
@@ -205,7 +205,7 @@ def _bytes(values: NDArray[Any]) -> bytes:
 # Reading
 
 
-def _decode(source: Source) -> Representation:
+def _decode(source: FileSource) -> Representation:
     manifest, table, start = _read_header(source)
     spans = [(start + low, high - low) for low, high in (entry["data_offsets"] for entry in table.values())]
     tensors: dict[str, NDArray[Any]] = {}
@@ -238,7 +238,7 @@ def _decode(source: Source) -> Representation:
     )
 
 
-def _read_header(source: Source) -> tuple[Manifest, dict[str, Any], int]:
+def _read_header(source: FileSource) -> tuple[Manifest, dict[str, Any], int]:
     """The checked manifest, its table of tensors, and where these begin."""
     (length,) = struct.unpack("<Q", *source.read_ranges([(0, 8)]))
     _require(length <= min(_LARGEST_HEADER, source.size - 8), f"its header claims {length} bytes of {source.size}")
@@ -308,6 +308,7 @@ def _checked(plain: dict[str, Any]) -> Manifest:
     everywhere = ((-LARGEST_POSITION, LARGEST_POSITION),) * dimensions
     _require(not is_empty(extent) and contains(everywhere, extent), "the extent is empty or out of range")
     _require(not is_empty(window) and contains(extent, window), "the window is empty or not inside the extent")
+    _require(manifest.codec in CODECS, f"row codec {manifest.codec!r} is unknown; update lgsirens")
     _require(manifest.history, "the history is empty")
     box = GenericAlias(tuple, (tuple[int, int],) * dimensions)
     for edit in manifest.history:

@@ -107,7 +107,7 @@ class Header:
     extent: Box
     window: Box
     signal: SignalInfo
-    codec: str = option(choices=tuple(CODECS))
+    codec: str
     origin: str
     lineage: str
     history: tuple[dict[str, Any], ...]
