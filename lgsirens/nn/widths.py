@@ -32,11 +32,8 @@ def widths_for_budget(
     """
     smallest = _needed(config, partitions, 1, 1, local_share)
     if budget < smallest:
-        raise ConfigError(
-            f"{budget}: cannot hold {counted(partitions, 'partition')} in mode {config.mode}; "
-            f"give at least {smallest}, or fewer partitions",
-            "parameters",
-        )
+        held = f"cannot hold {counted(partitions, 'partition')} in mode {config.mode}"
+        raise ConfigError(f"{budget}: {held}; give at least {smallest}, or fewer partitions", "parameters")
     if config.mode != "lg":
         return _with_local(config, _largest(lambda width: sum(_total(config, partitions, width, 0)), budget))
     local = _largest(lambda width: _needed(config, partitions, width, least_global, local_share), budget)

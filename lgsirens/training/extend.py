@@ -161,7 +161,5 @@ def _check_coordinates(representation: Representation, extent: Box) -> None:
     for size, (low, high) in zip(coordinates.size, extent, strict=True):
         centre = min(size, LONGEST_AXIS) / 2
         if coordinates.local_scale is None and max(high - centre, centre - low) > _FARTHEST:
-            raise ConfigError(
-                f"float32 misplaces samples that lie {_FARTHEST} samples from the middle of the first signal; "
-                "encode the first part with a local_scale"
-            )
+            misplaced = f"float32 misplaces samples that lie {_FARTHEST} samples from the middle of the first signal"
+            raise ConfigError(f"{misplaced}; encode the first part with a local_scale")
