@@ -11,13 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from lgsirens.errors import ConfigError, RegionError
-from lgsirens.grid.box import Box, Region, as_region, bounding_box, intersect, is_empty
+from lgsirens.grid.box import LARGEST_POSITION, Box, Region, as_region, bounding_box, intersect, is_empty
 from lgsirens.grid.lattice import Lattice, bounding_extent
 from lgsirens.representation.representation import Representation, SignalInfo, history_entry
 from lgsirens.representation.rows import FileRows, GatheredRows, gather
 from lgsirens.system.console import note
 
-_LARGEST_ID = 1 << 31
 # What pieces of one origin have in common, beside coordinates and shared network.
 _OF_ORIGIN = ("model", "tile", "halo", "codec")
 
@@ -223,7 +222,7 @@ def _not_dropped(lattice: Lattice, dropped: str | Sequence[Sequence[int]]) -> ND
             raise ValueError
     except (TypeError, ValueError):
         raise RegionError(f'partitions {dropped!r}: give ids such as "0,0;15,15" or [(0, 0), (15, 15)]') from None
-    places = lattice.find(np.clip(ids, -_LARGEST_ID, _LARGEST_ID).astype(np.int64))
+    places = lattice.find(np.clip(ids, -LARGEST_POSITION, LARGEST_POSITION).astype(np.int64))
     if (places < 0).any():
         first, last = _name(lattice.ids[0]), _name(lattice.ids[-1])
         raise RegionError(f"partitions {dropped!r}: not all are in the file, which has {first} to {last}")

@@ -37,7 +37,6 @@ FORMAT_VERSION = 2
 
 _MANIFEST, _MANIFEST_CRC = "lgsirens", "lgsirens_crc32"
 _LARGEST_HEADER = 100_000_000  # the limit of safetensors
-_LARGEST_COUNT = 1 << 40
 # What has one entry for each dimension.
 _PER_AXIS = (
     *("tile", "halo", "extent", "window", "signal.spacing"),
@@ -57,7 +56,7 @@ class Manifest(Header):
     """
 
     format_version: int
-    partitions: int = option(least=1, most=_LARGEST_COUNT)
+    partitions: int = option(least=1, most=1 << 40)
     row_layout: list[dict[str, Any]]
     crc32: dict[str, int]
 
@@ -296,7 +295,8 @@ def _checked(plain: dict[str, Any]) -> Manifest:
     _require(lowest < highest, f"value range {lowest} to {highest} is empty")
     _require(model.mode != "lg" or model.global_width > 0, "mode lg needs a global width")
     _require(model.mode != "mlp" or manifest.partitions == 1, "mode mlp has exactly one partition")
-    _require(manifest.row_layout == row_entries(model), "the row layout does not match the model")
+    same = canonical_json(manifest.row_layout) == canonical_json(row_entries(model))  # Python takes False for 0
+    _require(same, "the row layout does not match the model")
     for name in _PER_AXIS:
         entries = attrgetter(name)(manifest)
         _require(entries is None or len(entries) == dimensions, f"{name} does not have {dimensions} dimensions")

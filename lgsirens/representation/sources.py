@@ -56,7 +56,9 @@ class FileSource:
         self.bytes_read += sum(map(len, found))
         for (offset, size), data in zip(ranges, found, strict=True):
             if len(data) != size:
-                raise FileFormatError(f"{self.name}: truncated: {size} bytes expected at {offset}, {len(data)} there")
+                raise FileFormatError(
+                    f"{self.name}: truncated: {len(data)} of {size} bytes at {offset}; restore a copy"
+                )
         return found
 
     def _read(self, offset: int, size: int) -> bytes:

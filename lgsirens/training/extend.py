@@ -63,8 +63,7 @@ def extend(
     extent = bounding_box([representation.extent, box])
     if not allow_gap:
         _check_no_gap(representation.extent, box, extent)
-    if offset is None:
-        _say_where(box, representation.extent)
+    _say_where(offset, box, representation.extent)
     old = representation.lattice
     ids = np.unique(np.concatenate([old.ids, tiles_meeting(box, old.tile)]), axis=0)
     lattice = Lattice(old.tile, old.halo, np.ascontiguousarray(ids, dtype=np.int32))
@@ -104,8 +103,7 @@ def replace(
     if not contains(extent, box) or lattice.samples_within(box) < box_size(box):
         where = f"the signal lies at {format_box(box)}, the file holds {format_box(extent)}"
         raise SignalError(f"{where}: part of it has no partition to replace; extend adds partitions")
-    if offset is None:
-        _say_where(box, extent)
+    _say_where(offset, box, extent)
     before, fitted, window = np.arange(len(lattice)), lattice.meeting(box), representation.window
     # a patch says nothing of what was left blank beside it: there may still be gaps
     return fit_edit(
@@ -142,9 +140,9 @@ def _placed(representation: Representation, signal: Signal, offset: Sequence[int
     return with_fields(signal, value_range=known.value_range), box
 
 
-def _say_where(box: Box, extent: Box) -> None:
+def _say_where(offset: Sequence[int] | None, box: Box, extent: Box) -> None:
     """Note where a signal without an offset lies, if the extent does not begin there too."""
-    if any(start for start, _ in extent):
+    if offset is None and any(start for start, _ in extent):
         note("no offset: the signal is taken to lie at %s; the file holds %s", format_box(box), format_box(extent))
 
 

@@ -85,6 +85,7 @@ MANIFESTS = {
     "a sampling rate of zero": (at("signal", "sampling_rate", value=[0, 1]), "signal.sampling_rate"),
     "a row layout in another order": (lambda m: m["row_layout"].reverse(), "row layout"),
     "a row layout with another offset": (at("row_layout", 1, "offset", value=9), "row layout"),
+    "a row layout with an offset that is false": (at("row_layout", 0, "offset", value=False), "row layout"),
     "a row layout with another name": (at("row_layout", 0, "name", value="x"), "row layout"),
     "a row layout with a transposed weight": (at("row_layout", 0, "shape", value=[2, 4]), "row layout"),
     "a row layout that is empty": (at("row_layout", value=[]), "row layout"),
