@@ -256,7 +256,7 @@ def _read_header(source: FileSource) -> tuple[Manifest, dict[str, Any], int]:
     manifest = _checked(version1.upgraded(plain) if version == 1 else plain)
     table = _tensor_table(manifest)
     _require(set(manifest.crc32) == set(table) - {"local"}, "its checksums do not match its tensors")
-    # As text, because Python takes 0, 0.0 and False for equal.
+    # As text once more, the stricter one: here 0.0 is not 0 either.
     same = json.dumps(header, sort_keys=True) == json.dumps(table, sort_keys=True)
     _require(same, "the header's names, types, shapes or offsets do not match the manifest")
     end = 8 + length + table["local"]["data_offsets"][1]
@@ -295,8 +295,8 @@ def _checked(plain: dict[str, Any]) -> Manifest:
     _require(lowest < highest, f"value range {lowest} to {highest} is empty")
     _require(model.mode != "lg" or model.global_width > 0, "mode lg needs a global width")
     _require(model.mode != "mlp" or manifest.partitions == 1, "mode mlp has exactly one partition")
-    same = canonical_json(manifest.row_layout) == canonical_json(row_entries(model))  # Python takes False for 0
-    _require(same, "the row layout does not match the model")
+    # As text, because Python takes False for 0.
+    _require(canonical_json(manifest.row_layout) == canonical_json(row_entries(model)), "row layout and model differ")
     for name in _PER_AXIS:
         entries = attrgetter(name)(manifest)
         _require(entries is None or len(entries) == dimensions, f"{name} does not have {dimensions} dimensions")
