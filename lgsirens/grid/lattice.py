@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lgsirens.grid.box import Box, box_shape, intersect, is_empty
+from lgsirens.grid.box import Box, box_shape, intersect, is_empty, slices
 
 Ids = NDArray[np.int32]
 
@@ -167,12 +167,8 @@ def join(samples: NDArray[Any], lattice: Lattice, extent: Box) -> NDArray[Any]:
     blocks = samples.reshape(len(lattice), *(w.shape[1] for w in windows), samples.shape[-1])
     for partition in range(len(lattice)):
         own = intersect(lattice.box(partition), extent)
-        source = tuple(
-            slice(start - int(w[partition, 0]), stop - int(w[partition, 0]))
-            for w, (start, stop) in zip(windows, own, strict=True)
-        )
-        target = tuple(slice(start - low, stop - low) for (start, stop), (low, _) in zip(own, extent, strict=True))
-        out[target] = blocks[partition][source]
+        window = tuple((int(w[partition, 0]), int(w[partition, -1]) + 1) for w in windows)
+        out[slices(own, extent)] = blocks[partition][slices(own, window)]
     return out
 
 

@@ -15,6 +15,8 @@ from itertools import pairwise, repeat
 import torch
 from torch import Tensor, nn
 
+from lgsirens.system.schema import option
+
 Layout = list[tuple[str, tuple[int, ...]]]
 
 MODES = ("lg", "lc", "mlp")
@@ -25,7 +27,7 @@ LARGEST_DEPTH = 64
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What fixes the function class of one model.
+    """What fixes the function class of one model; what is read from a file is held to the ranges of the fields.
 
     Attributes:
         mode: "lg" (Local-Global SIREN), "lc" (SIREN-per-Partition) or "mlp" (SIREN).
@@ -38,14 +40,14 @@ class ModelConfig:
         agg_type: "fc" (one aggregation layer on `[l, g]`) or "fc_and_add" (one layer on g per depth, added to l).
     """
 
-    mode: str
-    dimensions: int
-    channels: int
-    local_width: int
-    global_width: int = 0
-    hidden_layers: int = 3
+    mode: str = option(choices=MODES)
+    dimensions: int = option(least=1, most=3)
+    channels: int = option(least=1)
+    local_width: int = option(least=1, most=LARGEST_WIDTH)
+    global_width: int = option(0, least=0, most=LARGEST_WIDTH)
+    hidden_layers: int = option(3, least=0, most=LARGEST_DEPTH)
     w0: float = 30.0
-    agg_type: str = "fc"
+    agg_type: str = option("fc", choices=AGGREGATIONS)
 
 
 def row_layout(config: ModelConfig) -> Layout:
@@ -112,13 +114,15 @@ class SirenPerPartition(nn.Module):
         Returns:
             `[B, N, C]`, nominally in [-1, 1].
         """
-        weights = self._local_layers(rows)
+        # w0 (W h + b) = (w0 W) h + w0 b, and weights are few.
+        *layers, last, last_bias = self.unpack(self.local if rows is None else rows)
+        layers = [weight * self.config.w0 for weight in layers]
         # Features run along rows from here on, [B, F, N]: a matrix product of a wide, contiguous sample axis is the
         # faster one, and a bias is added by the product itself.
-        h = (x if x_local is None else x_local).mT.expand(len(weights[0]), -1, -1)
+        h = (x if x_local is None else x_local).mT.expand(len(last), -1, -1)
         for k, shared in enumerate(self.shared_features(x) if shared_features is None else shared_features):
-            h = self._aggregate(self._sine(weights[2 * k], weights[2 * k + 1], h), shared)
-        return torch.baddbmm(weights[-1], weights[-2], h).mT
+            h = self._aggregate(self._sine(layers[2 * k], layers[2 * k + 1], h), shared)
+        return torch.baddbmm(last_bias, last, h).mT
 
     def shared_features(self, x: Tensor) -> Iterator[Tensor | None]:
         """What the shared network, if there is one, contributes at each depth to coordinates `[B, N, D]`: `[B, L, N]`;
@@ -130,11 +134,6 @@ class SirenPerPartition(nn.Module):
         parts = torch.split(rows, [math.prod(shape) for _, shape in self.layout], dim=1)
         shapes = [shape if len(shape) == 2 else (*shape, 1) for _, shape in self.layout]
         return [part.view(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
-
-    def _local_layers(self, rows: Tensor | None) -> list[Tensor]:
-        """The unpacked rows, those of sine layers times w0: w0 (W h + b) = (w0 W) h + w0 b, and weights are few."""
-        weights = self.unpack(self.local if rows is None else rows)
-        return [weight * self.config.w0 for weight in weights[:-2]] + weights[-2:]
 
     def _sine(self, weight: Tensor, bias: Tensor, h: Tensor) -> Tensor:
         """sin(W h + b) for features `[B, in, N]`, weights `[B, out, in]` and biases `[B, out, 1]` times w0."""

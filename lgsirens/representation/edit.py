@@ -11,13 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from lgsirens.errors import ConfigError, RegionError
-from lgsirens.grid.box import Box, Region, as_region, bounding_box, intersect, is_empty
+from lgsirens.grid.box import LARGEST_POSITION, Box, Region, as_region, bounding_box, intersect, is_empty
 from lgsirens.grid.lattice import Lattice, bounding_extent
 from lgsirens.representation.representation import Representation, SignalInfo, history_entry
 from lgsirens.representation.rows import FileRows, GatheredRows, gather
 from lgsirens.system.console import note
 
-_LARGEST_ID = 1 << 31
 # What pieces of one origin have in common, beside coordinates and shared network.
 _OF_ORIGIN = ("model", "tile", "halo", "codec")
 
@@ -93,10 +92,8 @@ def merge(
         own = lattice.select(np.flatnonzero(owners == number))
         grown = np.flatnonzero(own.samples_of_each(extent) > own.samples_of_each(piece.extent))
         if len(grown):
-            raise ConfigError(
-                f"partition {_name(own.ids[grown[0]])} is partial in {_title(piece, number)}, and other pieces reach "
-                "beyond it: nobody fitted the samples between; extend that piece first"
-            )
+            partial = f"partition {_name(own.ids[grown[0]])} is partial in {_title(piece, number)}"
+            raise ConfigError(f"{partial}: nobody fitted the samples up to other pieces; extend that piece first")
     window = bounding_box([piece.window for piece in pieces])
     chosen = places[owners, np.arange(len(lattice))]
     own_edits = [numbers[piece.row_edit] for numbers, piece in zip(edits, pieces, strict=True)]
@@ -143,25 +140,19 @@ def _lineage(pieces: Sequence[Representation]) -> str:
 
 
 def _check_kin(first: Representation, piece: Representation, number: int) -> None:
+    title, other = _title(piece, number), _title(first, 0)
     if piece.origin != first.origin:
-        raise ConfigError(
-            f"{_title(piece, number)} comes from another encoding than {_title(first, 0)} (origin {piece.origin[:12]}, "
-            f"not {first.origin[:12]}); only pieces of one origin merge"
-        )
+        raise ConfigError(f"{title} comes from another encoding than {other}: only pieces of one origin merge")
     for field in fields(SignalInfo):
-        own, other = (getattr(inr.signal, field.name) for inr in (piece, first))
-        if own != other:
-            titles = _title(piece, number), _title(first, 0)
-            raise ConfigError(f"{field.name} is {own} in {titles[0]} and {other} in {titles[1]}; such do not merge")
+        ours, theirs = (getattr(inr.signal, field.name) for inr in (piece, first))
+        if ours != theirs:
+            raise ConfigError(f"{field.name} is {ours} in {title} and {theirs} in {other}; such do not merge")
     coordinates = piece.coordinates
     if coordinates.kind == "tile":  # where the first signal ended is nothing to its rows
         coordinates = replace(coordinates, size=first.coordinates.size)
     same = coordinates == first.coordinates and all(getattr(piece, n) == getattr(first, n) for n in _OF_ORIGIN)
     if not same or not all(torch.equal(piece.shared[name], value) for name, value in first.shared.items()):
-        raise ConfigError(
-            f"{_title(piece, number)} claims the origin of {_title(first, 0)}, but differs in more than its rows; "
-            "merge files that lgsirens made"
-        )
+        raise ConfigError(f"{title} claims the origin of {other}, not its networks; merge files that lgsirens made")
 
 
 def _owners(
@@ -194,13 +185,10 @@ def _owners(
                 for other in others
             )
 
-        winners = [number for number in holders if wins(number)]
-        winners = winners or [number for number in holders if pieces[number] is prefer]
+        winners = [*filter(wins, holders)] or [number for number in holders if pieces[number] is prefer]
         if not winners:
-            files = " and ".join(_title(pieces[number], number) for number in holders[:2])
-            raise ConfigError(
-                f"partition {_name(lattice.ids[at])} differs between {files}; name the one that wins as prefer"
-            )
+            name, files = _name(lattice.ids[at]), " and ".join(_title(pieces[n], n) for n in holders[:2])
+            raise ConfigError(f"partition {name} differs between {files}; name the one that wins as prefer")
         owners[at] = winners[0]
     return owners
 
@@ -234,7 +222,7 @@ def _not_dropped(lattice: Lattice, dropped: str | Sequence[Sequence[int]]) -> ND
             raise ValueError
     except (TypeError, ValueError):
         raise RegionError(f'partitions {dropped!r}: give ids such as "0,0;15,15" or [(0, 0), (15, 15)]') from None
-    places = lattice.find(np.clip(ids, -_LARGEST_ID, _LARGEST_ID).astype(np.int64))
+    places = lattice.find(np.clip(ids, -LARGEST_POSITION, LARGEST_POSITION).astype(np.int64))
     if (places < 0).any():
         first, last = _name(lattice.ids[0]), _name(lattice.ids[-1])
         raise RegionError(f"partitions {dropped!r}: not all are in the file, which has {first} to {last}")

@@ -11,6 +11,9 @@ import math
 import struct
 import zlib
 from dataclasses import dataclass, fields, replace
+from itertools import accumulate
+from operator import attrgetter
+from types import GenericAlias
 from typing import Any
 
 import numpy as np
@@ -18,48 +21,43 @@ import torch
 from numpy.typing import NDArray
 
 from lgsirens.errors import ConfigError, FileFormatError, OutputError
+from lgsirens.grid.box import LARGEST_POSITION, Box, contains, is_empty
+from lgsirens.grid.coordinates import COORDINATES
 from lgsirens.grid.lattice import Lattice
 from lgsirens.nn.siren import ModelConfig, count, row_layout, shared_layout
 from lgsirens.representation import version1
-from lgsirens.representation.representation import Header, Representation, check_header
+from lgsirens.representation.representation import LARGEST_FACTOR, Header, Representation
 from lgsirens.representation.rows import CODECS, TENSOR_TYPES, FileRows, check_finite, row_chunks
-from lgsirens.representation.sources import FileSource, PathLike, Source
+from lgsirens.representation.sources import FileSource, PathLike
+from lgsirens.signal import KINDS
 from lgsirens.system.output import replacing
-from lgsirens.system.schema import canonical_json, from_plain, to_plain
+from lgsirens.system.schema import Option, canonical_json, convert, from_plain, option, to_plain
 
 FORMAT_VERSION = 2
 
 _MANIFEST, _MANIFEST_CRC = "lgsirens", "lgsirens_crc32"
 _LARGEST_HEADER = 100_000_000  # the limit of safetensors
-_LARGEST_COUNT = 1 << 40
-
-# name, safetensors type, shape
-_Entry = tuple[str, str, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class RowEntry:
-    """Where one tensor of a local network lies in its row: `shape` numbers from `offset`."""
-
-    name: str
-    shape: tuple[int, ...]
-    offset: int
+# What has one entry for each dimension.
+_PER_AXIS = (
+    *("tile", "halo", "extent", "window", "signal.spacing"),
+    *("coordinates.size", "coordinates.shared_scale", "coordinates.local_scale"),
+)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Manifest(Header):
     """The JSON part of a file: the representation's header, and what its tensors are checked by.
 
     Attributes:
         format_version: of the file.
         partitions: P.
-        row_layout: the tensors of a row, in order.
+        row_layout: name, shape and offset in a row of each of its tensors, in order.
         crc32: CRC-32 of the bytes of every tensor but `local`.
     """
 
     format_version: int
-    partitions: int
-    row_layout: tuple[RowEntry, ...]
+    partitions: int = option(least=1, most=1 << 40)
+    row_layout: list[dict[str, Any]]
     crc32: dict[str, int]
 
 
@@ -91,8 +89,6 @@ def load(path: PathLike) -> Representation:
     source = FileSource(path)
     try:
         return _decode(source)
-    except FileFormatError:
-        raise
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise FileFormatError(f"{path}: damaged: {reason}; restore the file from a copy") from error
@@ -156,51 +152,45 @@ def _encode(representation: Representation) -> tuple[bytes, bytes]:
         **{field.name: getattr(representation, field.name) for field in fields(Header)},
         format_version=FORMAT_VERSION,
         partitions=len(representation.ids),
-        row_layout=_row_entries(representation.model),
+        row_layout=row_entries(representation.model),
         crc32={name: zlib.crc32(data) for name, data in tensors.items()},
     )
     try:
         # What the reader refuses must not be written.
-        check_header(manifest)
-        text = canonical_json(to_plain(manifest))
+        text = canonical_json(to_plain(_checked(to_plain(manifest))))
     except ValueError as error:
         raise ConfigError(f"the representation cannot be written: {error}; encode it with other options") from None
     crc32 = zlib.crc32(text.encode())
     metadata = {_MANIFEST: text, _MANIFEST_CRC: str(crc32)}
-    header = canonical_json({"__metadata__": metadata, **_tensor_table(_entries(manifest))}).encode()
+    header = canonical_json({"__metadata__": metadata, **_tensor_table(manifest)}).encode()
     # As long as if each CRC-32 had ten digits: so it can be told, and written last, before the tensors are known.
     length = len(header) + sum(10 - len(str(number)) for number in (*manifest.crc32.values(), crc32))
     header = header.ljust(-(-length // 8) * 8)
     return struct.pack("<Q", len(header)) + header, b"".join(tensors.values())
 
 
-def _row_entries(model: ModelConfig) -> tuple[RowEntry, ...]:
-    entries, offset = [], 0
-    for name, shape in row_layout(model):
-        entries.append(RowEntry(name, shape, offset))
-        offset += math.prod(shape)
-    return tuple(entries)
-
-
-def _entries(manifest: Manifest) -> list[_Entry]:
-    """Every tensor of the file, in order; `local` is the last."""
-    partitions, model = manifest.partitions, manifest.model
-    each: list[_Entry] = [("row_edit", "I32", (partitions,)), ("row_blank", "I32", (partitions,))]
-    if "overview" in manifest.crc32:
-        each.append(("overview", "F32", (partitions, model.channels)))
+def row_entries(model: ModelConfig) -> list[dict[str, Any]]:
+    """Where each tensor of a local network lies in its row."""
+    layout = row_layout(model)
+    offsets = accumulate((math.prod(shape) for _, shape in layout[:-1]), initial=0)
     return [
-        *((f"shared.{name}", "F32", shape) for name, shape in shared_layout(model)),
-        ("partitions", "I32", (partitions, model.dimensions)),
-        ("row_crc32", "U32", (partitions,)),
-        *(each if manifest.format_version > 1 else ()),
-        ("local", CODECS[manifest.codec].tensor_type, (partitions, count(row_layout(model)))),
+        {"name": name, "shape": list(shape), "offset": offset}
+        for (name, shape), offset in zip(layout, offsets, strict=True)
     ]
 
 
-def _tensor_table(entries: list[_Entry]) -> dict[str, Any]:
-    """The header's part on tensors."""
+def _tensor_table(manifest: Manifest) -> dict[str, Any]:
+    """The header's part on tensors, in order; `local` is the last."""
+    each, model = (manifest.partitions,), manifest.model
+    tensors = {f"shared.{name}": ("F32", shape) for name, shape in shared_layout(model)}
+    tensors |= {"partitions": ("I32", (*each, model.dimensions)), "row_crc32": ("U32", each)}
+    if manifest.format_version > 1:
+        tensors |= {"row_edit": ("I32", each), "row_blank": ("I32", each)}
+        if "overview" in manifest.crc32:
+            tensors["overview"] = ("F32", (*each, model.channels))
+    tensors["local"] = (CODECS[manifest.codec].tensor_type, (*each, count(row_layout(model))))
     table, offset = {}, 0
-    for name, dtype, shape in entries:
+    for name, (dtype, shape) in tensors.items():
         end = offset + math.prod(shape) * TENSOR_TYPES[dtype].itemsize
         table[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
@@ -214,36 +204,32 @@ def _bytes(values: NDArray[Any]) -> bytes:
 # Reading
 
 
-def _decode(source: Source) -> Representation:
-    manifest, start = _read_header(source)
-    entries = _entries(manifest)
-    spans = [described["data_offsets"] for described in _tensor_table(entries).values()]
-    *index, (rows_offset, _) = [(start + low, high - low) for low, high in spans]
+def _decode(source: FileSource) -> Representation:
+    manifest, table, start = _read_header(source)
+    spans = [(start + low, high - low) for low, high in (entry["data_offsets"] for entry in table.values())]
     tensors: dict[str, NDArray[Any]] = {}
-    for (name, dtype, shape), data in zip(entries[:-1], source.read_ranges(index), strict=True):
+    for (name, entry), data in zip(table.items(), source.read_ranges(spans[:-1]), strict=False):
         if zlib.crc32(data) != manifest.crc32[name]:
             raise FileFormatError(f"{source.name}: tensor {name} is damaged (its CRC-32 differs); restore a copy")
-        kind = TENSOR_TYPES[dtype]
-        tensors[name] = np.frombuffer(data, dtype=kind).reshape(shape).astype(kind.newbyteorder("="))
+        kind = TENSOR_TYPES[entry["dtype"]]
+        tensors[name] = np.frombuffer(data, dtype=kind).reshape(entry["shape"]).astype(kind.newbyteorder("="))
+        if kind.kind == "f":
+            check_finite(source.name, name, torch.from_numpy(tensors[name]))
     ids = tensors["partitions"]
-    _check_ids(Lattice(manifest.tile, manifest.halo, ids), manifest)
+    _check_ids(Lattice(manifest.tile, manifest.halo, ids), manifest.extent)
     if manifest.format_version == 1:
-        edit, blank = version1.row_edits(manifest.history, ids)
+        tensors["row_edit"], tensors["row_blank"] = version1.row_edits(manifest.history, ids)
         manifest = replace(manifest, history=version1.counted(manifest.history))
-    else:
-        edit, blank = tensors["row_edit"], tensors["row_blank"]
-        named = np.concatenate([edit, np.abs(blank.astype(np.int64)) - 1])
-        _require(edit.min() >= 0 and named.max() < len(manifest.history), "a row names an edit that is not there")
-        since = {-int(number) - 1 for number in blank[blank < 0]}
-        _require(all("held" in manifest.history[n] for n in since), "the history lacks what a blank row held")
-    for name, values in tensors.items():
-        if name == "overview" or name.startswith("shared."):
-            check_finite(source.name, name, torch.from_numpy(values))
-    width = count(row_layout(manifest.model))
+    edit, blank = tensors["row_edit"], tensors["row_blank"]
+    named = np.concatenate([edit, np.abs(blank.astype(np.int64)) - 1])
+    _require(edit.min() >= 0 and named.max() < len(manifest.history), "a row names an edit that is not there")
+    since = {-int(number) - 1 for number in blank[blank < 0]}
+    _require(all("held" in manifest.history[n] for n in since), "the history lacks what a blank row held")
+    codec, width = CODECS[manifest.codec], count(row_layout(manifest.model))
     return Representation(
         **{field.name: getattr(manifest, field.name) for field in fields(Header)},
         ids=ids,
-        rows=FileRows(source, rows_offset, width, CODECS[manifest.codec], tensors["row_crc32"], np.arange(len(ids))),
+        rows=FileRows(source, spans[-1][0], width, codec, tensors["row_crc32"], np.arange(len(ids))),
         row_edit=edit,
         row_blank=blank,
         shared={name: torch.from_numpy(tensors[f"shared.{name}"]) for name, _ in shared_layout(manifest.model)},
@@ -251,45 +237,31 @@ def _decode(source: Source) -> Representation:
     )
 
 
-def _read_header(source: Source) -> tuple[Manifest, int]:
-    """The checked manifest, and where the tensors begin."""
-    foreign = f"{source.name}: not a file of lgsirens"
-    if source.size < 8:
-        raise FileFormatError(f"{foreign}: {source.size} bytes are no safetensors header; name another file")
+def _read_header(source: FileSource) -> tuple[Manifest, dict[str, Any], int]:
+    """The checked manifest, its table of tensors, and where these begin."""
     (length,) = struct.unpack("<Q", *source.read_ranges([(0, 8)]))
-    if length > min(_LARGEST_HEADER, source.size - 8):
-        raise FileFormatError(
-            f"{source.name}: truncated or no safetensors file: its header claims {length} bytes of {source.size}"
-        )
+    _require(length <= min(_LARGEST_HEADER, source.size - 8), f"its header claims {length} bytes of {source.size}")
     header = _parse_json(*source.read_ranges([(8, length)]))
     metadata = header.pop("__metadata__", None) if isinstance(header, dict) else None
     if not isinstance(metadata, dict) or not isinstance(metadata.get(_MANIFEST), str):
-        raise FileFormatError(f"{foreign}: it has no manifest; `lgsirens encode` writes one")
+        raise FileFormatError(
+            f"{source.name}: not a file of lgsirens: it has no manifest; `lgsirens encode` writes one"
+        )
     text = metadata[_MANIFEST]
     _require(metadata.get(_MANIFEST_CRC) == str(zlib.crc32(text.encode())), "the manifest's CRC-32 differs")
     plain = _parse_json(text.encode())
     version = plain.get("format_version") if isinstance(plain, dict) else None
     if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
-        raise FileFormatError(
-            f"{source.name}: format version {version!r}, this program reads 1 to {FORMAT_VERSION}; update lgsirens"
-        )
-    manifest = from_plain(Manifest, version1.upgraded(plain) if version == 1 else plain)
-    check_header(manifest)
-    _require(1 <= manifest.partitions <= _LARGEST_COUNT, f"{manifest.partitions} partitions are out of range")
-    _require(manifest.model.mode != "mlp" or manifest.partitions == 1, "mode mlp has exactly one partition")
-    _require(manifest.row_layout == _row_entries(manifest.model), "the row layout does not match the model")
-    entries = _entries(manifest)
-    _require(set(manifest.crc32) == {name for name, _, _ in entries[:-1]}, "its checksums do not match its tensors")
-    table = _tensor_table(entries)
-    # As text, because Python takes 0, 0.0 and False for equal.
+        raise FileFormatError(f"{source.name}: format version {version!r}, not 1 to {FORMAT_VERSION}; update lgsirens")
+    manifest = _checked(version1.upgraded(plain) if version == 1 else plain)
+    table = _tensor_table(manifest)
+    _require(set(manifest.crc32) == set(table) - {"local"}, "its checksums do not match its tensors")
+    # As text once more, the stricter one: here 0.0 is not 0 either.
     same = json.dumps(header, sort_keys=True) == json.dumps(table, sort_keys=True)
     _require(same, "the header's names, types, shapes or offsets do not match the manifest")
-    described = 8 + length + table["local"]["data_offsets"][1]
-    if source.size != described:
-        raise FileFormatError(
-            f"{source.name}: truncated or overlong: {source.size} bytes, the header describes {described}"
-        )
-    return manifest, 8 + length
+    end = 8 + length + table["local"]["data_offsets"][1]
+    _require(source.size == end, f"truncated or overlong: {source.size} bytes, the header describes {end}")
+    return manifest, table, 8 + length
 
 
 def _parse_json(data: bytes) -> Any:
@@ -299,29 +271,60 @@ def _parse_json(data: bytes) -> Any:
             raise ValueError(f"the key {max(keys, key=keys.count)!r} occurs twice in the header")
         return dict(pairs)
 
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is no number that JSON allows")
-
     def finite(text: str) -> float:
         if not math.isfinite(number := float(text)):
-            refuse(text)
+            raise ValueError(f"{text} is no number that JSON allows")
         return number
 
-    return json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse, parse_float=finite)
+    return json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=finite, parse_float=finite)
 
 
-def _check_ids(lattice: Lattice, manifest: Manifest) -> None:
-    columns = [np.ascontiguousarray(column) for column in lattice.ids.T]
-    rising, equal = np.zeros(len(lattice) - 1, dtype=bool), np.ones(len(lattice) - 1, dtype=bool)
-    for column in columns:
-        rising |= equal & (column[1:] > column[:-1])
-        equal &= column[1:] == column[:-1]
-    _require(bool(rising.all()), "the partition ids are not unique and in order")
-    for column, (low, high), tile in zip(columns, manifest.extent, manifest.tile, strict=True):
-        inside = column.min() >= low // tile and column.max() < -(-high // tile)
-        _require(bool(inside), "a partition lies outside the extent")
+def _checked(plain: dict[str, Any]) -> Manifest:
+    """The manifest, if it can be: what types and ranges of single fields do not say is how they go together.
+
+    Raises:
+        ValueError: names the part that cannot be.
+    """
+    manifest = from_plain(Manifest, plain)
+    model, signal, coordinates = manifest.model, manifest.signal, manifest.coordinates
+    extent, window, dimensions = manifest.extent, manifest.window, model.dimensions
+    kind, (lowest, highest) = KINDS[signal.kind], signal.value_range
+    _require(dimensions == kind.dimensions, f"{dimensions} dimensions do not fit kind {signal.kind}")
+    _require(signal.channels <= kind.max_channels, f"{signal.channels} channels do not fit kind {signal.kind}")
+    _require(model.channels == signal.channels, "the model's channels do not match the signal's")
+    _require(lowest < highest, f"value range {lowest} to {highest} is empty")
+    _require(model.mode != "lg" or model.global_width > 0, "mode lg needs a global width")
+    _require(model.mode != "mlp" or manifest.partitions == 1, "mode mlp has exactly one partition")
+    # As text, because Python takes False for 0.
+    _require(canonical_json(manifest.row_layout) == canonical_json(row_entries(model)), "row layout and model differ")
+    for name in _PER_AXIS:
+        entries = attrgetter(name)(manifest)
+        _require(entries is None or len(entries) == dimensions, f"{name} does not have {dimensions} dimensions")
+    _require(coordinates.kind in COORDINATES, f"coordinates {coordinates.kind!r} are unknown")
+    _require(coordinates.local_scale or coordinates.kind == "signal", "tile coordinates have no local scale")
+    _require(all(1 <= n < LARGEST_POSITION for n in coordinates.size), "coordinates.size is out of range")
+    for name in ("model.w0", "coordinates.shared_scale", "coordinates.local_scale"):
+        Option(above=0, most=LARGEST_FACTOR).check(name, attrgetter(name)(manifest))
+    everywhere = ((-LARGEST_POSITION, LARGEST_POSITION),) * dimensions
+    _require(not is_empty(extent) and contains(everywhere, extent), "the extent is empty or out of range")
+    _require(not is_empty(window) and contains(extent, window), "the window is empty or not inside the extent")
+    _require(manifest.codec in CODECS, f"row codec {manifest.codec!r} is unknown; update lgsirens")
+    _require(manifest.history, "the history is empty")
+    box = GenericAlias(tuple, (tuple[int, int],) * dimensions)
+    for edit in manifest.history:
+        for given in edit.get("given", ()):
+            convert(box, given, "given in the history")
+        convert(box, edit.get("held", extent), "held in the history")
+    return manifest
 
 
-def _require(condition: bool, reason: str) -> None:
+def _check_ids(lattice: Lattice, extent: Box) -> None:
+    steps = np.diff(lattice.ids.astype(np.int64), axis=0)
+    first = np.take_along_axis(steps, (steps != 0).argmax(axis=1)[:, None], axis=1)  # in which a partition differs
+    _require((first > 0).all(), "the partition ids are not unique and in order")
+    _require(lattice.samples_of_each(extent).all(), "a partition lies outside the extent")
+
+
+def _require(condition: object, reason: str) -> None:
     if not condition:
         raise ValueError(reason)

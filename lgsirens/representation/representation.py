@@ -11,24 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lgsirens.grid.box import LARGEST_POSITION, Box, box_shape, contains
-from lgsirens.grid.coordinates import COORDINATES, Coordinates
+from lgsirens.grid.box import LARGEST_POSITION, Box, box_shape
+from lgsirens.grid.coordinates import Coordinates
 from lgsirens.grid.lattice import Ids, Lattice
-from lgsirens.nn.siren import (
-    AGGREGATIONS,
-    LARGEST_DEPTH,
-    LARGEST_WIDTH,
-    MODES,
-    ModelConfig,
-    count,
-    parameter_counts,
-    row_layout,
-)
+from lgsirens.nn.siren import ModelConfig, count, parameter_counts, row_layout
 from lgsirens.representation.rows import CODECS, MemoryRows, Rows
 from lgsirens.signal import KINDS, LARGEST_VALUE, SAMPLE_TYPES, Signal
 from lgsirens.system.console import times
 from lgsirens.system.program import __version__
-from lgsirens.system.schema import convert
+from lgsirens.system.schema import option, to_plain
 
 if TYPE_CHECKING:
     _Edit = Callable[..., "Representation"]
@@ -43,12 +34,12 @@ class SignalInfo:
     The fields are those of `Signal`, but the sampling rate is a numerator and a denominator.
     """
 
-    kind: str
-    channels: int
-    value_range: tuple[float, float]
-    dtype: str
-    sampling_rate: tuple[int, int] | None = None
-    spacing: tuple[float, ...] | None = None
+    kind: str = option(choices=tuple(KINDS))
+    channels: int = option(least=1)
+    value_range: tuple[float, float] = option(least=-LARGEST_VALUE, most=LARGEST_VALUE)
+    dtype: str = option(choices=SAMPLE_TYPES)
+    sampling_rate: tuple[int, int] | None = option(None, least=1)
+    spacing: tuple[float, ...] | None = option(None, above=0)
 
     @classmethod
     def of(cls, signal: Signal) -> "SignalInfo":
@@ -89,7 +80,7 @@ class FitRecord:
     device: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Header:
     """All of a representation that is no tensor; a file keeps it as JSON under the same names.
 
@@ -110,8 +101,8 @@ class Header:
     """
 
     model: ModelConfig
-    tile: tuple[int, ...]
-    halo: tuple[int, ...]
+    tile: tuple[int, ...] = option(least=1, below=LARGEST_POSITION)
+    halo: tuple[int, ...] = option(least=0, below=LARGEST_POSITION)
     coordinates: Coordinates
     extent: Box
     window: Box
@@ -124,7 +115,7 @@ class Header:
     config: dict[str, Any]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Representation(Header):
     """A signal as rows of weights, one per partition, and one small shared network.
 
@@ -234,70 +225,5 @@ def first_encoding(
 def history_entry(action: str, window: Box, partitions: int, **facts: Any) -> dict[str, Any]:
     """One line of a representation's history: what was done, when, by which version, what it left, and more."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    entry = {"action": action, "date": now, "version": __version__, "window": [list(ends) for ends in window]}
+    entry = {"action": action, "date": now, "version": __version__, "window": to_plain(window)}
     return {**entry, "partitions": partitions, **facts}
-
-
-def check_header(header: Header) -> None:
-    """Check what types alone do not say.
-
-    Raises:
-        ValueError: names the part that cannot be.
-    """
-    model, signal = header.model, header.signal
-    _require(model.mode in MODES, f"mode {model.mode!r} is unknown")
-    _require(model.agg_type in AGGREGATIONS, f"agg_type {model.agg_type!r} is unknown")
-    _require(1 <= model.local_width <= LARGEST_WIDTH, f"local width {model.local_width} is out of range")
-    least_global = 1 if model.mode == "lg" else 0
-    _require(least_global <= model.global_width <= LARGEST_WIDTH, f"global width {model.global_width} is out of range")
-    _require(0 <= model.hidden_layers <= LARGEST_DEPTH, f"{model.hidden_layers} hidden layers are out of range")
-    _require(0 < model.w0 <= LARGEST_FACTOR, f"w0 {model.w0} is out of range")
-    _require(header.codec in CODECS, f"row codec {header.codec!r} is unknown; update lgsirens")
-    _require(signal.kind in KINDS, f"kind {signal.kind!r} is unknown")
-    kind = KINDS[signal.kind]
-    _require(model.dimensions == kind.dimensions, f"{model.dimensions} dimensions do not fit kind {signal.kind}")
-    _require(1 <= signal.channels <= kind.max_channels, f"{signal.channels} channels do not fit kind {signal.kind}")
-    _require(model.channels == signal.channels, "the model's channels do not match the signal's")
-    lowest, highest = signal.value_range
-    _require(-LARGEST_VALUE <= lowest < highest <= LARGEST_VALUE, f"value range {signal.value_range} is out of range")
-    _require(signal.dtype in SAMPLE_TYPES, f"sample type {signal.dtype!r} is unknown")
-    _require(all(n > 0 for n in signal.sampling_rate or ()), "the sampling rate is not positive")
-    spacing = (1.0,) * kind.dimensions if signal.spacing is None else signal.spacing
-    _require(len(spacing) == kind.dimensions and min(spacing) > 0, "the spacing is not positive in each dimension")
-    _require(len(header.history) > 0, "the history is empty")
-    _check_boxes(header)
-
-
-def _check_boxes(header: Header) -> None:
-    dimensions, coordinates = header.model.dimensions, header.coordinates
-    for name in ("tile", "halo", "extent", "window"):
-        _require(len(getattr(header, name)) == dimensions, f"{name} does not have {dimensions} dimensions")
-    _require(coordinates.kind in COORDINATES, f"coordinates {coordinates.kind!r} are unknown")
-    own = coordinates.local_scale is not None
-    _require(own or coordinates.kind == "signal", "tile coordinates have no local scale")
-    scales = [
-        coordinates.shared_scale,
-        coordinates.shared_scale if coordinates.local_scale is None else coordinates.local_scale,
-    ]
-    _require(
-        all(len(numbers) == dimensions for numbers in (coordinates.size, *scales)),
-        f"the coordinates do not have {dimensions} dimensions",
-    )
-    _require(all(1 <= n < LARGEST_POSITION for n in (*header.tile, *coordinates.size)), "a size is out of range")
-    _require(all(0 <= n < LARGEST_POSITION for n in header.halo), "a halo is out of range")
-    _require(all(0 < s <= LARGEST_FACTOR for numbers in scales for s in numbers), "a scale is out of range")
-    for name in ("extent", "window"):
-        for start, stop in getattr(header, name):
-            _require(-LARGEST_POSITION <= start < stop <= LARGEST_POSITION, f"{name} {start}:{stop} is out of range")
-    _require(contains(header.extent, header.window), "the window is not inside the extent")
-    for entry in header.history:
-        named = {"given": entry.get("given", []), "held": [entry["held"]] if "held" in entry else []}
-        for name, listed in named.items():
-            boxes = convert(list[tuple[tuple[int, int], ...]], listed, f"{name} in the history")
-            fit = all(len(box) == dimensions for box in boxes)
-            _require(fit, f"{name} in the history does not have {dimensions} dimensions")
-
-
-def _require(condition: bool, reason: str) -> None:
-    if not condition:
-        raise ValueError(reason)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lgsirens.errors import FileFormatError
-from lgsirens.representation.sources import Source
+from lgsirens.representation.sources import FileSource
 
 _CHUNK_BYTES = 16 << 20
 
@@ -54,19 +54,15 @@ class Rows(Protocol):
     @property
     def width(self) -> int:
         """K."""
-        ...
 
     def read(self, places: NDArray[Any]) -> Tensor:
         """Rows `[n, K]` float32 at the given places (sorted, unique)."""
-        ...
 
     def crc32(self) -> NDArray[np.uint32]:
         """CRC-32 of the bytes that each row has in a file, `[P]`."""
-        ...
 
     def select(self, places: NDArray[Any]) -> "Rows":
         """Only the rows at the given places (sorted, unique); reads none of them."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +103,7 @@ class FileRows:
         places: which rows of the file are selected.
     """
 
-    source: Source
+    source: FileSource
     offset: int
     width: int
     codec: RowCodec
@@ -126,9 +122,7 @@ class FileRows:
         view = memoryview(data)
         for n, (row, expected) in enumerate(zip(in_file, self.checksums[places], strict=True)):
             if zlib.crc32(view[n * each : (n + 1) * each]) != expected:
-                raise FileFormatError(
-                    f"{self.source.name}: row {row} is damaged (its CRC-32 differs); restore the file from a copy"
-                )
+                raise FileFormatError(f"{self.source.name}: row {row} is damaged (its CRC-32 differs); restore a copy")
         rows = self.codec.decode(data, self.width)
         check_finite(self.source.name, "local", rows)
         return rows

@@ -1,4 +1,4 @@
-"""Where the bytes of a representation are read from: a file."""
+"""Where the bytes of a representation are read from: a file. All that others ask of it is `read_ranges`."""
 
 import os
 import stat
@@ -6,38 +6,20 @@ import weakref
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lgsirens.errors import FileFormatError, RunError, SignalError
 
 PathLike = str | os.PathLike[str]
 
 
-class Source(Protocol):
-    """Bytes that can be read at any offset.
+class FileSource:
+    """A regular file. What was opened stays readable after the file is replaced; a copy opens the file again.
 
     Attributes:
         name: what messages call it.
         size: number of bytes there.
         bytes_read: number of bytes read so far.
-    """
-
-    name: str
-    size: int
-    bytes_read: int
-
-    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Read ranges, each an offset and a size in bytes.
-
-        Raises:
-            FileFormatError: a range ends beyond the source, or the source is no longer what was opened.
-            RunError: it cannot be read.
-        """
-        ...
-
-
-class FileSource:
-    """A regular file. What was opened stays readable after the file is replaced; a copy opens the file again.
 
     Raises:
         SignalError: no such file, or no regular one.
@@ -58,7 +40,12 @@ class FileSource:
         self.bytes_read = 0
 
     def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """As `Source.read_ranges`."""
+        """Read ranges, each an offset and a size in bytes.
+
+        Raises:
+            FileFormatError: a range ends beyond the file, or the file is no longer what was opened.
+            RunError: it cannot be read.
+        """
         try:
             found = [self._read(offset, size) for offset, size in ranges]
             status = os.fstat(self._descriptor)
@@ -69,7 +56,9 @@ class FileSource:
         self.bytes_read += sum(map(len, found))
         for (offset, size), data in zip(ranges, found, strict=True):
             if len(data) != size:
-                raise FileFormatError(f"{self.name}: truncated: {size} bytes expected at {offset}, {len(data)} there")
+                raise FileFormatError(
+                    f"{self.name}: truncated: {len(data)} of {size} bytes at {offset}; restore a copy"
+                )
         return found
 
     def _read(self, offset: int, size: int) -> bytes:

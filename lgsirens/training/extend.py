@@ -63,8 +63,7 @@ def extend(
     extent = bounding_box([representation.extent, box])
     if not allow_gap:
         _check_no_gap(representation.extent, box, extent)
-    if offset is None:
-        _say_where(box, representation.extent)
+    _say_where(offset, box, representation.extent)
     old = representation.lattice
     ids = np.unique(np.concatenate([old.ids, tiles_meeting(box, old.tile)]), axis=0)
     lattice = Lattice(old.tile, old.halo, np.ascontiguousarray(ids, dtype=np.int32))
@@ -101,14 +100,10 @@ def replace(
     """
     signal, box = _placed(representation, signal, offset)
     lattice, extent = representation.lattice, representation.extent
-    if not contains(extent, box):
-        raise SignalError(
-            f"the signal lies at {format_box(box)}, the file holds {format_box(extent)}; extend adds new positions"
-        )
-    if lattice.samples_within(box) < box_size(box):
-        raise SignalError(f"part of {format_box(box)} has no partition to replace; extend adds partitions")
-    if offset is None:
-        _say_where(box, extent)
+    if not contains(extent, box) or lattice.samples_within(box) < box_size(box):
+        where = f"the signal lies at {format_box(box)}, the file holds {format_box(extent)}"
+        raise SignalError(f"{where}: part of it has no partition to replace; extend adds partitions")
+    _say_where(offset, box, extent)
     before, fitted, window = np.arange(len(lattice)), lattice.meeting(box), representation.window
     # a patch says nothing of what was left blank beside it: there may still be gaps
     return fit_edit(
@@ -125,48 +120,38 @@ def _placed(representation: Representation, signal: Signal, offset: Sequence[int
         ("kind", signal.kind, known.kind),
         ("number of channels", signal.channels, known.channels),
         ("sample type", signal.dtype, known.dtype),
+        ("sampling rate", signal.sampling_rate, known.rate),
+        ("spacing", signal.spacing, known.spacing),
+        ("value range", None if KINDS[known.kind].symmetric else signal.value_range, known.value_range),
     ):
-        if given != own:
+        if given != own and None not in (given, own):
             raise SignalError(f"the signal's {name} is {given}, the file's {own}; give a signal like the file's")
-    if None not in (signal.sampling_rate, known.rate) and signal.sampling_rate != known.rate:
-        raise SignalError(f"the signal has {signal.sampling_rate} samples/s, the file {known.rate}; resample it first")
-    if None not in (signal.spacing, known.spacing) and signal.spacing != known.spacing:
-        raise SignalError(f"the signal's spacing is {signal.spacing}, the file's {known.spacing}; resample it first")
     lowest, highest = known.value_range
-    if not KINDS[known.kind].symmetric and signal.value_range != known.value_range:
-        given = "{:g} to {:g}".format(*signal.value_range)
-        raise SignalError(f"the signal's value range is {given}, the file's {lowest:g} to {highest:g}; use the file's")
     if signal.values.min() < lowest or signal.values.max() > highest:
-        raise SignalError(
-            f"the signal has values from {signal.values.min():g} to {signal.values.max():g}, the file holds {lowest:g} "
-            f"to {highest:g}; scale it, or encode the first part with a larger value_range"
-        )
+        values = f"{signal.values.min():g} to {signal.values.max():g}, the file {lowest:g} to {highest:g}"
+        raise SignalError(f"the signal has values from {values}; scale it, or encode with a larger value_range")
     try:
-        offset = [0] * len(representation.extent) if offset is None else [*map(operator.index, offset)]
-    except TypeError:
-        raise SignalError(f"offset {offset!r}: give whole numbers, one per dimension, such as 0,-128") from None
-    if len(offset) != len(signal.shape):
-        raise SignalError(f"offset has {len(offset)} numbers, the signal {len(signal.shape)} dimensions; give as many")
-    box = tuple((start, start + size) for start, size in zip(offset, signal.shape, strict=True))
+        starts = [0] * len(signal.shape) if offset is None else [*map(operator.index, offset)]
+        box = tuple((start, start + size) for start, size in zip(starts, signal.shape, strict=True))
+    except (TypeError, ValueError):
+        raise SignalError(f"offset {offset!r}: give a whole number per dimension, such as 0,-128") from None
     if any(low < -LARGEST_POSITION or high > LARGEST_POSITION for low, high in box):
         raise SignalError(f"the signal lies at {format_box(box)}; positions must stay within {LARGEST_POSITION}")
     return with_fields(signal, value_range=known.value_range), box
 
 
-def _say_where(box: Box, extent: Box) -> None:
+def _say_where(offset: Sequence[int] | None, box: Box, extent: Box) -> None:
     """Note where a signal without an offset lies, if the extent does not begin there too."""
-    if any(start for start, _ in extent):
+    if offset is None and any(start for start, _ in extent):
         note("no offset: the signal is taken to lie at %s; the file holds %s", format_box(box), format_box(extent))
 
 
 def _check_no_gap(extent: Box, box: Box, whole: Box) -> None:
     """Raise SignalError unless the extent and the signal's box together are a box."""
-    where = f"the signal lies at {format_box(box)}, the file holds {format_box(extent)}"
-    if any(start > stop or low > high for (start, high), (low, stop) in zip(box, extent, strict=True)):
-        raise SignalError(f"{where}: that leaves a gap; give an offset that joins them, or allow_gap")
     common = intersect(extent, box)
     if box_size(extent) + box_size(box) - (0 if is_empty(common) else box_size(common)) < box_size(whole):
-        raise SignalError(f"{where}: sizes and offset disagree, together they fill no box; mend them, or allow_gap")
+        where = f"the signal lies at {format_box(box)}, the file holds {format_box(extent)}"
+        raise SignalError(f"{where}: that leaves a gap, they fill no box; give another offset or size, or allow_gap")
 
 
 def _check_coordinates(representation: Representation, extent: Box) -> None:
@@ -174,7 +159,5 @@ def _check_coordinates(representation: Representation, extent: Box) -> None:
     for size, (low, high) in zip(coordinates.size, extent, strict=True):
         centre = min(size, LONGEST_AXIS) / 2
         if coordinates.local_scale is None and max(high - centre, centre - low) > _FARTHEST:
-            raise ConfigError(
-                f"float32 misplaces samples that lie {_FARTHEST} samples from the middle of the first signal; "
-                "encode the first part with a local_scale"
-            )
+            misplaced = f"float32 misplaces samples that lie {_FARTHEST} samples from the middle of the first signal"
+            raise ConfigError(f"{misplaced}; encode the first part with a local_scale")

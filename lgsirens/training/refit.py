@@ -131,19 +131,18 @@ def fit_edit(edit: Edit, options: FitOptions) -> Representation:
     run = Run(_model(edit, config.seed), Windows(positioned, part, coordinates, device, centres), config, limit)
     if centres is not None:
         _shift(run.model, centres)
-    frozen_rows = metric_rows = None
+    masks: dict[str, Tensor | None] = {}
     if alone:
         run.samples = CachedSharedFeatures(run.samples, run.model.shared_features, limit)
     else:
-        metric_rows = torch.from_numpy(np.isin(edit.trained, edit.fitted)).to(device)
-        frozen_rows = ~metric_rows if edit.finetune == "shared" else None
+        fitted = torch.from_numpy(np.isin(edit.trained, edit.fitted)).to(device)
+        masks = {"frozen_rows": ~fitted if edit.finetune == "shared" else None, "metric_rows": fitted}
     key = run.key(edit.signal, edit.action, edit.finetune, edit.box, identified(edit.old).lineage, edit.old.extent)
     keeper = Checkpoint.at(options.checkpoint, key, options.resume)
-    masks = {"frozen_rows": frozen_rows, "metric_rows": metric_rows}
     state = run.fit(edit.action, edit.signal, keeper, options.progress, **masks)
     if centres is not None:
         _shift(run.model, -centres)
-    return _assembled(edit, run.model, state, blank, device)
+    return _assembled(edit, run.model, state, blank)
 
 
 def unknown(representation: Representation, place: int, box: Box) -> NDArray[np.bool_]:
@@ -196,14 +195,10 @@ def _targets(edit: Edit, part: Lattice, device: torch.device) -> tuple[Positione
             number = len(edit.old.history) + 1
             blank[place] = number if before < 0 else -number
     if missing and not edit.allow_gap:
-        raise SignalError(
-            f"{missing} samples of the partitions to fit are neither in the signal nor in the file; give a signal that "
-            "covers whole partitions, or allow_gap"
-        )
-    placed = PositionedSignal(
-        replace(edit.signal, values=values, mask=None if known.all() else known), box, edit.extent
-    )
-    return placed, blank
+        absent = f"{missing} samples to fit are neither in the signal nor in the file"
+        raise SignalError(f"{absent}; give a signal that covers whole partitions, or allow_gap")
+    signal = replace(edit.signal, values=values, mask=None if known.all() else known)
+    return PositionedSignal(signal, box, edit.extent), blank
 
 
 def _still_blank(edit: Edit, before: int, owned: Box) -> bool:
@@ -245,11 +240,9 @@ def _shift(model: SirenPerPartition, by: Tensor) -> None:
     bias += weight @ by[..., None]
 
 
-def _assembled(
-    edit: Edit, model: SirenPerPartition, state: FitState, blank: NDArray[np.int32], device: torch.device
-) -> Representation:
+def _assembled(edit: Edit, model: SirenPerPartition, state: FitState, blank: NDArray[np.int32]) -> Representation:
     """The representation after an edit, with its line of history."""
-    old, moved, codec = edit.old, edit.moved, CODECS[edit.old.codec]
+    old, moved, codec, device = edit.old, edit.moved, CODECS[edit.old.codec], model.local.device
     learnt = np.searchsorted(edit.trained, moved)
     rows = MemoryRows(codec.rounded(model.local.detach().cpu()[torch.from_numpy(learnt)]), codec)
     owners, places = np.zeros(len(edit.lattice), dtype=np.int64), edit.before.copy()

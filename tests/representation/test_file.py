@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lgsirens.errors import FileFormatError, OutputError, RunError
+from lgsirens.errors import ConfigError, FileFormatError, OutputError, RunError
 from lgsirens.nn.siren import count, row_layout, shared_layout
 from lgsirens.representation.evaluate import network_of
 from lgsirens.representation.file import load, save, sizes
@@ -312,6 +312,23 @@ def test_rows_that_cannot_be_read_leave_the_old_file_and_nothing_else(old, tmp_p
     loaded = load(path)
     with pytest.raises(FileFormatError, match="damaged"):
         save(loaded, old[0], overwrite=True)
+    assert untouched(old)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [
+        ("model", {"w0": 0.0}),
+        ("model", {"local_width": 1 << 40}),
+        ("signal", {"dtype": "complex64"}),
+        ("signal", {"channels": 0}),
+        ("coordinates", {"shared_scale": (0.0, 1.0)}),
+    ],
+)
+def test_what_the_reader_refuses_is_not_written(old, part, changes):
+    wrong = replace(NEW, **{part: replace(getattr(NEW, part), **changes)})
+    with pytest.raises(ConfigError, match=rf"{part}\.{next(iter(changes))}"):
+        save(wrong, old[0], overwrite=True)
     assert untouched(old)
 
 

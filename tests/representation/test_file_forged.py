@@ -8,8 +8,7 @@ import pytest
 
 from lgsirens.errors import FileFormatError
 from lgsirens.nn.siren import ModelConfig
-from lgsirens.representation.file import _row_entries, load
-from lgsirens.system.schema import to_plain
+from lgsirens.representation.file import load, row_entries
 from tests.small import representation
 from tests.stored_files import Parts, at, drop, refused, store, tiny
 
@@ -28,7 +27,7 @@ def with_layout(*changes):
     def change(plain):
         for each in changes:
             each(plain)
-        plain["row_layout"] = to_plain(_row_entries(ModelConfig(**plain["model"])))
+        plain["row_layout"] = row_entries(ModelConfig(**plain["model"]))
 
     return change
 
@@ -46,7 +45,7 @@ MANIFESTS = {
     "an unknown key in the model": (at("model", "extra", value=1), "model.extra is not known"),
     "a missing key": (drop("window"), "window is missing"),
     "a missing key in the coordinates": (drop("coordinates", "size"), "coordinates.size is missing"),
-    "a missing key in the row layout": (drop("row_layout", 0, "offset"), "offset is missing"),
+    "a missing key in the row layout": (drop("row_layout", 0, "offset"), "row layout"),
     "a model that is a list": (at("model", value=[]), "model"),
     "a width that is a float": (at("model", "local_width", value=4.5), "model.local_width"),
     "a width that is true": (at("model", "local_width", value=True), "model.local_width"),
@@ -59,33 +58,34 @@ MANIFESTS = {
     "a tile that is a number": (at("tile", value=3), "tile"),
     "an extent with a float": (at("extent", 0, 1, value=6.5), "extent"),
     "an extent of three ends": (at("extent", 0, value=[0, 3, 6]), "extent has 3 entries"),
-    "an unknown mode": (at("model", "mode", value="lgx"), "mode 'lgx' is unknown"),
+    "an unknown mode": (at("model", "mode", value="lgx"), "model.mode 'lgx'"),
     "an unknown aggregation": (at("model", "agg_type", value="sum"), "agg_type"),
     "another aggregation": (at("model", "agg_type", value="fc_and_add"), "checksums"),
     "another width": (at("model", "local_width", value=3), "row layout"),
     "another width with its layout": (with_layout(at("model", "local_width", value=3)), "shapes"),
     "another global width": (at("model", "global_width", value=4), "shapes"),
     "another depth": (at("model", "hidden_layers", value=2), "row layout"),
-    "a width of zero": (at("model", "local_width", value=0), "local width"),
-    "a negative width": (at("model", "local_width", value=-4), "local width"),
-    "a width beyond all limits": (at("model", "local_width", value=1 << 40), "local width"),
+    "a width of zero": (at("model", "local_width", value=0), "model.local_width"),
+    "a negative width": (at("model", "local_width", value=-4), "model.local_width"),
+    "a width beyond all limits": (at("model", "local_width", value=1 << 40), "model.local_width"),
     "no global width": (at("model", "global_width", value=0), "global width"),
-    "a global width beyond all limits": (at("model", "global_width", value=1 << 40), "global width"),
-    "a negative depth": (at("model", "hidden_layers", value=-1), "hidden layers"),
-    "a depth beyond all limits": (at("model", "hidden_layers", value=10**9), "hidden layers"),
-    "w0 of zero": (at("model", "w0", value=0), "w0"),
+    "a global width beyond all limits": (at("model", "global_width", value=1 << 40), "model.global_width"),
+    "a negative depth": (at("model", "hidden_layers", value=-1), "model.hidden_layers"),
+    "a depth beyond all limits": (at("model", "hidden_layers", value=10**9), "model.hidden_layers"),
+    "w0 of zero": (at("model", "w0", value=0), "model.w0"),
     "a rank that is not the kind's": (at("signal", "kind", value="audio"), "dimensions"),
-    "an unknown kind": (at("signal", "kind", value="smell"), "kind 'smell' is unknown"),
+    "an unknown kind": (at("signal", "kind", value="smell"), "signal.kind 'smell'"),
     "a rank of zero": (with_layout(at("model", "dimensions", value=0)), "dimensions"),
     "other channels than the model's": (at("signal", "channels", value=3), "channels"),
     "no channels": (with_layout(at("signal", "channels", value=0), at("model", "channels", value=0)), "channels"),
     "too many channels": (with_layout(at("signal", "channels", value=5), at("model", "channels", value=5)), "channels"),
     "an empty value range": (at("signal", "value_range", value=[5, 5]), "value range"),
     "a reversed value range": (at("signal", "value_range", value=[5, 1]), "value range"),
-    "an unknown sample type": (at("signal", "dtype", value="complex64"), "sample type"),
-    "a sampling rate of zero": (at("signal", "sampling_rate", value=[0, 1]), "sampling rate"),
+    "an unknown sample type": (at("signal", "dtype", value="complex64"), "signal.dtype"),
+    "a sampling rate of zero": (at("signal", "sampling_rate", value=[0, 1]), "signal.sampling_rate"),
     "a row layout in another order": (lambda m: m["row_layout"].reverse(), "row layout"),
     "a row layout with another offset": (at("row_layout", 1, "offset", value=9), "row layout"),
+    "a row layout with an offset that is false": (at("row_layout", 0, "offset", value=False), "row layout"),
     "a row layout with another name": (at("row_layout", 0, "name", value="x"), "row layout"),
     "a row layout with a transposed weight": (at("row_layout", 0, "shape", value=[2, 4]), "row layout"),
     "a row layout that is empty": (at("row_layout", value=[]), "row layout"),
@@ -94,28 +94,28 @@ MANIFESTS = {
     "fewer partitions": (at("partitions", value=3), "shapes"),
     "partitions beyond all limits": (at("partitions", value=10**30), "partitions"),
     "a tile of rank 1": (at("tile", value=[3]), "tile"),
-    "a tile of zero": (at("tile", value=[3, 0]), "size"),
-    "a negative tile": (at("tile", value=[3, -3]), "size"),
-    "a tile beyond all limits": (at("tile", value=[3, BIG]), "size"),
+    "a tile of zero": (at("tile", value=[3, 0]), "tile"),
+    "a negative tile": (at("tile", value=[3, -3]), "tile"),
+    "a tile beyond all limits": (at("tile", value=[3, BIG]), "tile"),
     "a smaller extent": (both(at("extent", 0, value=[0, 3]), at("window", 0, value=[0, 3])), "outside the extent"),
     "a larger tile": (at("tile", value=[6, 6]), "outside the extent"),
     "a negative halo": (at("halo", value=[0, -1]), "halo"),
     "a halo beyond all limits": (at("halo", value=[0, BIG]), "halo"),
     "a halo of rank 3": (at("halo", value=[0, 0, 0]), "halo"),
-    "coordinates of rank 1": (at("coordinates", "size", value=[6]), "coordinates"),
-    "coordinates of size zero": (at("coordinates", "size", value=[6, 0]), "size"),
+    "coordinates of rank 1": (at("coordinates", "size", value=[6]), "coordinates.size"),
+    "coordinates of size zero": (at("coordinates", "size", value=[6, 0]), "coordinates.size"),
     "coordinates of another kind": (at("coordinates", "kind", value="polar"), "coordinates 'polar'"),
     "tile coordinates without a local scale": (at("coordinates", "kind", value="tile"), "local scale"),
-    "a negative scale": (at("coordinates", "shared_scale", value=[-1, 1]), "scale"),
-    "a scale of rank 1": (at("coordinates", "shared_scale", value=[1]), "coordinates"),
-    "a local scale of zero": (at("coordinates", "local_scale", value=[0, 1]), "scale"),
+    "a negative scale": (at("coordinates", "shared_scale", value=[-1, 1]), "coordinates.shared_scale"),
+    "a scale of rank 1": (at("coordinates", "shared_scale", value=[1]), "coordinates.shared_scale"),
+    "a local scale of zero": (at("coordinates", "local_scale", value=[0, 1]), "coordinates.local_scale"),
     "an unknown row codec": (at("codec", value="float8"), "row codec 'float8'"),
     "no history": (at("history", value=[]), "history"),
     "a history with a box of rank 1": (at("history", 0, "given", value=[[[0, 6]]]), "given"),
     "a history with a box of text": (at("history", 0, "given", value=[[["0", 6], [0, 6]]]), "given"),
     "a history that held a box of rank 1": (at("history", 0, "held", value=[[0, 6]]), "held"),
-    "a local scale of rank 0": (at("coordinates", "local_scale", value=[]), "coordinates"),
-    "a spacing of rank 0": (at("signal", "spacing", value=[]), "spacing"),
+    "a local scale of rank 0": (at("coordinates", "local_scale", value=[]), "coordinates.local_scale"),
+    "a spacing of rank 0": (at("signal", "spacing", value=[]), "signal.spacing"),
     "no lineage": (drop("lineage"), "lineage is missing"),
     "an extent of rank 1": (at("extent", value=[[0, 6]]), "extent"),
     "an empty extent": (at("extent", 0, value=[6, 6]), "extent"),
