@@ -31,6 +31,11 @@ _OUTPUT = Option(metavar="OUTPUT.safetensors", positional=True)
 _FILE = Option(metavar="FILE", positional=True)
 
 
+def _blend(text: str) -> int | None:
+    """How far neighbours cross-fade."""
+    return None if text == "auto" else int(text)
+
+
 @dataclass(frozen=True)
 class Reading:
     """How the input is read: see `media.read`."""
@@ -99,7 +104,7 @@ class Decode(_Computing):
     size: tuple[int, ...] | None = option(None, shown="by scale", help="or of the result, rows first, such as 768,1024")
     crf: int | None = option(None, shown="18", help="quality of H.264 in .mp4, 0 (best) to 51")
     full: bool = option(False, help="the whole extent instead of the window")
-    blend: int = option(0, metavar="W", help="cross-fade neighbours within W samples of inner borders")
+    blend: int | None = option(None, metavar="W", parse=_blend, shown="auto", help="cross-fade within W of borders")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,7 +65,7 @@ def decode(
     scale: Scale = 1,
     size: Sequence[int] | None = None,
     full: bool = False,
-    blend: int = 0,
+    blend: int | None = None,
     max_memory: int | str | None = None,
     device: torch.device | str = "auto",
     progress: Progress | None = None,
@@ -80,7 +80,8 @@ def decode(
         size: instead of `scale`: samples of the result along each dimension.
         full: decode the whole extent instead of the window.
         blend: within so many samples of an inner border cross-fade the neighbours' predictions (`blend`); best at
-            most the halo that was trained. Samples within that reach of a partition depend on it.
+            most the halo that was trained. Samples within that reach of a partition depend on it. None: within the halo
+            along axes whose scale is not 1, in files with tile coordinates.
         max_memory: bytes that an evaluation may use beside the result; None: 1 GiB, or what one needs if that is more.
         device: where to evaluate: "auto" (CUDA if there is one), "cpu" or "cuda". On the CPU a sample has the same
             bits whatever region is asked for; elsewhere the last ones may differ.
@@ -97,7 +98,8 @@ def decode(
         FileFormatError: a row that was read is damaged.
     """
     box = _requested_box(representation, region, full)
-    scales, reach = as_scales(box, scale, size), _reach(representation, blend)
+    scales = as_scales(box, scale, size)
+    reach = _reach(representation, blend, scales)
     fine = fine_box(box, scales)
     model, lattice = representation.model, representation.lattice
     call = Call.of(model, tuple(t + 2 * more for t, more in zip(lattice.tile, reach, strict=True)), scales)
@@ -286,7 +288,7 @@ def _phase(representation: Representation, block: _Block, scales: tuple[Fraction
 # Blending
 
 
-def _reach(representation: Representation, width: int) -> tuple[int, ...]:
+def _reach(representation: Representation, width: int | None, scales: tuple[Fraction, ...]) -> tuple[int, ...]:
     """How far partitions reach beyond their borders along each axis, in samples, for `--blend width`.
 
     Along an axis that the first signal filled with one partition the reach is at most half of it.
@@ -294,14 +296,19 @@ def _reach(representation: Representation, width: int) -> tuple[int, ...]:
     Raises:
         ConfigError: the width is no whole number from 0 to half a partition.
     """
+    lattice = representation.lattice
+    if width is None:
+        tiled = representation.coordinates.kind == "tile"
+        axes = zip(lattice.halo, lattice.tile, scales, strict=True)
+        return tuple(min(halo, tile // 2) if tiled and scale != 1 else 0 for halo, tile, scale in axes)
     try:
         width = operator.index(width)
     except TypeError:
         width = -1
     if width < 0:
-        raise ConfigError("blend: give a whole number of samples, 0 or more")
+        raise ConfigError("give a whole number of samples, 0 or more", "blend")
     reach = []
-    for tile, size in zip(representation.lattice.tile, representation.coordinates.size, strict=True):
+    for tile, size in zip(lattice.tile, representation.coordinates.size, strict=True):
         if 2 * width > tile and size > tile:
             raise ConfigError(f"blend {width}: partitions are {tile} samples wide; give at most {tile // 2}")
         reach.append(min(width, tile // 2))

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 import lgsirens as lg
 from lgsirens.errors import ConfigError
 from lgsirens.grid.box import grown, intersect, is_empty, slices
-from lgsirens.grid.coordinates import axis_coordinates, mesh
+from lgsirens.grid.coordinates import Coordinates, axis_coordinates, mesh
 from lgsirens.representation.evaluate import network_of
 from tests.small import representation
 
@@ -91,6 +92,22 @@ def test_width_0_is_the_plain_decode_and_samples_beyond_the_width_are_too(proble
         far &= beyond.reshape([-1 if d == axis else 1 for d in range(far.ndim)])
     # another call shape, so the last bits may differ
     np.testing.assert_allclose(blended.values[far], plain.values[far], rtol=1e-5, atol=1e-3)
+
+
+@given(problems(), st.data())
+def test_by_default_tile_coordinates_blend_within_the_halo_where_the_scale_is_not_1(problem, data):
+    inr, width = problem
+    axes = inr.lattice.dimensions
+    scale = data.draw(st.sampled_from([1, 2, Fraction(3, 2)]))
+    plain = replace(inr, halo=(width,) * axes)
+    assert np.array_equal(plain.decode(scale=scale).values, plain.decode(scale=scale, blend=0).values)
+    scales = (1.0,) * axes
+    tiled = replace(plain, coordinates=Coordinates("tile", inr.coordinates.size, scales))
+    expected = tiled.decode(scale=scale, blend=0 if scale == 1 else width)
+    assert np.array_equal(tiled.decode(scale=scale).values, expected.values)
+    along = replace(tiled, halo=(0,) * (axes - 1) + (width,))
+    last = (1,) * (axes - 1) + (scale,)
+    assert np.array_equal(tiled.decode(scale=last).values, along.decode(scale=last).values)
 
 
 @settings(max_examples=40)
