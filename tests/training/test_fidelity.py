@@ -16,7 +16,7 @@ def test_the_published_image_recipe_reaches_38_db_after_300_steps(tmp_path, seed
     lg.write(tmp_path / "camera.png", lg.Signal.from_array(np.rint(255 * reduced).astype(np.uint8)))
     output = tmp_path / "a.safetensors"
     command = ["encode", tmp_path / "camera.png", output, "--mode", "lg", "--partitions", "16,16", "--local_width", 14]
-    command += ["--global_width", 84, "--steps", 300, "--lr", "5e-4", "--seed", seed, "--quiet"]
+    command += ["--global_width", 84, "--steps", 300, "--lr", "5e-4", "--recipe", "paper", "--seed", seed, "--quiet"]
     assert main([str(word) for word in command]) == 0
     inr = lg.load(output)
     assert inr.parameters["total"] == 198_930
