@@ -32,6 +32,7 @@ class Kind:
         parameters_per_sample: default parameter budget, in parameters for each sample position.
         psnr_peak: peak of PSNR and SSIM as a fraction of the value range (audio: 1.0 on a signal in [-1, 1]).
         symmetric: the default value range is -peak to peak, whatever the sample type.
+        halo: in samples along every axis, by default, with tile coordinates.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Kind:
     parameters_per_sample: float
     psnr_peak: float
     symmetric: bool = False
+    halo: int = 0
 
     @property
     def dimensions(self) -> int:
@@ -52,7 +54,7 @@ class Kind:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("image", ("row", "column"), 4, 1.0, 1 / 64, 32 * 32, 0.75, 1.0),
+        Kind("image", ("row", "column"), 4, 1.0, 1 / 64, 32 * 32, 0.75, 1.0, halo=1),
         Kind("audio", ("sample",), 64, 100.0, 1 / 800, 10_000, 0.65, 0.5, symmetric=True),
         Kind("video", ("frame", "row", "column"), 4, 1.0, 1 / 32, 16_000, 0.075, 1.0),
         Kind("volume", ("slice", "row", "column"), 4, 1.0, 1 / 32, 16_000, 0.075, 1.0),

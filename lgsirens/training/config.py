@@ -23,6 +23,7 @@ from lgsirens.training.optimizers import RECIPES
 # What the kinds of signals take by default, for help.
 _TILES = ", ".join(f"{kind.samples_per_partition} samples ({name})" for name, kind in KINDS.items())
 _STEPS = ", ".join(f"{recipe.steps} ({name})" for name, recipe in RECIPES.items())
+_HALOS = ", ".join(f"{kind.halo} ({name}, tile coordinates)" for name, kind in KINDS.items() if kind.halo) + ", else 0"
 _BUDGETS = ", ".join(f"{kind.parameters_per_sample} a sample ({name})" for name, kind in KINDS.items())
 
 
@@ -41,7 +42,7 @@ class EncodeConfig:
     global_width: int | None = option(None, least=1, most=LARGEST_WIDTH, metavar="G", help="the shared network's width")
     hidden_layers: int = option(3, least=0, most=LARGEST_DEPTH, metavar="H", help="hidden layers after the first")
     agg_type: str = option("fc", choices=AGGREGATIONS, help="fc or fc_and_add: how local and global features meet")
-    overlaps: tuple[int, ...] | None = option(None, least=0, shown="0", help="halo per dimension, in samples")
+    overlaps: tuple[int, ...] | None = option(None, least=0, shown=_HALOS, help="halo per dimension, in samples")
     sample_frac: float | None = option(None, above=0, most=1, shown="all", help="fraction of samples that a step draws")
     recipe: str = option("fast", choices=tuple(RECIPES), help="fast, adam, or paper: as published (docs/recipes.md)")
     coordinates: str | None = option(
@@ -121,7 +122,7 @@ def plan(signal: Signal, config: EncodeConfig) -> Plan:
             named: Any = {name: along_axes(name, numbers, signal.kind)}
             config = replace(config, **named)
     extent = box_of_shape(signal.shape)
-    halo = config.overlaps or (0,) * kind.dimensions
+    halo = config.overlaps or _halo(signal, config)
     if any(o >= size for o, size in zip(halo, signal.shape, strict=True) if o):
         raise ConfigError(f"{commas(halo)}: must be below the signal's {commas(signal.shape)} samples", "overlaps")
     lattice = Lattice.covering(extent, _tile(signal, config), halo)
@@ -183,6 +184,13 @@ def _tile(signal: Signal, config: EncodeConfig) -> tuple[int, ...]:
         asked = commas(config.partitions)
         raise ConfigError(f"{asked}: more than the signal has samples, {commas(shape)}; give fewer", "partitions")
     return tuple(-(-size // n) for n, size in zip(config.partitions, shape, strict=True))
+
+
+def _halo(signal: Signal, config: EncodeConfig) -> tuple[int, ...]:
+    """What windows reach into the neighbours by default: no seams show between the samples then."""
+    kind = KINDS[signal.kind]
+    reach = kind.halo if config.seen == "tile" and config.mode != "mlp" else 0
+    return tuple(min(reach, size - 1) for size in signal.shape)
 
 
 def _coordinates(signal: Signal, config: EncodeConfig, tile: tuple[int, ...]) -> Coordinates:
