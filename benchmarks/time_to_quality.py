@@ -9,8 +9,10 @@ seconds are the steps to the target times the median step of `fit.py`'s baseline
 The clock of (c) begins with the samples in memory; plan, initial weights and tables are in it.
 
     python benchmarks/time_to_quality.py [--only CASE ...] [--curves] [--device cuda] [--quick]
+    python benchmarks/time_to_quality.py --plot docs/time-to-quality.png    # of the last rows of every case
 """
 
+import csv
 import json
 import statistics
 import sys
@@ -188,16 +190,59 @@ def measure(case: Case, curves: dict[str, list[float]], device: str) -> list[Mea
     return rows
 
 
+def draw(path: str) -> None:
+    """PSNR against seconds of the cases that have all samples in every step."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    with (CURVES.parent / "results" / "time_to_quality.tsv").open(encoding="utf-8") as file:
+        # The last row of a figure counts.
+        rows = {(r["case"], r["subject"], r["quantity"]): r for r in csv.DictReader(file, delimiter="\t")}
+    curves, shown = json.loads(CURVES.read_text()), CASES[:4]
+    figure, axes = plt.subplots(1, len(shown), figsize=(16, 3.8), layout="constrained", sharey=True)
+    for axis, case in zip(axes, shown, strict=True):
+        measured = [
+            (n[3:-3], float(r["median"])) for (c, s, n), r in rows.items() if (c, s) == (case.name, "(a) published")
+        ]
+        target, seconds = measured[-1]
+        step = seconds / (steps_to(curves[case.name], float(target)) or 1)
+        best = np.maximum.accumulate(curves[case.name])
+        axis.semilogx(step * np.arange(1, len(best) + 1), best, color="tab:gray", label="(a) published: Adam 5e-4")
+        for name in (name for name in curves if name.startswith(f"{case.name}, adam")):
+            tuned = np.maximum.accumulate(curves[name])
+            axis.semilogx(
+                step * np.arange(1, len(tuned) + 1), tuned, color="tab:blue", lw=0.8, label="(b) Adam, decayed"
+            )
+        points = [
+            (float(r["median"]), float(n[3:-3]))
+            for (c, s, n), r in rows.items()
+            if (c, s, r["unit"]) == (case.name, "(c) fast", "s") and n.endswith("dB")
+        ]
+        axis.semilogx(*zip(*points, strict=True), "o-", color="tab:red", label="(c) --recipe fast --target_psnr")
+        axis.set(title=case.name, xlabel="seconds, two cores", ylim=(18, 45))
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("PSNR, dB (best so far)")
+    handles = dict(zip(*axes[0].get_legend_handles_labels()[::-1], strict=True))
+    axes[0].legend(handles.values(), handles.keys(), fontsize=8, loc="lower right")
+    figure.savefig(path, dpi=80)
+
+
 def main() -> int:
     names = [case.name for case in CASES]
     extra: dict[str, dict[str, Any]] = {
         "--only": {"nargs": "+", "choices": names, "default": names},
         "--curves": {"action": "store_true", "help": "run (a) and (b) and keep their curves; measure nothing"},
+        "--plot": {"metavar": "FILE.png", "help": "draw what the table has; measure nothing"},
     }
     options = record.options(__doc__, extra=extra)
     cases = tuple(case for case in CASES if case.name in options.only)[: 1 if options.quick else None]
     if options.curves:
         store_curves(cases, options.device)
+        return 0
+    if options.plot:
+        draw(options.plot)
         return 0
     curves, measurements = json.loads(CURVES.read_text()), []
     for case in cases:

@@ -26,10 +26,12 @@ def test_forward_and_backward_agree_with_the_cpu():
 
 
 def test_encode_on_the_gpu_reaches_what_the_cpu_reaches():
-    options = {"partitions": (5, 4), "steps": 200, "seed": 0}
+    options = {"partitions": (5, 4), "steps": 300, "target_psnr": 40.0, "seed": 0}
     cpu, cuda = (lg.encode(picture(), device=device, **options) for device in ("cpu", "cuda"))
     assert cuda.fit.device == "cuda"
-    assert abs(cpu.fit.psnr - cuda.fit.psnr) < 1.0
+    # Roundings differ and grow, so at one step the two may be decibels apart.
+    assert cpu.fit.stopped == cuda.fit.stopped == "target_psnr"
+    assert abs(cpu.fit.steps - cuda.fit.steps) < 0.2 * cpu.fit.steps
 
 
 def test_decode_on_the_gpu_is_within_float32_of_the_cpu():
