@@ -77,6 +77,20 @@ def count(layout: Layout) -> int:
     return sum(math.prod(shape) for _, shape in layout)
 
 
+def initial_bounds(layout: Layout, w0: float) -> list[float]:
+    """SIREN's initialisation (Sitzmann et al. 2020, section 3.2): each tensor of a layout is drawn uniformly between
+    minus and plus its bound.
+
+    >>> initial_bounds([("local_0_weight", (8, 2)), ("local_0_bias", (8,))], w0=30.0)
+    [0.5, 0.7071067811865475]
+    """
+    bounds: list[float] = []
+    for depth, (_, (_, fan_in)) in enumerate(layout[::2]):
+        # The first layer sees coordinates. Later ones see sines: this keeps their arguments at unit variance.
+        bounds += [1 / fan_in if depth == 0 else math.sqrt(6 / fan_in) / w0, 1 / math.sqrt(fan_in)]
+    return bounds
+
+
 def build_model(config: ModelConfig, partitions: int, generator: torch.Generator | None = None) -> "SirenPerPartition":
     """The model of `config` for P partitions, initialised as SIREN if a generator is given, zero if not."""
     classes = {"lg": LocalGlobalSiren, "lc": SirenPerPartition, "mlp": Siren}
@@ -145,15 +159,12 @@ class SirenPerPartition(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator) -> None:
-        """SIREN's initialisation (Sitzmann et al. 2020, section 3.2), the shared network first, then the rows."""
-        shared = [self.shared[name] for name, _ in shared_layout(self.config)]
-        for layers in (shared, self.unpack(self.local)):
-            for depth, (weight, bias) in enumerate(zip(layers[::2], layers[1::2], strict=True)):
-                fan_in = weight.shape[-1]
-                # The first layer sees coordinates. Later ones see sines: this keeps their arguments at unit variance.
-                bound = 1 / fan_in if depth == 0 else math.sqrt(6 / fan_in) / self.config.w0
-                weight.uniform_(-bound, bound, generator=generator)
-                bias.uniform_(-1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in), generator=generator)
+        """The shared network first, then the rows."""
+        shared = shared_layout(self.config)
+        parts = (shared, [self.shared[name] for name, _ in shared]), (self.layout, self.unpack(self.local))
+        for layout, tensors in parts:
+            for tensor, bound in zip(tensors, initial_bounds(layout, self.config.w0), strict=True):
+                tensor.uniform_(-bound, bound, generator=generator)
 
 
 class Siren(SirenPerPartition):

@@ -15,7 +15,6 @@ from lgsirens.errors import ConfigError
 from lgsirens.monitoring.log import FitState, RunLog, check_folder
 from lgsirens.monitoring.watcher import Watcher
 from lgsirens.nn.memory import DEFAULT_LIMIT, training_bytes
-from lgsirens.nn.siren import build_model
 from lgsirens.representation.decode import decode, partition_means
 from lgsirens.representation.file import identified
 from lgsirens.representation.metrics import psnr, recorded
@@ -27,6 +26,7 @@ from lgsirens.system.hardware import as_bytes, resolve_device
 from lgsirens.system.schema import canonical_json, to_plain
 from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig, Plan, plan
+from lgsirens.training.initial import initial_model
 from lgsirens.training.loop import accumulate_gradients
 from lgsirens.training.optimizers import build_optimizer
 from lgsirens.training.run import Run
@@ -125,7 +125,7 @@ def prepare(signal: Signal, planned: Plan, device: torch.device, max_memory: int
     """The run of a plan, whose notes are told: new weights, a first signal."""
     for line in planned.notes:
         note("%s", line)
-    model = build_model(planned.model, len(planned.lattice), torch.Generator().manual_seed(planned.config.seed))
+    model = initial_model(planned.model, planned.lattice, planned.coordinates.kind, planned.config.seed)
     windows = Windows(PositionedSignal.first(signal), planned.lattice, planned.coordinates, device)
     return Run(model, windows, planned.config, max_memory)
 

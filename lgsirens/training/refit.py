@@ -19,7 +19,7 @@ from lgsirens.grid.box import Box, bounding_box, box_shape, box_size, boxes_of, 
 from lgsirens.grid.lattice import Lattice, bounding_extent
 from lgsirens.monitoring.log import FitState
 from lgsirens.nn.memory import DEFAULT_LIMIT
-from lgsirens.nn.siren import SirenPerPartition, build_model
+from lgsirens.nn.siren import SirenPerPartition
 from lgsirens.representation.decode import decode, partition_means
 from lgsirens.representation.file import identified
 from lgsirens.representation.metrics import psnr, recorded
@@ -30,6 +30,7 @@ from lgsirens.system.hardware import as_bytes, check_fits, resolve_device
 from lgsirens.system.schema import declared, option, to_plain
 from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig
+from lgsirens.training.initial import initial_model
 from lgsirens.training.run import Run
 from lgsirens.training.samples import CachedSharedFeatures, PositionedSignal, Windows
 
@@ -211,8 +212,8 @@ def _still_blank(edit: Edit, before: int, owned: Box) -> bool:
 
 def _model(edit: Edit, seed: int) -> SirenPerPartition:
     """The network to train: new rows as SIREN begins them, the others as they are."""
-    model = build_model(edit.old.model, len(edit.trained), torch.Generator().manual_seed(seed))
-    before = edit.before[edit.trained]
+    part, before = edit.lattice.select(edit.trained), edit.before[edit.trained]
+    model = initial_model(edit.old.model, part, edit.old.coordinates.kind, seed)
     with torch.no_grad():
         model.local[torch.from_numpy(before >= 0)] = edit.old.rows.read(before[before >= 0])
         for name, value in edit.old.shared.items():
