@@ -45,7 +45,7 @@ def encode_command(asked: Encode) -> int:
         print(dry_run_text(dry_run(signal, config, asked.device, asked.max_memory)))
         return 0
     fit = _saved(asked, partial(encode, signal, config, log=log, source=reading.reduced())).fit
-    return ended(fit.stopped, f"{fit.steps} of {config.total_steps} steps", checkpoint_path(asked.output))
+    return ended(fit.stopped, fit.steps, checkpoint_path(asked.output))
 
 
 def extend_command(asked: Extend) -> int:
@@ -69,7 +69,7 @@ def _edit(asked: Extend | Replace, edit: Callable[..., Representation]) -> int:
         return 0
     done = edited.history[-1]
     print(edit_text(done, fitted_anew(whole, edited)))
-    return ended(done["stopped"], f"{done['steps']} steps", checkpoint_path(asked.output))
+    return ended(done["stopped"], done["steps"], checkpoint_path(asked.output))
 
 
 def _resuming(asked: Encode | Edit) -> bool:

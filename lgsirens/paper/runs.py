@@ -91,7 +91,7 @@ def _train(asked: flags.Flags) -> int:
             save(representation, _made(log.folder) / log.final.name, overwrite=True)
     print(summary(Path("not saved (--debug)") if asked.debug else log.final, representation))
     fit = representation.fit
-    return ended(fit.stopped, f"{fit.steps} of {config.total_steps} steps", checkpoint)
+    return ended(fit.stopped, fit.steps, checkpoint)
 
 
 def _folder(asked: flags.Flags) -> Path:

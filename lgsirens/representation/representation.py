@@ -68,8 +68,8 @@ class FitRecord:
         seconds: wall-clock seconds of all steps, resumed runs included, those of a log left out.
         psnr: dB of the clipped reconstruction of the signal that was encoded; None if it is exact (infinite), or not
             measured ("imported").
-        stopped: why it ended: "steps", "target_psnr" or "interrupted"; "running": weights on the way, from a log;
-            "imported": trained by the published code, which says no steps and seconds.
+        stopped: why it ended: "steps", "seconds", "target_psnr" or "interrupted"; "running": weights on the way, from
+            a log; "imported": trained by the published code, which says no steps and seconds.
         device: where it ran.
     """
 

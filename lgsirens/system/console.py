@@ -37,10 +37,11 @@ class Progress(AbstractContextManager["Progress"]):
             name, unit, scaled = self._label, self._unit, total > 10_000
             self._bar = tqdm(desc=name, unit=unit, total=total, initial=done, unit_scale=scaled, dynamic_ncols=True)
 
-    def advance(self, count: int = 1, **figures: str) -> None:
-        """Count on; `figures` are shown beside the count."""
-        self._done += count
+    def advance(self, count: int = 1, total: int | None = None, **figures: str) -> None:
+        """Count on, to another total if one is given; `figures` are shown beside the count."""
+        self._done, self._total = self._done + count, total or self._total
         if self._bar is not None:
+            self._bar.total = self._total
             if figures:
                 self._bar.set_postfix(figures, refresh=False)
             self._bar.update(count)

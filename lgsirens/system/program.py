@@ -59,10 +59,10 @@ def run(program: Callable[[], int | None], names: Mapping[str, str] | None = Non
         log.removeHandler(handler)
 
 
-def ended(stopped: str, steps: str, checkpoint: Path | None) -> int:
+def ended(stopped: str, steps: int, checkpoint: Path | None) -> int:
     """The exit code of a fit whose result is saved. Its checkpoint is deleted, unless there is more to do."""
     if stopped == "interrupted":
-        note("interrupted after %s; saved what there is%s", steps, "; resume goes on" if checkpoint else "")
+        note("interrupted after %d steps; saved what there is%s", steps, "; resume goes on" if checkpoint else "")
         return INTERRUPTED
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)

@@ -53,6 +53,7 @@ class EncodeConfig:
     )
     local_scale: float | None = option(None, above=0, most=LARGEST_FACTOR, shown="by the tile", help="of local ones")
     steps: int | None = option(None, least=1, shown=_STEPS, help="optimiser steps")
+    seconds: float | None = option(None, above=0, metavar="S", help="of fitting: as many steps as fit")
     target_psnr: float | None = option(None, above=0, metavar="DB", help="stop as soon as this PSNR is reached")
     lr: float | None = option(
         None, above=0, shown="by the recipe", help="highest learning rate; of paper the constant one"
@@ -60,9 +61,9 @@ class EncodeConfig:
     seed: int = option(0, least=0, most=(1 << 53) - 1, help="of the initial weights")
 
     @property
-    def total_steps(self) -> int:
-        """`steps`, or those of the recipe."""
-        return self.steps or RECIPES[self.recipe].steps
+    def total_steps(self) -> int | None:
+        """`steps`, or those of the recipe; None: as many as fit into `seconds`."""
+        return self.steps or (RECIPES[self.recipe].steps if self.seconds is None else None)
 
     @property
     def seen(self) -> str:

@@ -32,8 +32,6 @@ from lgsirens.training.optimizers import build_optimizer
 from lgsirens.training.run import Run
 from lgsirens.training.samples import PositionedSignal, Windows
 
-_TIMED_STEPS = 3
-
 
 def encode(
     signal: Signal,
@@ -106,7 +104,7 @@ def dry_run(
     run = prepare(signal, planned, resolve_device(device), max_memory)
     optimizer = build_optimizer(run.model, run.config.recipe)
     durations = []
-    for _ in range(_TIMED_STEPS):
+    for _ in range(3):
         began = time.monotonic()
         accumulate_gradients(run.model, run.samples)
         optimizer.step()
@@ -115,7 +113,7 @@ def dry_run(
     weights = 4 * representation.parameters["total"]
     return {
         **describe(representation),
-        "seconds": sorted(durations)[_TIMED_STEPS // 2] * run.config.total_steps,
+        "seconds": min(filter(None, (config.seconds, sorted(durations)[1] * (config.total_steps or 0)))),
         # weights, the best ones, gradients and two moments of Adam; the samples as read and as cut
         "memory": 5 * weights + 2 * signal.values.nbytes + run.samples_per_block * training_bytes(planned.model),
     }

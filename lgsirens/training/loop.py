@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,10 +24,28 @@ SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 @dataclass(frozen=True)
 class StopRule:
-    """When a fit ends: after `steps` steps, or as soon as the PSNR of a step reaches `target_psnr` (dB)."""
+    """When a fit ends, whichever comes first.
 
-    steps: int
+    Attributes:
+        steps: after so many; None: as `seconds` say.
+        target_psnr: as soon as the PSNR of a step reaches this (dB).
+        seconds: where one more step would take longer.
+    """
+
+    steps: int | None
     target_psnr: float | None = None
+    seconds: float | None = None
+
+    def expected_steps(self, state: FitState) -> int:
+        """How many steps there will be if they go on as fast as they did.
+
+        >>> StopRule(None, seconds=30).expected_steps(FitState(step=10, seconds=2))
+        150
+        """
+        steps = sys.maxsize if self.steps is None else self.steps
+        if self.seconds is None:
+            return steps
+        return min(steps, int(state.step * self.seconds / state.seconds) if state.step else 1)
 
 
 # Sees the state after a step. Must not touch what the fit uses.
@@ -83,10 +102,11 @@ def fit(
     best = BestWeights(model) if samples.complete and metric_rows is None else None
     if checkpoint is not None and checkpoint.resume:
         state = checkpoint.load(model, optimizer, generator, best)
-    progress.start(rule.steps, state.step)
+    steps = rule.expected_steps(state)
+    progress.start(steps, state.step)
     began, saved = time.monotonic() - state.seconds, time.monotonic()
     with interruption() as interrupted:
-        while state.step < rule.steps and not state.stopped:
+        while state.step < steps and not state.stopped:
             # The error comes with the gradients, so it is that of the weights before the step: these are the ones to
             # remember, and where they meet the target the step is not taken.
             state.error = accumulate_gradients(model, samples, metric_rows, reduce)
@@ -97,7 +117,7 @@ def fit(
             if rule.target_psnr is not None and psnr >= rule.target_psnr:
                 state.stopped = "target_psnr"
                 break
-            state.rate = learning_rate(state.step, rule.steps, recipe, model.config.mode, lr)
+            state.rate = learning_rate(state.step, steps, recipe, model.config.mode, lr)
             for group in optimizer.param_groups:
                 group["lr"] = state.rate
             optimizer.step()
@@ -105,11 +125,12 @@ def fit(
                 model.local.detach()[frozen_rows] = frozen
             state.step += 1
             state.seconds = time.monotonic() - began
-            progress.advance(psnr=f"{psnr:.2f} dB")
+            steps = rule.expected_steps(state)
+            progress.advance(total=steps, psnr=f"{psnr:.2f} dB")
             if watch is not None:
                 watch(state)
                 began = time.monotonic() - state.seconds
-            if interrupted.is_set() and state.step < rule.steps:
+            if interrupted.is_set() and state.step < steps:
                 state.stopped = "interrupted"
             # Between two steps, where weights, moments and random state belong together.
             if checkpoint is not None and (time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS or state.stopped):
@@ -122,7 +143,7 @@ def fit(
         checkpoint.save(model, optimizer, generator, state, best)
     if best is not None:
         best.keep(mean_error(model, samples, reduce))
-    state.stopped = state.stopped or "steps"
+    state.stopped = state.stopped or ("steps" if state.step == rule.steps else "seconds")
     return state
 
 

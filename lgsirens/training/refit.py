@@ -53,6 +53,7 @@ class FitOptions:
 
     recipe: str | None = option(None, _OF_ENCODING["recipe"], shown="as encoded")
     steps: int | None = option(None, _OF_ENCODING["steps"], shown="twice as encoded; with finetune as encoded")
+    seconds: float | None = option(None, _OF_ENCODING["seconds"])
     target_psnr: float | None = option(None, _OF_ENCODING["target_psnr"])
     lr: float | None = option(None, _OF_ENCODING["lr"], shown=_OF_ENCODING["lr"].shown)
     sample_frac: float | None = option(None, _OF_ENCODING["sample_frac"], shown="as encoded")
@@ -74,10 +75,11 @@ class FitOptions:
     def config(self, representation: Representation, rows_alone: bool) -> EncodeConfig:
         """The options of the run, checked."""
         settings = {name: representation.config[name] for name in _INHERITED if name in representation.config}
-        given = {name: getattr(self, name) for name in (*_INHERITED, "target_psnr", "lr")}
+        given = {name: getattr(self, name) for name in (*_INHERITED, "seconds", "target_psnr", "lr")}
         settings |= {name: value for name, value in given.items() if value is not None}
         config = EncodeConfig.from_options(settings)
-        return replace(config, steps=2 * config.total_steps) if rows_alone and self.steps is None else config
+        steps = config.total_steps if rows_alone and self.steps is None else None
+        return config if steps is None else replace(config, steps=2 * steps)
 
 
 @dataclass(frozen=True, eq=False)

@@ -70,7 +70,10 @@ class Run:
 
     def fit(self, action: str, signal: Signal, checkpoint: Checkpoint | None, progress: bool, **more: Any) -> FitState:
         """Fit the model (raises as `loop.fit`, which takes `more`), showing progress under the name of `action`."""
-        rule, peak = StopRule(self.config.total_steps, self.config.target_psnr), KINDS[signal.kind].psnr_peak
+        rule, peak = (
+            StopRule(self.config.total_steps, self.config.target_psnr, self.config.seconds),
+            KINDS[signal.kind].psnr_peak,
+        )
         with Progress(action, "step", quiet=not progress) as bar:
             start = self.model, self.samples, rule, self.config.lr, peak, self.generator, checkpoint, bar
             return fit(*start, recipe=self.config.recipe, **more)
