@@ -19,6 +19,7 @@ from lgsirens.monitoring.log import CHECKPOINT_SUFFIX, FitState
 from lgsirens.nn.siren import SirenPerPartition
 from lgsirens.system.console import note
 from lgsirens.system.output import replacing
+from lgsirens.training.rest import Rest
 
 _RECORD = "lgsirens_checkpoint"
 
@@ -76,6 +77,7 @@ class Checkpoint:
         generator: torch.Generator,
         state: FitState,
         best: BestWeights | None,
+        rest: Rest | None,
     ) -> None:
         """Keep where a fit stands; where that cannot be written, say so and let the fit go on."""
         kept = {
@@ -83,6 +85,7 @@ class Checkpoint:
             "optimizer": optimizer.state_dict(),
             "generator": generator.get_state(),
             "best": None if best is None else {"error": best.error, "weights": best.weights},
+            "rest": None if rest is None else {"awake": rest.awake, "errors": rest.errors},
             "state": {name: value for name, value in vars(state).items() if name != "stopped"},
         }
         tensors: dict[str, torch.Tensor] = {}
@@ -101,6 +104,7 @@ class Checkpoint:
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
         best: BestWeights | None,
+        rest: Rest | None,
     ) -> FitState:
         """Put a fit where the file says it stood; without a file it stands at its first step.
 
@@ -117,6 +121,9 @@ class Checkpoint:
         if best is not None:
             best.error = kept["best"]["error"]
             torch._foreach_copy_(best.weights, kept["best"]["weights"])
+        if rest is not None:
+            rest.awake.copy_(kept["rest"]["awake"])
+            rest.errors.copy_(kept["rest"]["errors"])
         return FitState(**kept["state"])
 
     def read(self) -> dict[str, Any]:

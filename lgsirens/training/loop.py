@@ -17,6 +17,7 @@ from lgsirens.representation.metrics import psnr_of_error
 from lgsirens.system.console import Progress, interruption
 from lgsirens.training.checkpoint import BestWeights, Checkpoint
 from lgsirens.training.optimizers import build_optimizer, learning_rate
+from lgsirens.training.rest import STEPS_BETWEEN_LOOKS, Rest
 from lgsirens.training.samples import Draw, Samples
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
@@ -73,6 +74,7 @@ def fit(
     watch: Watch | None = None,
     reduce: Reduce = no_reduction,
     recipe: str = "paper",
+    rest: Rest | None = None,
 ) -> FitState:
     """Minimise the mean squared error; the weights change in place, but for those that take no gradient.
 
@@ -89,6 +91,7 @@ def fit(
         metric_rows: `[P]` bool, partitions whose PSNR is shown and stops; the last weights are then kept. None: all.
         watch: called after every step; its seconds are none of the fit's.
         recipe: a key of `optimizers.RECIPES`.
+        rest: rows that steps may leave out; without `frozen_rows` and `metric_rows`.
         reduce: called once a step. A rank has some of the blocks of each draw, whose counts are those of all ranks.
 
     Raises:
@@ -97,32 +100,35 @@ def fit(
     """
     optimizer, state = build_optimizer(model, recipe), FitState()
     progress = progress or Progress("fit", "step", quiet=True)
-    # Kept by copying them back, not by a gradient of zero: momentum, weight decay or noise would still move them.
-    frozen = None if frozen_rows is None else model.local.detach()[frozen_rows]
     best = BestWeights(model) if samples.complete and metric_rows is None else None
     if checkpoint is not None and checkpoint.resume:
-        state = checkpoint.load(model, optimizer, generator, best)
+        state = checkpoint.load(model, optimizer, generator, best, rest)
     steps = rule.expected_steps(state)
     progress.start(steps, state.step)
     began, saved = time.monotonic() - state.seconds, time.monotonic()
     with interruption() as interrupted:
         while state.step < steps and not state.stopped:
+            if rest is not None and state.step % STEPS_BETWEEN_LOOKS == 0:
+                rest.wake()
+            all_seen = rest is None or bool(rest.awake.all())
             # The error comes with the gradients, so it is that of the weights before the step: these are the ones to
             # remember, and where they meet the target the step is not taken.
-            state.error = accumulate_gradients(model, samples, metric_rows, reduce)
+            state.error = accumulate_gradients(model, samples, metric_rows, reduce, rest)
             _check(math.isfinite(state.error), state, f"its loss is {state.error}")
             psnr = psnr_of_error(state.error, psnr_peak)
-            if best is not None:
+            if best is not None and all_seen:
                 best.see(state.error)
             if rule.target_psnr is not None and psnr >= rule.target_psnr:
-                state.stopped = "target_psnr"
-                break
+                if all_seen:
+                    state.stopped = "target_psnr"
+                    break
+                assert rest is not None
+                rest.wake()
+                continue
             state.rate = learning_rate(state.step, steps, recipe, model.config.mode, lr)
             for group in optimizer.param_groups:
                 group["lr"] = state.rate
-            optimizer.step()
-            if frozen is not None:
-                model.local.detach()[frozen_rows] = frozen
+            _step(optimizer, model.local.detach(), frozen_rows if rest is None else ~rest.awake)
             state.step += 1
             state.seconds = time.monotonic() - began
             steps = rule.expected_steps(state)
@@ -134,21 +140,34 @@ def fit(
                 state.stopped = "interrupted"
             # Between two steps, where weights, moments and random state belong together.
             if checkpoint is not None and (time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS or state.stopped):
-                checkpoint.save(model, optimizer, generator, state, best)
+                checkpoint.save(model, optimizer, generator, state, best, rest)
                 saved = time.monotonic()
     # The last step may have diverged, and no error tells of it.
     _check(all(bool(p.isfinite().all()) for p in model.parameters()), state, "its weights are not finite")
     if checkpoint is not None and os.path.exists(checkpoint.path) and not state.stopped:
         # The result may yet fail to be written; what was computed is then not lost.
-        checkpoint.save(model, optimizer, generator, state, best)
+        checkpoint.save(model, optimizer, generator, state, best, rest)
     if best is not None:
         best.keep(mean_error(model, samples, reduce))
     state.stopped = state.stopped or ("steps" if state.step == rule.steps else "seconds")
     return state
 
 
+def _step(optimizer: torch.optim.Optimizer, rows: torch.Tensor, still: torch.Tensor | None) -> None:
+    """Step, but for some of the rows, `[P]` bool."""
+    # Kept by copying them back, not by a gradient of zero: momentum, weight decay or noise would still move them.
+    kept = None if still is None else rows[still]
+    optimizer.step()
+    if kept is not None:
+        rows[still] = kept
+
+
 def accumulate_gradients(
-    model: SirenPerPartition, samples: Samples, metric_rows: torch.Tensor | None = None, reduce: Reduce = no_reduction
+    model: SirenPerPartition,
+    samples: Samples,
+    metric_rows: torch.Tensor | None = None,
+    reduce: Reduce = no_reduction,
+    rest: Rest | None = None,
 ) -> float:
     """Set the gradient of every parameter that takes one to that of the loss, the mean squared error over the samples
     of one draw.
@@ -162,7 +181,7 @@ def accumulate_gradients(
     for parameter in (p for p in model.parameters() if p.requires_grad):
         parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.zero_()
     of_rows, *of_shared = (p.grad for p in model.parameters() if p.grad is not None)
-    draw, errors = samples.draw(), _no_errors(model)
+    draw, errors = samples.draw(None if rest is None else rest.awake), _no_errors(model)
     for block in draw.blocks:
         found = plain.errors_and_gradients(model, block, draw.count)
         of_rows[block.rows] += found.rows
@@ -170,7 +189,7 @@ def accumulate_gradients(
             gradient += more
         errors[block.rows] += found.errors
     reduce([of_rows, *of_shared, errors])
-    return _mean(errors, draw, metric_rows)
+    return _mean(errors if rest is None else rest.see(errors, draw.own), draw, metric_rows)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from lgsirens.system.schema import to_plain
 from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.loop import StopRule, fit
+from lgsirens.training.rest import Rest
 from lgsirens.training.samples import AllSamples, RandomSamples, Samples, Windows
 
 
@@ -74,6 +75,9 @@ class Run:
             StopRule(self.config.total_steps, self.config.target_psnr, self.config.seconds),
             KINDS[signal.kind].psnr_peak,
         )
+        if rule.target_psnr is not None and self.config.recipe != "paper" and isinstance(self.samples, AllSamples):
+            target = (2 * peak) ** 2 / 10 ** (rule.target_psnr / 10)
+            more.setdefault("rest", Rest(len(self.model.local), target, self.device))
         with Progress(action, "step", quiet=not progress) as bar:
             start = self.model, self.samples, rule, self.config.lr, peak, self.generator, checkpoint, bar
             return fit(*start, recipe=self.config.recipe, **more)

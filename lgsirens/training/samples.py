@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from lgsirens.grid.box import Box, box_of_shape
 from lgsirens.grid.coordinates import Coordinates, axis_coordinates, mesh
 from lgsirens.grid.lattice import Lattice, block_shape, split
-from lgsirens.nn.kernels.block import Block
+from lgsirens.nn.kernels.block import Block, Rows
 from lgsirens.signal import Signal
 
 
@@ -40,8 +40,8 @@ class Samples(Protocol):
 
     complete: bool
 
-    def draw(self) -> Draw:
-        """The samples of the next step."""
+    def draw(self, awake: Tensor | None = None) -> Draw:
+        """The samples of the next step; `awake` `[P]` bool, of some rows alone where they are `complete`."""
         ...
 
 
@@ -108,7 +108,7 @@ class Windows:
         # Without a halo a window is what its partition owns.
         self._owned = [torch.from_numpy(axis).to(device).float() for axis in owned if any(lattice.halo)]
 
-    def block(self, rows: slice, places: Places, samples: Tensor, known: Tensor | None) -> Block:
+    def block(self, rows: Rows, places: Places, samples: Tensor, known: Tensor | None) -> Block:
         """A block of samples `[B, N, C]`; `known` `[B, N]`, which of them are there, None if all are."""
         target = to_network(samples, self.positioned.signal.value_range)
         weight = None if known is None else known[..., None].float()
@@ -121,17 +121,17 @@ class Windows:
         rows = min(len(self.lattice), samples_per_block // _LEAST_COLUMNS) if self.shared else 1
         return samples_per_block // max(1, rows)
 
-    def owned(self, rows: slice, places: Places, known: Tensor) -> Tensor:
+    def owned(self, rows: Rows, places: Places, known: Tensor) -> Tensor:
         """Which of samples, `known` `[B, N]`, their partition owns, `[B, N]`."""
         own = self._own(rows, places)
         return known if own is None else known & (own[..., 0] > 0)
 
-    def _own(self, rows: slice, places: Places) -> Tensor | None:
+    def _own(self, rows: Rows, places: Places) -> Tensor | None:
         """`[B, N, 1]`, 1 where the partition owns the sample and 0 in its halo; None where there is no halo."""
         return _at(self._owned, rows, places).prod(dim=-1, keepdim=True) if self._owned else None
 
 
-def _at(axes: list[Tensor], rows: slice, places: Places) -> Tensor:
+def _at(axes: list[Tensor], rows: Rows, places: Places) -> Tensor:
     """`[B, N, D]`, or `[1, N, D]` of what all share, at some samples of windows, of values kept along each axis."""
     rows = slice(0, 1) if len(axes[0]) == 1 else rows
     if isinstance(places, tuple):
@@ -163,10 +163,13 @@ class AllSamples:
         rows = max(1, samples_per_block // math.prod(sides))
         self._cuts = [_cuts(*cut) for cut in zip(shape, (rows, *sides), strict=True)]
 
-    def draw(self) -> Draw:
-        return Draw(self._count, self._own, itertools.starmap(self._block, itertools.product(*self._cuts)))
+    def draw(self, awake: Tensor | None = None) -> Draw:
+        rows: Sequence[Rows] = self._cuts[0]
+        if awake is not None and not awake.all():
+            rows = awake.nonzero()[:, 0].split(self._cuts[0][0].stop)  # type: ignore[no-untyped-call]
+        return Draw(self._count, self._own, itertools.starmap(self._block, itertools.product(rows, *self._cuts[1:])))
 
-    def _block(self, rows: slice, *box: slice) -> Block:
+    def _block(self, rows: Rows, *box: slice) -> Block:
         known = None if self._known is None else self._known[(rows, *box)].flatten(1)
         return self._windows.block(rows, box, self._samples[(rows, *box)].flatten(1, -2), known)
 
@@ -195,7 +198,7 @@ class RandomSamples:
         columns = min(self._each, windows.columns(samples_per_block))
         self._cuts = _cuts(len(lattice), max(1, samples_per_block // columns)), _cuts(self._each, columns)
 
-    def draw(self) -> Draw:
+    def draw(self, awake: Tensor | None = None) -> Draw:
         # How many lie inside is known only once all are drawn. To keep them would take memory that grows with the
         # signal, so each block draws its own again.
         again = self._generator.clone_state()
@@ -260,7 +263,7 @@ class CachedSharedFeatures:
         self._samples, self._shared_features, self._limit = samples, shared_features, limit
         self._kept: Draw | None = None
 
-    def draw(self) -> Draw:
+    def draw(self, awake: Tensor | None = None) -> Draw:
         if self._kept is not None:
             return self._kept
         draw, blocks, size = self._samples.draw(), [], 0

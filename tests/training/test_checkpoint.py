@@ -83,7 +83,7 @@ def test_any_nested_state_comes_back_as_it_was(tmp_path_factory, state):
     optimizers[0].state[model.local] = state
     optimizers[0].param_groups[0]["seen"] = 7
     generator = torch.Generator().manual_seed(0)
-    checkpoint.save(model, optimizers[0], generator, FitState(3), None)
-    assert checkpoint.load(model, optimizers[1], generator, None).step == 3
+    checkpoint.save(model, optimizers[0], generator, FitState(3), None, None)
+    assert checkpoint.load(model, optimizers[1], generator, None, None).step == 3
     assert plain(optimizers[1].state[model.local]) == plain(state)
     assert optimizers[1].param_groups[0]["seen"] == 7

@@ -96,7 +96,7 @@ def fitted(share, reduce, metric, **options):
     model, samples, generator = prepared(max_memory=100_000, **options)
     draw_all = samples.draw
 
-    def draw():
+    def draw(awake=None):
         drawn = draw_all()
         return replace(drawn, blocks=map(in_double, list(drawn.blocks)[share]))
 

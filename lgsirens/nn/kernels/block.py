@@ -9,13 +9,16 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+# Partitions, by their places: consecutive ones, or `[B]`.
+Rows = slice | Tensor
+
 
 @dataclass(frozen=True)
 class Block:
     """Samples of some partitions.
 
     Attributes:
-        rows: B consecutive partitions.
+        rows: B partitions.
         x: `[B, N, D]`, what the shared network sees; `[1, N, D]` if that is the same for all partitions.
         x_local: `[B, N, D]` or `[1, N, D]`, what local networks see instead, or None.
         target: `[B, N, C]` in [-1, 1].
@@ -24,7 +27,7 @@ class Block:
         shared_features: what a shared network that does not move contributes at each depth, if that is known already.
     """
 
-    rows: slice
+    rows: Rows
     x: Tensor
     x_local: Tensor | None
     target: Tensor
