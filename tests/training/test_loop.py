@@ -1,9 +1,11 @@
 """The loop itself: what it keeps and how it ends."""
 
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -41,6 +43,27 @@ def test_the_weights_of_the_best_step_are_kept(monkeypatch, overlaps):
 def test_the_error_without_gradients_is_that_with_them():
     model, samples, _ = prepared(overlaps=(2, 3))
     assert loop.mean_error(model, samples) == pytest.approx(loop.accumulate_gradients(model, samples), rel=1e-6)
+
+
+def test_bounded_by_seconds_a_fit_takes_the_steps_that_fit_and_its_rate_decays_over_them(monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(ticks) / 4))
+    model, samples, generator = prepared(recipe="fast", coordinates="signal")
+    rates, rule = [], loop.StopRule(None, seconds=10)
+    state = loop.fit(model, samples, rule, 1e-2, 1.0, generator, watch=lambda s: rates.append(s.rate), recipe="adam")
+    assert state.stopped == "seconds"
+    assert 30 <= state.step <= 40
+    assert state.seconds <= 10
+    assert rates[-1] < 0.1 * max(rates)
+
+
+def test_whichever_of_seconds_and_steps_comes_first_ends_a_fit():
+    assert lg.encode(picture(), seconds=1000, steps=3, device="cpu").fit.stopped == "steps"
+    inr = lg.encode(picture(), seconds=0.5, steps=100_000, device="cpu")
+    assert inr.fit.stopped == "seconds"
+    assert inr.fit.seconds < 1
+    assert (inr.config["seconds"], inr.config["steps"]) == (0.5, 100_000)
+    assert lg.encode(picture(), seconds=0.1, device="cpu").config["steps"] is None
 
 
 class Noise(torch.optim.Optimizer):
