@@ -11,11 +11,22 @@ import torch
 from numpy.typing import NDArray
 
 from lgsirens.errors import ConfigError, RegionError
-from lgsirens.grid.box import LARGEST_POSITION, Box, Region, as_region, bounding_box, intersect, is_empty
+from lgsirens.grid.box import (
+    LARGEST_POSITION,
+    Box,
+    Region,
+    as_region,
+    bounding_box,
+    format_box,
+    intersect,
+    is_empty,
+    shifted,
+)
 from lgsirens.grid.lattice import Lattice, bounding_extent
 from lgsirens.representation.representation import Representation, SignalInfo, history_entry
 from lgsirens.representation.rows import FileRows, GatheredRows, gather
-from lgsirens.system.console import note
+from lgsirens.system.console import commas, note
+from lgsirens.system.schema import canonical_json, to_plain
 
 # What pieces of one origin have in common, beside coordinates and shared network.
 _OF_ORIGIN = ("model", "tile", "halo", "codec")
@@ -57,6 +68,69 @@ def crop(
     extent, window = _boxes_after(representation, kept.lattice, boxes)
     entry = history_entry("crop", window, len(kept.ids))
     return replace(kept, extent=extent, window=window, history=(*representation.history, entry))
+
+
+def move(representation: Representation, offset: Sequence[int]) -> Representation:
+    """The same rows elsewhere: with tile coordinates they mean the same anywhere.
+
+    Values decode to the same bits there, at every scale by which the offset is whole. So signals that share a network
+    come into one file side by side:
+
+    >>> import lgsirens as lg
+    >>> dark, light = (lg.Signal.from_array(np.full((8, 8), value, dtype=np.uint8)) for value in (9, 250))
+    >>> first = lg.encode(dark, partition_size=(4, 4), steps=1)
+    >>> second = lg.encode(light, shared_from=first, steps=1)
+    >>> lg.merge(first, second.move((0, 8))).window
+    ((0, 8), (0, 16))
+
+    Args:
+        offset: samples along each dimension, whole tiles.
+
+    Returns:
+        A representation of another lineage: its history says nothing of rows that were where it lies now. The same one
+        for an offset of 0.
+
+    Raises:
+        ConfigError: the coordinates are the signal's, in which a row means something else elsewhere; the offset is not
+            of whole tiles, or leaves the positions that there are.
+    """
+    if representation.coordinates.kind != "tile":
+        raise ConfigError("needs tile coordinates, where a row means the same anywhere; encode with those", "offset")
+    tile = representation.tile
+    try:
+        by = [operator.index(samples) for samples in offset]
+        whole = not any(samples % size for samples, size in zip(by, tile, strict=True))
+    except (TypeError, ValueError):
+        whole = False
+    if not whole:
+        tiles = f"whole tiles, a multiple of {commas(tile)} samples along each dimension"
+        raise ConfigError(f"{offset}: give {tiles}", "offset")
+    if not any(by):
+        return representation
+    extent, window = shifted(representation.extent, by), shifted(representation.window, by)
+    if any(low < -LARGEST_POSITION or high > LARGEST_POSITION for low, high in extent):
+        beyond = f"{format_box(extent)} lies beyond {LARGEST_POSITION}, the farthest position"
+        raise ConfigError(f"{offset}: {beyond}; give less", "offset")
+    history = [_moved(entry, by) for entry in representation.history]
+    entry = history_entry("move", window, len(representation.ids), offset=by)
+    return replace(
+        representation,
+        ids=(representation.ids + np.array(by) // tile).astype(np.int32),
+        extent=extent,
+        window=window,
+        lineage=hashlib.sha256(f"{representation.lineage}{canonical_json(by)}".encode()).hexdigest(),
+        history=(*history, entry),
+    )
+
+
+def _moved(entry: dict[str, Any], by: Sequence[int]) -> dict[str, Any]:
+    """An entry of the history whose boxes, which tell what is blank, stay with the rows."""
+    boxes: dict[str, Any] = {}
+    if "given" in entry:
+        boxes["given"] = [shifted(box, by) for box in entry["given"]]
+    if "held" in entry:
+        boxes["held"] = shifted(entry["held"], by)
+    return {**entry, **to_plain(boxes)}
 
 
 def merge(
