@@ -154,7 +154,7 @@ def _ranged(signal: Signal, shared_from: Representation | None) -> Signal:
     clips = signal.values.min() < lowest or signal.values.max() > highest
     if signal.value_range != (lowest, highest):
         louder = "; the sound is louder, and clips" if clips else ""
-        note("the value range is that of shared_from, %g to %g%s", lowest, highest, louder)
+        note("value_range: that of shared_from, %g to %g%s", lowest, highest, louder)
     return signal.with_range((lowest, highest))
 
 
