@@ -70,7 +70,10 @@ class EncodeConfig:
     @property
     def total_steps(self) -> int | None:
         """`steps`, or those of the recipe; None: as many as fit into `seconds`."""
-        return self.steps or (RECIPES[self.recipe].steps if self.seconds is None else None)
+        recipe = RECIPES[self.recipe]
+        # A rate that does not depend on how many steps there will be lets a fit go on until it meets its target.
+        until_target = self.target_psnr is not None and recipe.decay == "inverse"
+        return self.steps or (None if self.seconds else recipe.steps * (10 if until_target else 1))
 
     @property
     def seen(self) -> str:
@@ -280,7 +283,7 @@ def _notes(signal: Signal, config: EncodeConfig, tile: tuple[int, ...], coordina
     if config.partitions not in (None, real):
         asked, got, samples, whole = (commas(numbers) for numbers in (config.partitions, real, tile, shape))
         yield f"partitions: asked for {asked}, got {got}, because tiles of {samples} samples cover {whole}"
-    if config.lr is not None and not RECIPES[config.recipe].constant:
+    if config.lr is not None and RECIPES[config.recipe].decay != "none":
         yield f"lr: the highest rate of recipe {config.recipe}, which decays; recipe paper keeps it constant"
     if config.local_scale is not None or longest <= LONGEST_AXIS or coordinates == "tile":
         return

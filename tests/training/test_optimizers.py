@@ -23,8 +23,15 @@ def test_the_paper_has_a_constant_rate_and_the_others_warm_up_and_decay(mode, lr
             continue
         assert rates[:20] == sorted(rates[:20])
         assert rates[20:] == sorted(rates[20:], reverse=True)
-        assert 0 < rates[-1] < 0.03 * peak
+        assert 0 < rates[-1] < (0.2 if recipe == "fast" else 0.03) * peak
         assert all(math.isfinite(learning_rate(0, steps, recipe, mode, lr)) for steps in (1, 2, 20, 21))
+
+
+def test_the_rate_of_fast_does_not_depend_on_how_many_steps_there_will_be():
+    assert [learning_rate(step, 30, "fast", "lg", None) for step in range(30)] == [
+        learning_rate(step, 10**9, "fast", "lg", None) for step in range(30)
+    ]
+    assert learning_rate(80, 300, "fast", "lg", 1e-2) == pytest.approx(5e-3)
 
 
 def test_adam_is_pytorchs_own_with_its_defaults_over_what_learns():
