@@ -334,3 +334,7 @@ def test_only_pieces_of_one_origin_merge():
         one.merge(forged)
     with pytest.raises(ConfigError, match="prefer"):
         one.merge(one, prefer=two)
+    tiled = Coordinates("tile", (8, 8), (0.25, 0.25), (0.25, 0.25))
+    pieces = [representation((8, 8), mode="lc", halo=(n, 0), coordinates=tiled) for n in (0, 1)]
+    with pytest.raises(ConfigError, match=r"halo is \(1, 0\) in piece 2 and \(0, 0\) in piece 1"):
+        lg.merge(*pieces)

@@ -3,7 +3,7 @@
 import hashlib
 import operator
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,13 @@ from lgsirens.grid.box import (
     shifted,
 )
 from lgsirens.grid.lattice import Lattice, bounding_extent
-from lgsirens.representation.representation import Representation, SignalInfo, history_entry
+from lgsirens.representation.representation import Representation, history_entry
 from lgsirens.representation.rows import FileRows, GatheredRows, gather
 from lgsirens.system.console import commas, note
 from lgsirens.system.schema import canonical_json, to_plain
 
 # What pieces of one origin have in common, beside coordinates and shared network.
-_OF_ORIGIN = ("model", "tile", "halo", "codec")
+_OF_ORIGIN = ("model", "tile")
 
 
 def crop(
@@ -217,10 +217,10 @@ def _check_kin(first: Representation, piece: Representation, number: int) -> Non
     title, other = _title(piece, number), _title(first, 0)
     if piece.origin != first.origin:
         raise ConfigError(f"{title} comes from another encoding than {other}: only pieces of one origin merge")
-    for field in fields(SignalInfo):
-        ours, theirs = (getattr(inr.signal, field.name) for inr in (piece, first))
-        if ours != theirs:
-            raise ConfigError(f"{field.name} is {ours} in {title} and {theirs} in {other}; such do not merge")
+    ours, theirs = ({**vars(inr.signal), "halo": inr.halo, "codec": inr.codec} for inr in (piece, first))
+    for name, value in ours.items():
+        if value != theirs[name]:
+            raise ConfigError(f"{name} is {value} in {title} and {theirs[name]} in {other}; such do not merge")
     coordinates = piece.coordinates
     if coordinates.kind == "tile":  # where the first signal ended is nothing to its rows
         coordinates = replace(coordinates, size=first.coordinates.size)
