@@ -11,17 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from lgsirens.errors import ConfigError, RegionError
-from lgsirens.grid.box import (
-    LARGEST_POSITION,
-    Box,
-    Region,
-    as_region,
-    bounding_box,
-    format_box,
-    intersect,
-    is_empty,
-    shifted,
-)
+from lgsirens.grid.box import LARGEST_POSITION, Box, Region, as_region, bounding_box, intersect, is_empty, shifted
 from lgsirens.grid.lattice import Lattice, bounding_extent
 from lgsirens.representation.representation import Representation, history_entry
 from lgsirens.representation.rows import FileRows, GatheredRows, gather
@@ -109,8 +99,7 @@ def move(representation: Representation, offset: Sequence[int]) -> Representatio
         return representation
     extent, window = shifted(representation.extent, by), shifted(representation.window, by)
     if any(low < -LARGEST_POSITION or high > LARGEST_POSITION for low, high in extent):
-        beyond = f"{format_box(extent)} lies beyond {LARGEST_POSITION}, the farthest position"
-        raise ConfigError(f"{offset}: {beyond}; give less", "offset")
+        raise ConfigError(f"{offset}: leads beyond {LARGEST_POSITION}, the farthest position; give less", "offset")
     history = [_moved(entry, by) for entry in representation.history]
     entry = history_entry("move", window, len(representation.ids), offset=by)
     return replace(
@@ -136,7 +125,7 @@ def _moved(entry: dict[str, Any], by: Sequence[int]) -> dict[str, Any]:
 def merge(
     representation: Representation, *others: Representation, prefer: Representation | None = None
 ) -> Representation:
-    """Pieces of one origin come back together.
+    """Pieces of one origin come together, with tile coordinates whatever they were fitted to.
 
     Rows that several pieces hold must agree. Where they do not, the one wins that alone was fitted since the pieces
     parted (a partial tile that an extension filled, replaced content).
@@ -144,6 +133,9 @@ def merge(
     Args:
         others: further pieces.
         prefer: the piece whose rows win where two were fitted anew and disagree.
+
+    Returns:
+        All their rows; `fit` and `config` are those of the first piece.
 
     Raises:
         ConfigError: the pieces are of different origin, their rows disagree, or together they would show samples that
