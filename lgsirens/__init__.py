@@ -30,7 +30,7 @@ from lgsirens.media.files import read, write
 from lgsirens.monitoring.log import RunLog
 from lgsirens.nn.siren import LocalGlobalSiren, ModelConfig, Siren, SirenPerPartition
 from lgsirens.representation.decode import decode
-from lgsirens.representation.edit import crop, merge
+from lgsirens.representation.edit import crop, merge, move
 from lgsirens.representation.evaluate import evaluate
 from lgsirens.representation.file import load, save
 from lgsirens.representation.metrics import psnr, seam_ratio, ssim
@@ -46,6 +46,7 @@ Representation.crop = crop
 Representation.decode = decode
 Representation.extend = extend
 Representation.merge = merge
+Representation.move = move
 Representation.replace = replace
 Representation.save = save
 Representation.__call__ = evaluate
@@ -76,6 +77,7 @@ __all__ = [
     "extend",
     "load",
     "merge",
+    "move",
     "psnr",
     "read",
     "replace",

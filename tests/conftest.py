@@ -76,9 +76,9 @@ def stopping_at(checkpoint_each_step):
                 signal.raise_signal(signal.SIGINT)
             return real(*arguments)
 
-        def save_early(checkpoint, model, optimizer, generator, state, best):
+        def save_early(checkpoint, model, optimizer, generator, state, *more):
             if kept is None or state.step <= kept:
-                save(checkpoint, model, optimizer, generator, state, best)
+                save(checkpoint, model, optimizer, generator, state, *more)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loop, "accumulate_gradients", gradients)

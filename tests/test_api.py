@@ -82,6 +82,8 @@ MISUSE = {
     "drop numbers": lambda: inr().crop(drop_partitions=[5]),
     "drop words": lambda: inr().crop(drop_partitions=[("a", "b")]),
     "drop fractions": lambda: inr().crop(drop_partitions=[(0.7, 0.2)]),
+    "move by a number": lambda: inr().move(4),
+    "share the network of a path": lambda: lg.encode(signal(), shared_from="a.safetensors"),
     "drop nothing": lambda: inr().crop(drop_partitions=[]),
     "crop nothing": lambda: inr().crop(),
     "load nothing": lambda: lg.load(None),

@@ -328,8 +328,7 @@ def moved_rows(draw):
     coordinates = Coordinates("tile", tile, tuple(draw(numbers) for _ in tile), tuple(draw(numbers) for _ in tile))
     mode, seed = draw(st.sampled_from(["lg", "lc"])), draw(seeds)
     first = representation(tile, 2, mode, tile, seed, kind=kind, coordinates=coordinates)
-    extent = tuple((k * t, (k + 1) * t) for k, t in zip(shift, tile, strict=True))
-    there = replace(first, ids=np.array([shift], dtype=np.int32), extent=extent, window=extent)
+    there = first.move([k * t for k, t in zip(shift, tile, strict=True)])
     return first, there, scales, draw(st.sampled_from([0, 1]))
 
 

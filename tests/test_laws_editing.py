@@ -12,17 +12,22 @@ from hypothesis import strategies as st
 
 import lgsirens as lg
 from lgsirens.errors import ConfigError, SignalError
-from lgsirens.grid.box import bounding_box, box_shape, intersect, slices
+from lgsirens.grid.box import bounding_box, box_shape, intersect, shifted, slices
+from lgsirens.grid.coordinates import Coordinates
+from lgsirens.representation.file import identified
+from lgsirens.training.refit import unknown
 from tests.small import contents, fitted, refitted, representation
 
 seeds = st.integers(0, 2**32 - 1)
 
 
 @st.composite
-def parents(draw, largest=10, modes=("lg", "lc")):
+def parents(draw, largest=10, modes=("lg", "lc"), kinds=("signal",)):
     """A representation somewhere on its lattice, ids of any sign, partial tiles and halos included."""
     dimensions = draw(st.integers(1, 3))
     shape = tuple(draw(st.lists(st.integers(1, largest), min_size=dimensions, max_size=dimensions)))
+    scales = (0.25,) * dimensions
+    tiled = Coordinates("tile", shape, scales, scales) if draw(st.sampled_from(kinds)) == "tile" else None
     return representation(
         shape,
         draw(st.integers(1, 2)),
@@ -32,6 +37,7 @@ def parents(draw, largest=10, modes=("lg", "lc")):
         start=tuple(draw(st.integers(-12, 12)) for _ in shape),
         halo=tuple(draw(st.integers(0, 2)) for _ in shape),
         local_scale=draw(st.sampled_from([None, 0.5])),
+        coordinates=tiled,
         config={"mode": "lg", "steps": 2, "seed": draw(st.integers(0, 9))},
     )
 
@@ -242,6 +248,71 @@ def test_a_parent_extended_on_two_sides_apart_is_the_parent_extended_twice(inr, 
     assert [entry["action"] for entry in merged.history] == ["encode", "extend", "extend", "merge"]
 
 
+# Laws 5 and 11: rows that move
+
+
+def draw_offset(data, inr):
+    return [data.draw(st.integers(-3, 3)) * side for side in inr.tile]
+
+
+def unmoved(inr):
+    """What moving forth and back leaves as it was."""
+    return {name: value for name, value in without_history(inr).items() if name != "lineage"}
+
+
+@settings(max_examples=60)
+@given(parents(kinds=("tile",)), st.data())
+def test_what_moves_is_the_same_elsewhere(tmp_path_factory, inr, data):
+    by, path = draw_offset(data, inr), tmp_path_factory.mktemp("moved") / "a.safetensors"
+    moved = inr.move(by)
+    moved.save(path)
+    loaded = lg.load(path)
+    assert (loaded.origin, loaded.window) == (inr.origin, shifted(inr.window, by))
+    assert np.array_equal(loaded.decode().values, inr.decode().values)
+    region = draw_inside(data, inr.extent)
+    assert np.array_equal(loaded.decode(shifted(region, by)).values, inr.decode(region).values)
+    assert unmoved(moved.crop(shifted(region, by))) == unmoved(inr.crop(region).move(by))
+    assert unmoved(moved.move([-n for n in by])) == unmoved(inr)
+    assert (moved.lineage == inr.lineage) == (moved is inr) == (not any(by))
+
+
+@settings(max_examples=40)
+@given(parents(kinds=("tile",)), seeds, st.data())
+def test_what_is_blank_stays_blank_where_it_moves(inr, seed, data):
+    box = tuple((high + data.draw(st.integers(0, 3)), high + 4) for _, high in inr.extent)
+    gap = inr.extend(content(box, inr.model.channels, seed, inr.signal.kind), [a for a, _ in box], allow_gap=True)
+    by = draw_offset(data, gap)
+    moved = gap.move(by)
+    assert np.array_equal(moved.row_blank, gap.row_blank)
+    for place in np.flatnonzero(gap.row_blank):
+        own = intersect(gap.lattice.box(place), gap.extent)
+        assert np.array_equal(unknown(moved, place, shifted(own, by)), unknown(gap, place, own))
+
+
+@settings(max_examples=60)
+@given(parents(kinds=("tile",)), seeds, st.data())
+def test_signals_of_one_shared_network_merge_and_keep_their_bits(inr, seed, data):
+    counts = [data.draw(st.integers(1, 3)) for _ in inr.tile]
+    more = {name: getattr(inr, name) for name in ("halo", "tile", "coordinates")}
+    shape = [count * side for count, side in zip(counts, inr.tile, strict=True)]
+    fresh = (representation(shape, inr.model.channels, inr.model.mode, seed=s, **more) for s in (seed, seed + 1))
+    one, two = (identified(replace(other, shared=inr.shared)) for other in fresh)
+    by = draw_offset(data, inr)
+    there = two.move(by)
+    if (one.lattice.find(there.ids) >= 0).any():
+        with pytest.raises(ConfigError, match="differs between piece 1 and piece 2; .*prefer"):
+            one.merge(there)
+        assert np.array_equal(one.merge(there, prefer=there).decode(there.window).values, two.decode().values)
+        return
+    merged = one.merge(there)
+    for piece in (one, there):
+        assert np.array_equal(merged.decode(piece.window).values, piece.decode().values)
+    assert merged.lineage not in (one.lineage, there.lineage)
+    turned = there.merge(one)
+    assert by_id(turned) == by_id(merged) == by_id(one) | by_id(there)
+    assert (turned.lineage, turned.origin) == (merged.lineage, inr.origin)
+
+
 def test_rows_that_two_pieces_fitted_differently_need_a_preference():
     inr = representation((20, 20), 1, "lg", (8, 8), 0, config={"steps": 2})
     patches = [content(((0, 5), (0, 5)), 1, seed, "image") for seed in (1, 2)]
@@ -263,3 +334,7 @@ def test_only_pieces_of_one_origin_merge():
         one.merge(forged)
     with pytest.raises(ConfigError, match="prefer"):
         one.merge(one, prefer=two)
+    tiled = Coordinates("tile", (8, 8), (0.25, 0.25), (0.25, 0.25))
+    pieces = [representation((8, 8), mode="lc", halo=(n, 0), coordinates=tiled) for n in (0, 1)]
+    with pytest.raises(ConfigError, match=r"halo is \(1, 0\) in piece 2 and \(0, 0\) in piece 1"):
+        lg.merge(*pieces)

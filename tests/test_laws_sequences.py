@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 import lgsirens as lg
 from lgsirens.errors import ConfigError, SignalError
-from lgsirens.grid.box import bounding_box, box_shape, box_size, intersect, is_empty, slices
+from lgsirens.grid.box import bounding_box, box_shape, box_size, intersect, is_empty, shifted, slices
 from lgsirens.grid.lattice import tiles_meeting
 from tests.small import blank, fitted, names, refitted
 from tests.test_laws_editing import by_id, draw_inside, owned, parents, without_history
@@ -44,6 +44,10 @@ def positions(box):
     return set(itertools.product(*(range(low, high) for low, high in box)))
 
 
+def sum_of(place, by):
+    return tuple(a + b for a, b in zip(place, by, strict=True))
+
+
 def tile_of(inr, name):
     return tuple((k * t, (k + 1) * t) for k, t in zip(name, inr.lattice.tile, strict=True))
 
@@ -61,7 +65,7 @@ def assert_untouched(old, new, kept):
 class Edits(RuleBasedStateMachine):
     """One representation, edited again and again: `blank` has the samples of partitions that nobody gave."""
 
-    @initialize(inr=parents(6))
+    @initialize(inr=parents(6, kinds=("signal", "tile")))
     def begin(self, inr):
         self.inr, self.blank, self.past = inr, {}, []
 
@@ -151,6 +155,17 @@ class Edits(RuleBasedStateMachine):
         assert_untouched(self.inr, changed, set(counts) - met)
         left = {name: lacking - positions(box) if name in met else lacking for name, lacking in self.blank.items()}
         self.become(changed, left)
+
+    @rule(data=st.data())
+    def move(self, data):
+        if self.inr.coordinates.kind == "tile":
+            tiles = [data.draw(st.integers(-2, 2)) for _ in self.inr.tile]
+            by = [n * side for n, side in zip(tiles, self.inr.tile, strict=True)]
+            moved = self.inr.move(by)
+            assert (moved.extent, moved.window) == (shifted(self.inr.extent, by), shifted(self.inr.window, by))
+            assert np.array_equal(moved.decode(full=True).values, self.inr.decode(full=True).values)
+            left = {sum_of(name, tiles): {sum_of(at, by) for at in lacking} for name, lacking in self.blank.items()}
+            self.become(moved, left)
 
     @rule(data=st.data())
     def merge_crops(self, data):

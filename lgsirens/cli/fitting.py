@@ -32,19 +32,21 @@ def encode_command(asked: Encode) -> int:
     _check_name(asked.output)
     log = _run_log(asked)
     if not asked.dry_run:
-        check_output(asked.output, asked.overwrite or _resuming(asked))
+        check_result(asked.output, asked.overwrite or _resuming(asked), [*filter(None, [asked.shared_from])])
         check_checkpoint(checkpoint_path(asked.output), asked.resume)
         if log is not None:
             check_folder(log, asked.resume, _resuming(asked))
     use_threads(asked.threads)
     settings = _settings(asked)
+    shared_from = _shared_from(asked.shared_from, settings.pop("shared_from", None))
     reading = from_plain(Reading, part(Reading, settings))
     config = EncodeConfig.from_options({n: value for n, value in settings.items() if n not in declared(Reading)})
     signal = reading.read(asked.input, asked.quiet)
     if asked.dry_run:
-        print(dry_run_text(dry_run(signal, config, asked.device, asked.max_memory)))
+        print(dry_run_text(dry_run(signal, config, asked.device, asked.max_memory, shared_from)))
         return 0
-    fit = _saved(asked, partial(encode, signal, config, log=log, source=reading.reduced())).fit
+    how: dict[str, Any] = {"log": log, "shared_from": shared_from, "source": reading.reduced()}
+    fit = _saved(asked, partial(encode, signal, config, **how)).fit
     return ended(fit.stopped, fit.steps, checkpoint_path(asked.output))
 
 
@@ -104,6 +106,14 @@ def _settings(asked: Encode) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in replaced} | given
 
 
+def _shared_from(path: Path | None, origin: Any) -> Representation | None:
+    """The file whose network is shared; a config that a run has left names that by its origin."""
+    shared_from = None if path is None else load(path)
+    if origin is not None and (shared_from is None or shared_from.origin != origin):
+        raise ConfigError(f"must be a file of origin {origin}, as the config says; name one", "shared_from")
+    return shared_from
+
+
 def _run_log(asked: Encode) -> RunLog | None:
     """The log asked for."""
     given = {name: value for name, value in part(RunLog, asked.given).items() if name != "overwrite"}
@@ -122,7 +132,7 @@ def check_result(output: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> 
     _check_name(output)
     for path in inputs:
         if os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
-            raise ConfigError(f"{output}: is the input, which an edit never changes; choose another OUTPUT")
+            raise ConfigError(f"{output}: is the input, which never changes; choose another OUTPUT")
     check_output(output, overwrite)
 
 

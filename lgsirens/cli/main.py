@@ -17,7 +17,7 @@ from lgsirens.monitoring.log import RunLog
 from lgsirens.paper.checkpoints import as_representation, is_pickle, is_safetensors, measured, read_checkpoint
 from lgsirens.paper.inputs import as_published
 from lgsirens.paper.runs import write_decoded
-from lgsirens.representation.edit import crop, merge
+from lgsirens.representation.edit import crop, merge, move
 from lgsirens.representation.file import load, sizes
 from lgsirens.representation.report import compare, compare_text, describe, describe_text
 from lgsirens.representation.representation import SignalInfo
@@ -73,6 +73,11 @@ def _merge(asked: options.Merge) -> None:
         raise ConfigError("merge takes at least two pieces and OUTPUT.safetensors; give A B OUTPUT.safetensors")
     check_result(asked.output, asked.overwrite, files)
     pieces = [load(path) for path in files]
+    if asked.offset is not None:
+        if len(asked.offset) != len(files) - 1:
+            each = f"one for each of {counted(len(files) - 1, 'file')} after the first"
+            raise ConfigError(f"has {len(asked.offset)} entries; give {each}, separated by ;", "offset")
+        pieces[1:] = [move(piece, offset) for piece, offset in zip(pieces[1:], asked.offset, strict=True)]
     if asked.prefer is not None and asked.prefer not in files:
         raise ConfigError(f"{asked.prefer}: is none of the pieces; name one of {', '.join(map(str, files))}", "prefer")
     merged = merge(*pieces, prefer=None if asked.prefer is None else pieces[files.index(asked.prefer)])

@@ -31,6 +31,11 @@ _OUTPUT = Option(metavar="OUTPUT.safetensors", positional=True)
 _FILE = Option(metavar="FILE", positional=True)
 
 
+def _offsets(text: str) -> list[Any]:
+    """Where each further piece goes."""
+    return [from_text(tuple[int, ...], part) for part in text.split(";")]
+
+
 def _blend(text: str) -> int | None:
     """How far neighbours cross-fade."""
     return None if text == "auto" else int(text)
@@ -89,6 +94,7 @@ class Encode(_Computing):
 
     input: Path = option(metavar="INPUT", positional=True, help="an image, sound, film, volume or .npy array")
     config_path: Path | None = option(None, metavar="run.yaml", help="options from a file, as `info --config` prints")
+    shared_from: Path | None = option(None, metavar="FILE", help="with that file's shared network: rows alone learn")
     dry_run: bool = option(False, help="print parameters, bytes, expected time and memory; write nothing")
     resume: bool = option(False, _FIT["resume"])
 
@@ -147,6 +153,13 @@ class Merge(_Writing):
     """Put pieces of one origin together."""
 
     files: list[Path] = option(metavar="FILE", positional=True, help="pieces of one origin")
+    offset: tuple[tuple[int, ...], ...] | None = option(
+        None,
+        shown="0 on every axis",
+        metavar="O;O",
+        parse=_offsets,
+        help='by how much each file after the first moves, in whole tiles, such as "0,512;512,0"',
+    )
     prefer: Path | None = option(None, metavar="FILE", help="the piece that wins where two disagree")
 
 

@@ -137,6 +137,11 @@ def boxes_of(mask: NDArray[np.bool_], first: Sequence[int]) -> list[Box]:
     return [(run, *box) for run, boxes in zip(runs, rest, strict=True) for box in boxes]
 
 
+def shifted(box: Box, offset: Sequence[int]) -> Box:
+    """The box further on along each axis."""
+    return tuple((low + by, high + by) for (low, high), by in zip(box, offset, strict=True))
+
+
 def grown(box: Box, margin: tuple[int, ...]) -> Box:
     """The box with a margin along each axis."""
     return tuple((low - more, high + more) for (low, high), more in zip(box, margin, strict=True))

@@ -3,7 +3,7 @@
 import hashlib
 import operator
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from lgsirens.errors import ConfigError, RegionError
-from lgsirens.grid.box import LARGEST_POSITION, Box, Region, as_region, bounding_box, intersect, is_empty
+from lgsirens.grid.box import LARGEST_POSITION, Box, Region, as_region, bounding_box, intersect, is_empty, shifted
 from lgsirens.grid.lattice import Lattice, bounding_extent
-from lgsirens.representation.representation import Representation, SignalInfo, history_entry
+from lgsirens.representation.representation import Representation, history_entry
 from lgsirens.representation.rows import FileRows, GatheredRows, gather
-from lgsirens.system.console import note
+from lgsirens.system.console import commas, note
+from lgsirens.system.schema import canonical_json, to_plain
 
 # What pieces of one origin have in common, beside coordinates and shared network.
-_OF_ORIGIN = ("model", "tile", "halo", "codec")
+_OF_ORIGIN = ("model", "tile")
 
 
 def crop(
@@ -59,10 +60,72 @@ def crop(
     return replace(kept, extent=extent, window=window, history=(*representation.history, entry))
 
 
+def move(representation: Representation, offset: Sequence[int]) -> Representation:
+    """The same rows elsewhere: with tile coordinates they mean the same anywhere.
+
+    Values decode to the same bits there, at every scale by which the offset is whole. So signals that share a network
+    come into one file side by side:
+
+    >>> import lgsirens as lg
+    >>> dark, light = (lg.Signal.from_array(np.full((8, 8), value, dtype=np.uint8)) for value in (9, 250))
+    >>> first = lg.encode(dark, partition_size=(4, 4), steps=1)
+    >>> second = lg.encode(light, shared_from=first, steps=1)
+    >>> lg.merge(first, second.move((0, 8))).window
+    ((0, 8), (0, 16))
+
+    Args:
+        offset: samples along each dimension, whole tiles.
+
+    Returns:
+        A representation of another lineage: its history says nothing of rows that were where it lies now. The same one
+        for an offset of 0.
+
+    Raises:
+        ConfigError: the coordinates are the signal's, in which a row means something else elsewhere; the offset is not
+            of whole tiles, or leaves the positions that there are.
+    """
+    if representation.coordinates.kind != "tile":
+        raise ConfigError("needs tile coordinates, where a row means the same anywhere; encode with those", "offset")
+    tile = representation.tile
+    try:
+        by = [operator.index(samples) for samples in offset]
+        whole = not any(samples % size for samples, size in zip(by, tile, strict=True))
+    except (TypeError, ValueError):
+        whole = False
+    if not whole:
+        tiles = f"whole tiles, a multiple of {commas(tile)} samples along each dimension"
+        raise ConfigError(f"{offset}: give {tiles}", "offset")
+    if not any(by):
+        return representation
+    extent, window = shifted(representation.extent, by), shifted(representation.window, by)
+    if any(low < -LARGEST_POSITION or high > LARGEST_POSITION for low, high in extent):
+        raise ConfigError(f"{offset}: leads beyond {LARGEST_POSITION}, the farthest position; give less", "offset")
+    history = [_moved(entry, by) for entry in representation.history]
+    entry = history_entry("move", window, len(representation.ids), offset=by)
+    return replace(
+        representation,
+        ids=(representation.ids + np.array(by) // tile).astype(np.int32),
+        extent=extent,
+        window=window,
+        lineage=hashlib.sha256(f"{representation.lineage}{canonical_json(by)}".encode()).hexdigest(),
+        history=(*history, entry),
+    )
+
+
+def _moved(entry: dict[str, Any], by: Sequence[int]) -> dict[str, Any]:
+    """An entry of the history whose boxes, which tell what is blank, stay with the rows."""
+    boxes: dict[str, Any] = {}
+    if "given" in entry:
+        boxes["given"] = [shifted(box, by) for box in entry["given"]]
+    if "held" in entry:
+        boxes["held"] = shifted(entry["held"], by)
+    return {**entry, **to_plain(boxes)}
+
+
 def merge(
     representation: Representation, *others: Representation, prefer: Representation | None = None
 ) -> Representation:
-    """Pieces of one origin come back together.
+    """Pieces of one origin come together, with tile coordinates whatever they were fitted to.
 
     Rows that several pieces hold must agree. Where they do not, the one wins that alone was fitted since the pieces
     parted (a partial tile that an extension filled, replaced content).
@@ -70,6 +133,9 @@ def merge(
     Args:
         others: further pieces.
         prefer: the piece whose rows win where two were fitted anew and disagree.
+
+    Returns:
+        All their rows; `fit` and `config` are those of the first piece.
 
     Raises:
         ConfigError: the pieces are of different origin, their rows disagree, or together they would show samples that
@@ -143,10 +209,10 @@ def _check_kin(first: Representation, piece: Representation, number: int) -> Non
     title, other = _title(piece, number), _title(first, 0)
     if piece.origin != first.origin:
         raise ConfigError(f"{title} comes from another encoding than {other}: only pieces of one origin merge")
-    for field in fields(SignalInfo):
-        ours, theirs = (getattr(inr.signal, field.name) for inr in (piece, first))
-        if ours != theirs:
-            raise ConfigError(f"{field.name} is {ours} in {title} and {theirs} in {other}; such do not merge")
+    ours, theirs = ({**vars(inr.signal), "halo": inr.halo, "codec": inr.codec} for inr in (piece, first))
+    for name, value in ours.items():
+        if value != theirs[name]:
+            raise ConfigError(f"{name} is {value} in {title} and {theirs[name]} in {other}; such do not merge")
     coordinates = piece.coordinates
     if coordinates.kind == "tile":  # where the first signal ended is nothing to its rows
         coordinates = replace(coordinates, size=first.coordinates.size)

@@ -203,8 +203,11 @@ def _cut(representation: Representation, original: Signal) -> Signal:
     """The part of the original that lies in the window."""
     signal, window, first = representation.signal, representation.window, representation.coordinates.size
     reference = replace(original, value_range=signal.value_range)
+    boxes = [window, representation.extent]
+    if not any(entry["action"] == "move" for entry in representation.history):  # or the first signal lies elsewhere
+        boxes.append(box_of_shape(first))
     if (original.channels, original.dtype) == (signal.channels, signal.dtype):
-        for box in (window, representation.extent, box_of_shape(first)):
+        for box in boxes:
             if original.shape == box_shape(box) and contains(box, window):
                 return _region(reference, box, window)
     given = f"{times(original.shape)}, {counted(original.channels, 'channel')}, {original.dtype}"

@@ -141,6 +141,7 @@ class Representation(Header):
         crop: ClassVar[_Edit]
         extend: ClassVar[_Edit]
         merge: ClassVar[_Edit]
+        move: ClassVar[_Edit]
         replace: ClassVar[_Edit]
         decode: ClassVar[Callable[..., Signal]]
         save: ClassVar[Callable[..., None]]

@@ -13,7 +13,7 @@ from lgsirens.grid.coordinates import COORDINATES, LONGEST_AXIS, Coordinates
 from lgsirens.grid.lattice import Lattice
 from lgsirens.nn.siren import AGGREGATIONS, LARGEST_DEPTH, LARGEST_WIDTH, MODES, ModelConfig, parameter_counts
 from lgsirens.nn.widths import default_widths, widths_for_budget
-from lgsirens.representation.representation import LARGEST_FACTOR
+from lgsirens.representation.representation import LARGEST_FACTOR, Representation
 from lgsirens.signal import KINDS, Kind, Signal
 from lgsirens.system.console import commas, counted
 from lgsirens.system.hardware import check_fits
@@ -25,6 +25,9 @@ _TILES = ", ".join(f"{kind.samples_per_partition} samples ({name})" for name, ki
 _STEPS = ", ".join(f"{recipe.steps} ({name})" for name, recipe in RECIPES.items())
 _HALOS = ", ".join(f"{kind.halo} ({name}, tile coordinates)" for name, kind in KINDS.items() if kind.halo) + ", else 0"
 _BUDGETS = ", ".join(f"{kind.parameters_per_sample} a sample ({name})" for name, kind in KINDS.items())
+
+
+_OF_MODEL = ("hidden_layers", "agg_type")  # by default those of `ModelConfig`
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,12 @@ class EncodeConfig:
     parameters: int | None = option(None, least=1, shown=_BUDGETS, help="budget that gives the widths")
     local_width: int | None = option(None, least=1, most=LARGEST_WIDTH, metavar="L", help="or local networks' width")
     global_width: int | None = option(None, least=1, most=LARGEST_WIDTH, metavar="G", help="the shared network's width")
-    hidden_layers: int = option(3, least=0, most=LARGEST_DEPTH, metavar="H", help="hidden layers after the first")
-    agg_type: str = option("fc", choices=AGGREGATIONS, help="fc or fc_and_add: how local and global features meet")
+    hidden_layers: int | None = option(
+        None, least=0, most=LARGEST_DEPTH, metavar="H", shown="3", help="hidden layers after the first"
+    )
+    agg_type: str | None = option(
+        None, choices=AGGREGATIONS, shown="fc", help="fc or fc_and_add: how local and global features meet"
+    )
     overlaps: tuple[int, ...] | None = option(None, least=0, shown=_HALOS, help="halo per dimension, in samples")
     sample_frac: float | None = option(None, above=0, most=1, shown="all", help="fraction of samples that a step draws")
     recipe: str = option("fast", choices=tuple(RECIPES), help="fast, adam, or paper: as published (docs/recipes.md)")
@@ -104,6 +111,7 @@ class Plan:
 
     Attributes:
         notes: what a user should be told of it, a line each.
+        shared_from: has the shared network, which then does not learn.
     """
 
     model: ModelConfig
@@ -112,53 +120,80 @@ class Plan:
     extent: Box
     config: EncodeConfig
     notes: tuple[str, ...]
+    shared_from: Representation | None = None
 
 
-def plan(signal: Signal, config: EncodeConfig) -> Plan:
+def plan(signal: Signal, config: EncodeConfig, shared_from: Representation | None = None) -> Plan:
     """Lattice, coordinates and widths for a signal (no weights yet).
 
+    Args:
+        shared_from: takes its shared network, and all that goes with it.
+
     Raises:
-        ConfigError: the config does not fit the signal.
+        ConfigError: the config does not fit the signal, or the network to share.
     """
-    kind = KINDS[signal.kind]
     for name in ("partitions", "partition_size", "overlaps"):
         if (numbers := getattr(config, name)) is not None:
             named: Any = {name: along_axes(name, numbers, signal.kind)}
             config = replace(config, **named)
     extent = box_of_shape(signal.shape)
-    halo = config.overlaps or _halo(signal, config)
-    if any(o >= size for o, size in zip(halo, signal.shape, strict=True) if o):
-        raise ConfigError(f"{commas(halo)}: must be below the signal's {commas(signal.shape)} samples", "overlaps")
-    lattice = Lattice.covering(extent, _tile(signal, config), halo)
-    empty = ModelConfig(
-        config.mode, kind.dimensions, signal.channels, 0, 0, config.hidden_layers, agg_type=config.agg_type
-    )
-    if config.local_width is not None:
-        model = replace(empty, local_width=config.local_width, global_width=config.global_width or 0)
-    elif config.parameters is not None:
-        model = widths_for_budget(empty, len(lattice), config.parameters)
+    if shared_from is None:
+        lattice = _lattice(signal, config, extent)
+        model, coordinates = _model(signal, config, len(lattice)), _coordinates(signal, config, lattice.tile)
     else:
-        model = default_widths(empty, len(lattice), math.prod(signal.shape), kind.parameters_per_sample)
+        _check_shareable(signal, shared_from)
+        lattice = Lattice.covering(extent, shared_from.tile, shared_from.halo)
+        model, coordinates = shared_from.model, replace(shared_from.coordinates, size=signal.shape)
     # weights, the best ones, gradients and two moments
     check_fits(20 * sum(parameter_counts(model, len(lattice))), f"a fit of {len(lattice)} partitions of this width")
-    coordinates = _coordinates(signal, config, lattice.tile)
+    settled = _settled(model, lattice, coordinates)
+    if shared_from is not None:
+        _check_settled(config, settled)
+    resolved = replace(config, steps=config.total_steps, **settled)
+    notes = tuple(_notes(signal, config, lattice.tile, coordinates.kind))
+    return Plan(model, lattice, coordinates, extent, resolved, notes, shared_from)
+
+
+def _settled(model: ModelConfig, lattice: Lattice, coordinates: Coordinates) -> dict[str, Any]:
+    """The options that say what networks there are and what they see, as they were chosen in the end."""
     own = coordinates.local_scale
-    resolved = replace(
-        config,
-        coordinates=coordinates.kind,
-        shared_scale=coordinates.shared_scale[0] if coordinates.kind == "tile" else None,
-        local_scale=None if own is None else own[0],
-        steps=config.total_steps,
-        partitions=None,
-        partition_size=None if config.mode == "mlp" else lattice.tile,
-        parameters=None,
-        local_width=model.local_width,
-        global_width=model.global_width or None,
-        overlaps=halo,
-    )
-    return Plan(
-        model, lattice, coordinates, extent, resolved, tuple(_notes(signal, config, lattice.tile, coordinates.kind))
-    )
+    return {
+        "mode": model.mode,
+        "partitions": None,
+        "partition_size": None if model.mode == "mlp" else lattice.tile,
+        "parameters": None,
+        "local_width": model.local_width,
+        "global_width": model.global_width or None,
+        "hidden_layers": model.hidden_layers,
+        "agg_type": model.agg_type,
+        "overlaps": lattice.halo,
+        "coordinates": coordinates.kind,
+        "shared_scale": coordinates.shared_scale[0] if coordinates.kind == "tile" else None,
+        "local_scale": None if own is None else own[0],
+    }
+
+
+def _check_settled(config: EncodeConfig, settled: dict[str, Any]) -> None:
+    """Raise ConfigError if an option is given that is another in the file of `shared_from`."""
+    for name, value in settled.items():
+        if (asked := getattr(config, name)) not in (None, value):
+            shown = commas(asked) if isinstance(asked, tuple) else asked
+            raise ConfigError(f"{shown}: shared_from brings its own; leave it out", name)
+
+
+def _check_shareable(signal: Signal, shared_from: Representation) -> None:
+    """Raise ConfigError unless rows for a signal can be fitted to the shared network of another."""
+    known = shared_from.signal
+    ours, theirs = (f"{one.kind} of {counted(one.channels, 'channel')}" for one in (signal, known))
+    if not shared_from.shared:
+        reason = f"mode {shared_from.model.mode} has no shared network; name a file of mode lg"
+    elif shared_from.coordinates.kind != "tile":
+        reason = "rows of signal coordinates belong to one signal; name a file with coordinates tile"
+    elif ours != theirs:
+        reason = f"it holds {theirs}, the signal is {ours}; name a file of such"
+    else:
+        return
+    raise ConfigError(f"cannot be: {reason}", "shared_from")
 
 
 def along_axes(name: str, numbers: Sequence[int], kind: str) -> tuple[int, ...]:
@@ -174,6 +209,24 @@ def along_axes(name: str, numbers: Sequence[int], kind: str) -> tuple[int, ...]:
         dimensions = f"{counted(len(axes), 'dimension')} ({', '.join(axes)})"
         raise ConfigError(f"{commas(numbers)}: {kind} has {dimensions}; give a number for each", name)
     return tuple(numbers)
+
+
+def _model(signal: Signal, config: EncodeConfig, partitions: int) -> ModelConfig:
+    kind = KINDS[signal.kind]
+    chosen: Any = {name: value for name in _OF_MODEL if (value := getattr(config, name)) is not None}
+    empty = ModelConfig(config.mode, kind.dimensions, signal.channels, 0, **chosen)
+    if config.local_width is not None:
+        return replace(empty, local_width=config.local_width, global_width=config.global_width or 0)
+    if config.parameters is not None:
+        return widths_for_budget(empty, partitions, config.parameters)
+    return default_widths(empty, partitions, math.prod(signal.shape), kind.parameters_per_sample)
+
+
+def _lattice(signal: Signal, config: EncodeConfig, extent: Box) -> Lattice:
+    halo = config.overlaps or _halo(signal, config)
+    if any(o >= size for o, size in zip(halo, signal.shape, strict=True) if o):
+        raise ConfigError(f"{commas(halo)}: must be below the signal's {commas(signal.shape)} samples", "overlaps")
+    return Lattice.covering(extent, _tile(signal, config), halo)
 
 
 def _tile(signal: Signal, config: EncodeConfig) -> tuple[int, ...]:

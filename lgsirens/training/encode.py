@@ -20,7 +20,7 @@ from lgsirens.representation.file import identified
 from lgsirens.representation.metrics import psnr, recorded
 from lgsirens.representation.report import describe
 from lgsirens.representation.representation import FitRecord, Representation, SignalInfo, first_encoding
-from lgsirens.signal import Signal, check_signal
+from lgsirens.signal import KINDS, Signal, check_signal
 from lgsirens.system.console import note
 from lgsirens.system.hardware import as_bytes, resolve_device
 from lgsirens.system.schema import canonical_json, to_plain
@@ -30,7 +30,7 @@ from lgsirens.training.initial import initial_model
 from lgsirens.training.loop import accumulate_gradients
 from lgsirens.training.optimizers import build_optimizer
 from lgsirens.training.run import Run
-from lgsirens.training.samples import PositionedSignal, Windows
+from lgsirens.training.samples import CachedSharedFeatures, PositionedSignal, Windows
 
 
 def encode(
@@ -43,6 +43,7 @@ def encode(
     resume: bool = False,
     progress: bool = False,
     log: RunLog | None = None,
+    shared_from: Representation | None = None,
     source: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Representation:
@@ -58,13 +59,16 @@ def encode(
         resume: go on from the checkpoint if it is there.
         progress: show a progress bar (off a terminal: a line every ten seconds) on standard error.
         log: keep a log of the run; it changes nothing of the result.
+        shared_from: its shared network, with tile coordinates, stays as it is and rows alone learn, so that the result
+            merges with it (`move`). Networks, tiles, halo and what they see are its own; so is the value range of a
+            sound of its sample type.
         source: how the signal was read, such as the frames of a film; kept in the config of the result.
 
     Returns:
         The representation; `fit.stopped` is "interrupted" if Ctrl-C ended the fit.
 
     Raises:
-        ConfigError: options that cannot be, or that do not fit the signal.
+        ConfigError: options that cannot be, or that do not fit the signal or the network to share.
         RunError: the fit diverged.
         FileFormatError: a checkpoint that is damaged or belongs to another run.
         OutputError: another run is logged in the folder of the log.
@@ -73,10 +77,13 @@ def encode(
     if not isinstance(config, EncodeConfig | None):
         raise ConfigError(f"config {config!r} is no EncodeConfig; give one, or its fields as keyword arguments")
     config = EncodeConfig.from_options({**to_plain(config or EncodeConfig()), **options})
-    planned = plan(check_signal(signal), config)
+    if not isinstance(shared_from, Representation | None):
+        raise ConfigError(f"{shared_from!r}: is no Representation; give one from load or encode", "shared_from")
+    planned = plan(check_signal(signal), config, shared_from)
+    signal = _ranged(signal, shared_from)
     described = _described(signal, planned, source)
     run = prepare(signal, planned, resolve_device(device), as_bytes(max_memory))
-    key = run.key(signal)
+    key = run.key(signal, described.get("shared_from"))
     keeper = Checkpoint.at(checkpoint, key, resume)
     assemble = partial(_assemble, signal, planned, run, described)
     resuming = keeper is not None and keeper.goes_on
@@ -96,11 +103,16 @@ def encode(
 
 
 def dry_run(
-    signal: Signal, config: EncodeConfig, device: str = "auto", max_memory: int = DEFAULT_LIMIT
+    signal: Signal,
+    config: EncodeConfig,
+    device: str = "auto",
+    max_memory: int = DEFAULT_LIMIT,
+    shared_from: Representation | None = None,
 ) -> dict[str, Any]:
     """What an encoding would take, from a few timed steps: the figures of its result as `report.describe` gives them,
     expected seconds and memory (bytes)."""
-    planned = plan(signal, config)
+    planned = plan(signal, config, shared_from)
+    signal = _ranged(signal, shared_from)
     run = prepare(signal, planned, resolve_device(device), max_memory)
     optimizer = build_optimizer(run.model, run.config.recipe)
     durations = []
@@ -120,18 +132,38 @@ def dry_run(
 
 
 def prepare(signal: Signal, planned: Plan, device: torch.device, max_memory: int) -> Run:
-    """The run of a plan, whose notes are told: new weights, a first signal."""
+    """The run of a plan, whose notes are told: new weights, but for a network to share, and a first signal."""
     for line in planned.notes:
         note("%s", line)
     model = initial_model(planned.model, planned.lattice, planned.coordinates.kind, planned.config.seed)
     windows = Windows(PositionedSignal.first(signal), planned.lattice, planned.coordinates, device)
-    return Run(model, windows, planned.config, max_memory)
+    if planned.shared_from is None:
+        return Run(model, windows, planned.config, max_memory)
+    model.shared.load_state_dict(planned.shared_from.shared)
+    model.shared.requires_grad_(False)
+    run = Run(model, windows, planned.config, max_memory)
+    run.samples = CachedSharedFeatures(run.samples, run.model.shared_features, max_memory)
+    return run
+
+
+def _ranged(signal: Signal, shared_from: Representation | None) -> Signal:
+    """A sound as loud as the one whose network it shares: its peak would else be its own, and the two not merge."""
+    if shared_from is None or not KINDS[signal.kind].symmetric or signal.dtype != shared_from.signal.dtype:
+        return signal
+    lowest, highest = shared_from.signal.value_range
+    clips = signal.values.min() < lowest or signal.values.max() > highest
+    if signal.value_range != (lowest, highest):
+        louder = "; the sound is louder, and clips" if clips else ""
+        note("value_range: that of shared_from, %g to %g%s", lowest, highest, louder)
+    return signal.with_range((lowest, highest))
 
 
 def _described(signal: Signal, planned: Plan, source: Mapping[str, Any] | None) -> dict[str, Any]:
     """The config of the result: all that makes the run again."""
     described: dict[str, Any] = {"kind": signal.kind, "value_range": list(signal.value_range)}
     described |= {**to_plain(planned.config), **to_plain(source or {})}
+    if planned.shared_from is not None:
+        described["shared_from"] = planned.shared_from.origin
     try:
         canonical_json(described)
     except (TypeError, ValueError) as error:
