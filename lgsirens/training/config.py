@@ -14,11 +14,13 @@ from lgsirens.grid.lattice import Lattice
 from lgsirens.nn.siren import AGGREGATIONS, LARGEST_DEPTH, LARGEST_WIDTH, MODES, ModelConfig, parameter_counts
 from lgsirens.nn.widths import default_widths, widths_for_budget
 from lgsirens.representation.representation import LARGEST_FACTOR
-from lgsirens.signal import KINDS, Kind, Signal
+from lgsirens.signal import KINDS, Signal
 from lgsirens.system.console import commas, counted
 from lgsirens.system.hardware import check_fits
 from lgsirens.system.schema import from_plain, option
 from lgsirens.training.optimizers import RECIPES
+
+_SCALES = ("shared_scale", "local_scale")  # one number is that of every axis
 
 # What the kinds of signals take by default, for help.
 _TILES = ", ".join(f"{kind.samples_per_partition} samples ({name})" for name, kind in KINDS.items())
@@ -48,10 +50,17 @@ class EncodeConfig:
     coordinates: str | None = option(
         None, choices=COORDINATES, shown="tile; recipe paper and adam: signal", help="what networks see"
     )
-    shared_scale: float | None = option(
-        None, above=0, most=LARGEST_FACTOR, shown="by the tile", help="tile coordinates of the shared network: -S to S"
+    shared_scale: tuple[float, ...] | None = option(
+        None,
+        above=0,
+        most=LARGEST_FACTOR,
+        shown="by the tile",
+        metavar="S",
+        help="tile coordinates of the shared network: -S to S; one number or one per axis",
     )
-    local_scale: float | None = option(None, above=0, most=LARGEST_FACTOR, shown="by the tile", help="of local ones")
+    local_scale: tuple[float, ...] | None = option(
+        None, above=0, most=LARGEST_FACTOR, shown="by the tile", metavar="S", help="of local ones"
+    )
     steps: int | None = option(None, least=1, shown=_STEPS, help="optimiser steps")
     target_psnr: float | None = option(None, above=0, metavar="DB", help="stop as soon as this PSNR is reached")
     lr: float | None = option(
@@ -76,7 +85,9 @@ class EncodeConfig:
         Raises:
             ConfigError: names the option, what was given and what it may be.
         """
-        config = from_plain(cls, {name: _plain(value) for name, value in options.items()})
+        plain = {name: _plain(value) for name, value in options.items()}
+        plain |= {name: [plain[name]] for name in _SCALES if isinstance(plain.get(name), int | float)}
+        config = from_plain(cls, plain)
         widths = [width for width in (config.local_width, config.global_width) if width is not None]
         alone = config.mode == "mlp"
         for name, wrong, message in (
@@ -117,9 +128,10 @@ def plan(signal: Signal, config: EncodeConfig) -> Plan:
         ConfigError: the config does not fit the signal.
     """
     kind = KINDS[signal.kind]
-    for name in ("partitions", "partition_size", "overlaps"):
+    for name in ("partitions", "partition_size", "overlaps", *_SCALES):
         if (numbers := getattr(config, name)) is not None:
-            named: Any = {name: along_axes(name, numbers, signal.kind)}
+            every = name in _SCALES and len(numbers) == 1
+            named: Any = {name: along_axes(name, numbers * kind.dimensions if every else numbers, signal.kind)}
             config = replace(config, **named)
     extent = box_of_shape(signal.shape)
     halo = config.overlaps or _halo(signal, config)
@@ -138,12 +150,11 @@ def plan(signal: Signal, config: EncodeConfig) -> Plan:
     # weights, the best ones, gradients and two moments
     check_fits(20 * sum(parameter_counts(model, len(lattice))), f"a fit of {len(lattice)} partitions of this width")
     coordinates = _coordinates(signal, config, lattice.tile)
-    own = coordinates.local_scale
     resolved = replace(
         config,
         coordinates=coordinates.kind,
-        shared_scale=coordinates.shared_scale[0] if coordinates.kind == "tile" else None,
-        local_scale=None if own is None else own[0],
+        shared_scale=coordinates.shared_scale if coordinates.kind == "tile" else None,
+        local_scale=coordinates.local_scale,
         steps=config.total_steps,
         partitions=None,
         partition_size=None if config.mode == "mlp" else lattice.tile,
@@ -157,7 +168,7 @@ def plan(signal: Signal, config: EncodeConfig) -> Plan:
     )
 
 
-def along_axes(name: str, numbers: Sequence[int], kind: str) -> tuple[int, ...]:
+def along_axes(name: str, numbers: Sequence[float], kind: str) -> tuple[Any, ...]:
     """One number per dimension; for audio also 1,N,1, as the published commands write it.
 
     Raises:
@@ -194,29 +205,22 @@ def _halo(signal: Signal, config: EncodeConfig) -> tuple[int, ...]:
 
 
 def _coordinates(signal: Signal, config: EncodeConfig, tile: tuple[int, ...]) -> Coordinates:
-    kind, axes = KINDS[signal.kind], len(tile)
-    named, scale = config.seen, kind.coordinate_scale
-    local = _local_scale(signal, config, tile)
-    if named == "tile":
-        default = _tile_scale(kind, tile)
-        scale, local = config.shared_scale or default, config.local_scale or default
-    return Coordinates(named, signal.shape, (scale,) * axes, None if local is None else (local,) * axes)
+    kind = KINDS[signal.kind]
+    if config.seen == "signal":
+        scale = (kind.coordinate_scale,) * len(tile)
+        return Coordinates("signal", signal.shape, scale, _local_scale(signal, config, tile))
+    default = (kind.coordinate_step * math.prod(tile) ** (1 / len(tile)) / 2,) * len(tile)
+    return Coordinates("tile", signal.shape, config.shared_scale or default, config.local_scale or default)
 
 
-def _tile_scale(kind: Kind, tile: tuple[int, ...]) -> float:
-    """The scale of tile coordinates by default."""
-    side: float = math.prod(tile) ** (1 / len(tile))
-    return kind.coordinate_step * side / 2
-
-
-def _local_scale(signal: Signal, config: EncodeConfig, tile: tuple[int, ...]) -> float | None:
+def _local_scale(signal: Signal, config: EncodeConfig, tile: tuple[int, ...]) -> tuple[float, ...] | None:
     """The local scale asked for; where float32 cannot tell the samples of a long axis apart, the one that gives local
     networks coordinates of their own tile at the step of so many samples."""
     longest = max(signal.shape)
     if config.local_scale is not None or longest <= LONGEST_AXIS or config.mode == "mlp":
         return config.local_scale
     step = 2 * KINDS[signal.kind].coordinate_scale / (LONGEST_AXIS - 1)
-    return step * tile[signal.shape.index(longest)] / 2
+    return (step * tile[signal.shape.index(longest)] / 2,) * len(tile)
 
 
 def _notes(signal: Signal, config: EncodeConfig, tile: tuple[int, ...], coordinates: str) -> Iterator[str]:
