@@ -11,14 +11,14 @@ from lgsirens.errors import ConfigError
 from lgsirens.grid.box import Box, box_of_shape
 from lgsirens.grid.coordinates import COORDINATES, LONGEST_AXIS, Coordinates
 from lgsirens.grid.lattice import Lattice
-from lgsirens.nn.siren import AGGREGATIONS, LARGEST_DEPTH, LARGEST_WIDTH, MODES, ModelConfig, parameter_counts
+from lgsirens.nn.siren import AGGREGATIONS, LARGEST_DEPTH, LARGEST_WIDTH, MODES, ModelConfig
 from lgsirens.nn.widths import default_widths, widths_for_budget
 from lgsirens.representation.representation import LARGEST_FACTOR
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.console import commas, counted
 from lgsirens.system.hardware import check_fits
 from lgsirens.system.schema import from_plain, option
-from lgsirens.training.optimizers import RECIPES
+from lgsirens.training.optimizers import RECIPES, fit_bytes
 
 _SCALES = ("shared_scale", "local_scale")  # one number is that of every axis
 
@@ -147,8 +147,8 @@ def plan(signal: Signal, config: EncodeConfig) -> Plan:
         model = widths_for_budget(empty, len(lattice), config.parameters)
     else:
         model = default_widths(empty, len(lattice), math.prod(signal.shape), kind.parameters_per_sample)
-    # weights, the best ones, gradients and two moments
-    check_fits(20 * sum(parameter_counts(model, len(lattice))), f"a fit of {len(lattice)} partitions of this width")
+    needed = fit_bytes(model, len(lattice), config.recipe)
+    check_fits(needed, f"a fit of {len(lattice)} partitions of this width")
     coordinates = _coordinates(signal, config, lattice.tile)
     resolved = replace(
         config,
