@@ -44,7 +44,8 @@ def distances(found: dict[str, Tensor], truth: dict[str, Tensor]) -> dict[str, f
     """Per tensor the largest difference over the largest value."""
     assert found.keys() == truth.keys()
     return {
-        name: float((found[name].double() - exact).abs().max() / exact.abs().max()) for name, exact in truth.items()
+        name: float((found[name].double() - exact).abs().max() / exact.abs().max().clamp(min=1e-30))
+        for name, exact in truth.items()
     }
 
 

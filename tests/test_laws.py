@@ -8,23 +8,26 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import lgsirens as lg
-from lgsirens.grid.box import box_of_shape
-from lgsirens.grid.coordinates import Coordinates, axis_coordinates
+from lgsirens.grid.box import box_of_shape, grown
+from lgsirens.grid.coordinates import COORDINATES, Coordinates, axis_coordinates
 from lgsirens.grid.lattice import Lattice, join, split
+from lgsirens.nn.kernels.plain import errors_and_gradients
 from lgsirens.nn.siren import ModelConfig, build_model
 from lgsirens.representation import file
 from lgsirens.representation.decode import Call
 from lgsirens.representation.evaluate import network_of
 from lgsirens.training import loop
-from lgsirens.training.samples import AllSamples, PositionedSignal, Windows
-from tests.small import in_double, representation, without_times
+from lgsirens.training.optimizers import RECIPES
+from lgsirens.training.samples import AllSamples, CachedSharedFeatures, PositionedSignal, RandomSamples, Windows
+from tests.kernels import check
+from tests.small import KIND_OF_RANK, in_double, picture, representation, without_times
+from tests.strategies import beyond, coordinates_of, halos, reach_of, seeds
 
 MODES = ("lg", "lc", "mlp")
-seeds = st.integers(0, 2**32 - 1)
 
 
 @st.composite
@@ -57,10 +60,26 @@ def test_split_and_join_give_the_signal_back(shape_and_tile, channels, data):
         assert mask.sum() == math.prod(shape)
 
 
+@settings(max_examples=100)
+@given(shapes_with_tiles(24), st.integers(1, 4), st.data())
+def test_windows_of_tile_coordinates_hold_the_signal_and_mark_what_lies_beyond_it(shape_and_tile, channels, data):
+    shape, tile = shape_and_tile
+    halo, extent = data.draw(halos(len(shape))), box_of_shape(shape)
+    values = np.arange(1, math.prod(shape) * channels + 1, dtype=np.int32).reshape(*shape, channels)
+    lattice = Lattice.covering(extent, tile, halo)
+    samples, mask = split(values, lattice, None, extent)
+    sides = [t + 2 * o for t, o in zip(tile, halo, strict=True)]
+    beside = np.pad(values, [*((o, o + t) for o, t in zip(halo, tile, strict=True)), (0, 0)])
+    assert samples.shape == (len(lattice), math.prod(sides), channels)
+    for place, (window, real) in enumerate(zip(samples, mask, strict=True)):
+        cut = tuple(slice(low, low + side) for (low, _), side in zip(lattice.box(place), sides, strict=True))
+        assert np.array_equal(np.where(real[:, None], window, 0), beside[cut].reshape(-1, channels))
+
+
 # Law 2: the batched model equals a plain loop of nn.Linear networks
 
 
-def plain_loop(config: ModelConfig, row, shared, x):
+def plain_loop(config: ModelConfig, row, shared, x, x_local):
     """One partition, as the paper writes it, with nn.Linear and a concatenation."""
 
     def linear(weight, bias):
@@ -73,7 +92,7 @@ def plain_loop(config: ModelConfig, row, shared, x):
     locals_ = [linear(row[2 * k], row[2 * k + 1]) for k in range(config.hidden_layers + 2)]
     layers = {name.removesuffix("_weight"): None for name in shared if name.endswith("_weight")}
     layers = {name: linear(shared[f"{name}_weight"], shared[f"{name}_bias"]) for name in layers}
-    g = h = x
+    g, h = x, x_local
     for k in range(config.hidden_layers + 1):
         h = torch.sin(config.w0 * locals_[k](h))
         if config.mode == "lg":
@@ -89,20 +108,23 @@ def plain_loop(config: ModelConfig, row, shared, x):
     ("mode", "agg_type"), [("lg", "fc"), ("lg", "fc_and_add"), ("lc", "fc"), ("mlp", "fc")], ids="-".join
 )
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
-def test_the_batched_model_is_a_loop_of_linear_layers(mode, agg_type, dimensions):
+@pytest.mark.parametrize("coordinates", COORDINATES)
+def test_the_batched_model_is_a_loop_of_linear_layers(mode, agg_type, dimensions, coordinates):
     partitions = 1 if mode == "mlp" else 5
     config = ModelConfig(mode, dimensions, 3, 6, 7 if mode == "lg" else 0, agg_type=agg_type)
     generator = torch.Generator().manual_seed(dimensions)
     model = build_model(config, partitions, generator).double()
-    x = torch.rand(partitions, 11, dimensions, generator=generator, dtype=torch.float64) * 2 - 1
+    blocks = partitions if coordinates == "signal" else 1
+    x, x_local = torch.rand(2, blocks, 11, dimensions, generator=generator, dtype=torch.float64) * 2 - 1
     weight = torch.rand(partitions, 11, 3, generator=generator, dtype=torch.float64)
-    y = model(x)
+    y = model(x, x_local=x_local)
     (y * weight).sum().backward()
     grads = dict.fromkeys(model.shared, 0)
     for p in range(partitions):
         row = [tensor[p].detach() if tensor.ndim else tensor for tensor in model.unpack(model.local)]
         row = [part.squeeze(-1) if n % 2 else part for n, part in enumerate(row)]
-        expected, locals_, layers = plain_loop(config, row, {n: v.detach() for n, v in model.shared.items()}, x[p])
+        weights = {name: value.detach() for name, value in model.shared.items()}
+        expected, locals_, layers = plain_loop(config, row, weights, x[p % blocks], x_local[p % blocks])
         torch.testing.assert_close(y[p], expected, rtol=1e-10, atol=1e-13)
         (expected * weight[p]).sum().backward()
         gradient = torch.cat([g.flatten() for layer in locals_ for g in (layer.weight.grad, layer.bias.grad)])
@@ -120,11 +142,11 @@ def test_the_batched_model_is_a_loop_of_linear_layers(mode, agg_type, dimensions
 @st.composite
 def representations(draw, modes=MODES):
     shape, tile = draw(shapes_with_tiles(largest=24))
-    mode = draw(st.sampled_from(modes))
-    local_scale = draw(st.sampled_from([None, 0.5]))
-    return representation(
-        shape, draw(st.integers(1, 4)), mode, None if mode == "mlp" else tile, draw(seeds), local_scale=local_scale
-    )
+    mode, channels, seed = draw(st.sampled_from(modes)), draw(st.integers(1, 4)), draw(seeds)
+    more = {"coordinates": draw(coordinates_of(shape))}
+    if mode != "mlp":
+        more |= {"tile": tile, "halo": draw(halos(len(shape)))}
+    return representation(shape, channels, mode, seed=seed, **more)
 
 
 def draw_region(data, box):
@@ -159,11 +181,12 @@ def test_kept_samples_decode_to_the_same_bits_after_a_crop(tmp_path_factory, inr
     cut = inr.crop(region)
     cut.save(folder / "cut.safetensors")
     whole = inr.decode(scale=scale)
-    assert np.array_equal(
-        lg.load(folder / "cut.safetensors").decode(scale=scale).values, inner(whole, region, inr.extent, scale)
-    )
+    removed = np.setdiff1d(np.arange(len(inr.lattice)), inr.lattice.find(cut.lattice.ids))
+    kept, far = lg.load(folder / "cut.safetensors").decode(scale=scale), beyond(inr, removed, region, scale)
+    assert np.array_equal(kept.values[far], inner(whole, region, inr.extent, scale)[far])
     full = cut.decode(scale=scale, full=True)
-    assert np.array_equal(full.values[full.present], inner(whole, cut.extent, inr.extent, scale)[full.present])
+    far = beyond(inr, removed, cut.extent, scale) & full.present
+    assert np.array_equal(full.values[far], inner(whole, cut.extent, inr.extent, scale)[far])
 
 
 @given(representations(("lg", "lc")), st.data())
@@ -238,7 +261,8 @@ def test_a_region_is_cut_from_the_full_decode_and_reads_only_its_rows(tmp_path_f
     part = loaded.decode(region, scale=scale)
     asked = loaded.rows.source.bytes_read - before
     assert np.array_equal(part.values, inner(inr.decode(scale=scale), region, inr.extent, scale))
-    assert asked == 4 * inr.parameters["per_partition"] * len(inr.lattice.meeting(region))
+    reached = inr.lattice.meeting(grown(region, reach_of(inr, scale)))
+    assert asked == 4 * inr.parameters["per_partition"] * len(reached)
 
 
 def test_opening_a_file_reads_no_row(tmp_path):
@@ -249,13 +273,6 @@ def test_opening_a_file_reads_no_row(tmp_path):
 
 
 # Law 8: same seed, same file; a resumed run ends in the same file
-
-
-def picture(shape=(40, 33), channels=3, seed=0):
-    rng = np.random.default_rng(seed)
-    waves = np.add.outer(np.sin(np.arange(shape[0]) / 5), np.cos(np.arange(shape[1]) / 7))
-    values = 127 + 50 * waves[..., None] + rng.normal(0, 8, (*shape, channels))
-    return lg.Signal.from_array(np.clip(np.rint(values), 0, 255).astype(np.uint8))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -277,40 +294,62 @@ def test_global_random_state_is_neither_used_nor_changed():
     assert (torch.rand(1), np.random.rand()) == expected
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("lr", "sample_frac"), [(None, None), (5e-4, None), (None, 0.3)])
-def test_a_run_that_was_killed_and_resumed_ends_in_the_same_file(tmp_path, stopping_at, mode, lr, sample_frac):
-    options = {"mode": mode, "steps": 9, "lr": lr, "sample_frac": sample_frac, "seed": 4}
-    lg.encode(picture(), **options).save(tmp_path / "whole.safetensors")
-    checkpoint = tmp_path / "state.safetensors"
+@st.composite
+def encodings(draw):
+    """A small signal of any kind, and the options of a short run."""
+    (shape, tile), mode = draw(shapes_with_tiles(largest=9)), draw(st.sampled_from(MODES))
+    noise = np.random.default_rng(draw(seeds)).integers(0, 256, (*shape, draw(st.integers(1, 3))), dtype=np.uint8)
+    several = {"lr": [None, 5e-4], "sample_frac": [None, 0.3], "recipe": RECIPES, "coordinates": COORDINATES}
+    options = {name: draw(st.sampled_from([*values])) for name, values in several.items()}
+    if mode != "mlp":
+        options["overlaps"] = tuple(min(o, size - 1) for o, size in zip(draw(halos(len(shape))), shape, strict=True))
+        options["partition_size"] = tile
+    return lg.Signal.from_array(noise, KIND_OF_RANK[len(shape)], (0.0, 255.0)), options | {"mode": mode, "seed": 4}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(encodings())
+def test_a_run_that_was_killed_and_resumed_ends_in_the_same_file(tmp_path_factory, stopping_at, encoding):
+    folder, (signal, options) = tmp_path_factory.mktemp("resumed"), encoding
+    for name in ("whole", "again"):
+        lg.encode(signal, steps=9, **options).save(folder / f"{name}.safetensors")
+    checkpoint = folder / "state.safetensors"
     with stopping_at(6, MemoryError), pytest.raises(MemoryError):
-        lg.encode(picture(), checkpoint=checkpoint, **options)
+        lg.encode(signal, steps=9, checkpoint=checkpoint, **options)
     assert checkpoint.exists()
-    resumed = lg.encode(picture(), checkpoint=checkpoint, resume=True, **options)
-    resumed.save(tmp_path / "resumed.safetensors")
-    assert without_times(tmp_path / "resumed.safetensors") == without_times(tmp_path / "whole.safetensors")
-    assert sorted(os.listdir(tmp_path)) == ["resumed.safetensors", "state.safetensors", "whole.safetensors"]
+    resumed = lg.encode(signal, steps=9, checkpoint=checkpoint, resume=True, **options)
+    resumed.save(folder / "resumed.safetensors")
+    whole, *others = (without_times(folder / f"{name}.safetensors") for name in ("whole", "again", "resumed"))
+    assert others == [whole, whole]
+    assert sorted(os.listdir(folder)) == [f"{name}.safetensors" for name in ("again", "resumed", "state", "whole")]
 
 
 # Law 10: a step cut into blocks is the step on everything at once
 
 
-@given(shapes_with_tiles(largest=12), st.sampled_from(["lg", "lc"]), st.sampled_from([16, 64, 100]), seeds)
-def test_a_step_in_blocks_is_the_step_on_everything(shape_and_tile, mode, samples_per_block, seed):
-    shape, tile = shape_and_tile
-    inr = representation(shape, 2, mode, tile, seed, local_scale=0.5)
-    values = np.random.default_rng(seed).random((*shape, 2)).astype(np.float32)
+@given(representations(("lg", "lc")), st.booleans(), st.sampled_from([16, 64, 100]), seeds)
+def test_a_step_in_blocks_is_the_step_on_everything(inr, drawn, samples_per_block, seed):
+    """Drawn or all samples; and where rows learn alone, with what the shared network contributes kept."""
+    values = np.random.default_rng(seed).random((*inr.shape, inr.model.channels)).astype(np.float32)
     signal = lg.Signal.from_array(values, inr.signal.kind)
     gradients = []
-    for limit in (samples_per_block, 1 << 20):
-        model = build_model(inr.model, len(inr.lattice), torch.Generator().manual_seed(0)).double()
+    for limit, kept in ((samples_per_block, False), (1 << 20, False), (samples_per_block, True)):
+        model = build_model(inr.model, len(inr.lattice), torch.Generator().manual_seed(0))
         windows = Windows(PositionedSignal.first(signal), inr.lattice, inr.coordinates, torch.device("cpu"))
-        samples = AllSamples(windows, limit)
-        samples.draw = lambda draw=samples.draw: replace(draw(), blocks=map(in_double, draw().blocks))
-        loss = loop.accumulate_gradients(model, samples)
-        gradients.append([torch.tensor(loss), *(p.grad.clone() for p in model.parameters())])
-    for blocked, whole in zip(*gradients, strict=True):
-        torch.testing.assert_close(blocked.double(), whole.double(), rtol=1e-6, atol=1e-9)
+        generator = torch.Generator().manual_seed(1)
+        samples = RandomSamples(windows, limit, 0.5, generator) if drawn else AllSamples(windows, limit)
+        draw = samples.draw()
+        blocks = list(draw.blocks)
+        check(errors_and_gradients, model, blocks, draw.count)
+        samples.draw = lambda awake=None, draw=draw, blocks=blocks: replace(draw, blocks=map(in_double, blocks))
+        if kept:
+            model.shared.requires_grad_(False)
+            samples = CachedSharedFeatures(samples, model.double().shared_features, 1 << 20)
+        loss = loop.accumulate_gradients(model.double(), samples)
+        gradients.append([torch.tensor(loss), *(p.grad.clone() for p in model.parameters() if p.requires_grad)])
+    blocked, whole, of_rows = gradients
+    for part, expected in (*zip(blocked, whole, strict=True), *zip(of_rows, whole, strict=False)):
+        torch.testing.assert_close(part.double(), expected.double(), rtol=1e-6, atol=1e-9)
 
 
 # Law 11: with tile coordinates a row means the same anywhere
@@ -318,18 +357,18 @@ def test_a_step_in_blocks_is_the_step_on_everything(shape_and_tile, mode, sample
 
 @st.composite
 def moved_rows(draw):
-    """A representation of one tile, the same row elsewhere, and a scale at which the shift is whole."""
+    """A representation, the same rows elsewhere, and a scale at which the shift is whole."""
     dimensions = draw(st.integers(1, 3))
     tile = tuple(draw(st.integers(1, 9)) for _ in range(dimensions))
+    shape = tuple(draw(st.integers(1, 2 * size)) for size in tile)
     scales = tuple(Fraction(draw(st.integers(1, 7)), draw(st.integers(1, 5))) for _ in tile)
     shift = tuple(draw(st.integers(-40, 40)) * s.denominator for s in scales)
     kind = {1: "audio", 2: "image", 3: "volume"}[dimensions]
-    numbers = st.floats(0.05, 8.0)
-    coordinates = Coordinates("tile", tile, tuple(draw(numbers) for _ in tile), tuple(draw(numbers) for _ in tile))
-    mode, seed = draw(st.sampled_from(["lg", "lc"])), draw(seeds)
-    first = representation(tile, 2, mode, tile, seed, kind=kind, coordinates=coordinates)
+    coordinates = draw(coordinates_of(shape).filter(lambda coordinates: coordinates.kind == "tile"))
+    mode, seed, halo = draw(st.sampled_from(["lg", "lc"])), draw(seeds), draw(halos(dimensions))
+    first = representation(shape, 2, mode, tile, seed, kind=kind, halo=halo, coordinates=coordinates)
     there = first.move([k * t for k, t in zip(shift, tile, strict=True)])
-    return first, there, scales, draw(st.sampled_from([0, 1]))
+    return first, there, scales, draw(st.sampled_from([0, 1, None] if min(tile) > 1 else [0, None]))
 
 
 @settings(max_examples=100)
@@ -337,10 +376,10 @@ def moved_rows(draw):
 def test_a_row_that_is_moved_decodes_to_the_same_bits_there(problem):
     here, there, scales, blend = problem
     try:
-        expected = here.decode(scale=scales, blend=blend if min(here.tile) > 1 else 0)
+        expected = here.decode(scale=scales, blend=blend)
     except lg.ConfigError:  # the scale leaves no sample
         return
-    moved = there.decode(scale=scales, blend=blend if min(here.tile) > 1 else 0)
+    moved = there.decode(scale=scales, blend=blend)
     assert np.array_equal(moved.values, expected.values)
     shift = torch.tensor([low for low, _ in there.extent])
     positions = torch.from_numpy(np.argwhere(np.ones(here.shape)))

@@ -182,6 +182,16 @@ def block_shape(sizes: Sequence[int], limit: int) -> tuple[int, ...]:
     return tuple(shape)
 
 
+def even_shape(sizes: Sequence[int], limit: int) -> tuple[int, ...]:
+    """The same of pieces as even as can be: a cut more along the longest side until they fit."""
+    pieces, shape = [1] * len(sizes), list(sizes)
+    while math.prod(shape) > limit and max(shape) > 1:
+        axis = shape.index(max(shape))
+        pieces[axis] += 1
+        shape[axis] = -(-sizes[axis] // pieces[axis])
+    return tuple(shape)
+
+
 def _along(values: NDArray[Any], axis: int, dimensions: int) -> NDArray[Any]:
     """`[P, m]` shaped to broadcast along one of `dimensions` axes after the first."""
     return values.reshape(len(values), *(-1 if d == axis else 1 for d in range(dimensions)))

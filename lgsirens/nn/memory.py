@@ -13,6 +13,8 @@ _TRAINING_BYTES = 64 * MIB
 # An accelerator wants fewer, larger calls.
 _ACCELERATOR_FACTOR = 16
 _LARGEST_CALL = 16_384
+# Matrix products want to be so wide.
+_LEAST_COLUMNS = 64
 
 
 def evaluation_bytes(config: ModelConfig) -> int:
@@ -20,10 +22,17 @@ def evaluation_bytes(config: ModelConfig) -> int:
     return 4 * (3 * config.global_width + 5 * config.local_width + 2 * config.dimensions + 2 * config.channels)
 
 
-def training_bytes(config: ModelConfig) -> int:
-    """Working memory of one sample in a training step: every pre-activation and activation is kept."""
-    per_depth = 2 * config.global_width + (6 if config.mode == "lg" else 2) * config.local_width
-    return 4 * ((config.hidden_layers + 1) * per_depth + 4 * config.channels + 2 * config.dimensions)
+def training_bytes(config: ModelConfig, samples: int, columns: int) -> int:
+    """Working memory of a block of so many samples in a training step: every pre-activation and activation is kept.
+
+    Args:
+        columns: samples of each of its rows, if all rows see the same coordinates: those of the shared network are kept
+            once for all rows. Else all samples.
+    """
+    depths = config.hidden_layers + 1
+    local = depths * (6 if config.mode == "lg" else 2) * config.local_width
+    shared = depths * 2 * config.global_width
+    return 4 * (samples * (local + 4 * config.channels + 2 * config.dimensions) + columns * shared)
 
 
 def evaluation_samples(config: ModelConfig) -> int:
@@ -31,22 +40,33 @@ def evaluation_samples(config: ModelConfig) -> int:
     return min(_LARGEST_CALL, _power_of_two(_EVALUATION_BYTES // evaluation_bytes(config)))
 
 
-def training_samples(config: ModelConfig, accelerated: bool, limit: int) -> int:
+def training_samples(config: ModelConfig, accelerated: bool, limit: int, alike: int) -> int:
     """Samples of one block of a training step.
 
     Args:
         accelerated: the device is no CPU.
         limit: bytes that the block may use.
+        alike: how many partitions see the same coordinates.
 
     Raises:
         ConfigError: the limit is below what 16 samples need.
     """
-    each = training_bytes(config)
-    if limit < 16 * each:
-        raise ConfigError(f"{format_bytes(limit)}: is below one step; give at least {16 * each} bytes", "max_memory")
-    factor = _ACCELERATOR_FACTOR if accelerated else 1
-    wanted = min(_LARGEST_CALL * factor, _power_of_two(_TRAINING_BYTES * factor // each))
-    return max(16, min(wanted, _power_of_two(limit // each)))
+
+    def needed(samples: int) -> int:
+        return training_bytes(config, samples, training_columns(samples, alike))
+
+    if limit < needed(16):
+        raise ConfigError(f"{format_bytes(limit)}: is below one step; give at least {needed(16)} bytes", "max_memory")
+    factor, samples = _ACCELERATOR_FACTOR if accelerated else 1, 16
+    while samples < _LARGEST_CALL * factor and needed(2 * samples) <= min(limit, _TRAINING_BYTES * factor):
+        samples *= 2
+    return samples
+
+
+def training_columns(samples: int, alike: int) -> int:
+    """Samples of each row in a block of so many: few where `alike` partitions see the same, because what they share is
+    then evaluated once for all rows."""
+    return samples // max(1, min(alike, samples // _LEAST_COLUMNS))
 
 
 def _power_of_two(count: int) -> int:

@@ -119,7 +119,7 @@ def times(shape: Iterable[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def commas(numbers: Iterable[int] | None) -> str:
+def commas(numbers: Iterable[float] | None) -> str:
     """One number per dimension, as options take them.
 
     >>> commas((16, 16))

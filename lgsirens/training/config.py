@@ -11,14 +11,16 @@ from lgsirens.errors import ConfigError
 from lgsirens.grid.box import Box, box_of_shape
 from lgsirens.grid.coordinates import COORDINATES, LONGEST_AXIS, Coordinates
 from lgsirens.grid.lattice import Lattice
-from lgsirens.nn.siren import AGGREGATIONS, LARGEST_DEPTH, LARGEST_WIDTH, MODES, ModelConfig, parameter_counts
+from lgsirens.nn.siren import AGGREGATIONS, LARGEST_DEPTH, LARGEST_WIDTH, MODES, ModelConfig
 from lgsirens.nn.widths import default_widths, widths_for_budget
 from lgsirens.representation.representation import LARGEST_FACTOR, Representation
-from lgsirens.signal import KINDS, Kind, Signal
+from lgsirens.signal import KINDS, Signal
 from lgsirens.system.console import commas, counted
 from lgsirens.system.hardware import check_fits
 from lgsirens.system.schema import from_plain, option
-from lgsirens.training.optimizers import RECIPES
+from lgsirens.training.optimizers import RECIPES, fit_bytes
+
+_SCALES = ("shared_scale", "local_scale")  # one number is that of every axis
 
 # What the kinds of signals take by default, for help.
 _TILES = ", ".join(f"{kind.samples_per_partition} samples ({name})" for name, kind in KINDS.items())
@@ -55,10 +57,17 @@ class EncodeConfig:
     coordinates: str | None = option(
         None, choices=COORDINATES, shown="tile; recipe paper and adam: signal", help="what networks see"
     )
-    shared_scale: float | None = option(
-        None, above=0, most=LARGEST_FACTOR, shown="by the tile", help="tile coordinates of the shared network: -S to S"
+    shared_scale: tuple[float, ...] | None = option(
+        None,
+        above=0,
+        most=LARGEST_FACTOR,
+        shown="by the tile",
+        metavar="S",
+        help="tile coordinates of the shared network: -S to S; one number or one per axis",
     )
-    local_scale: float | None = option(None, above=0, most=LARGEST_FACTOR, shown="by the tile", help="of local ones")
+    local_scale: tuple[float, ...] | None = option(
+        None, above=0, most=LARGEST_FACTOR, shown="by the tile", metavar="S", help="of local ones"
+    )
     steps: int | None = option(None, least=1, shown=_STEPS, help="optimiser steps")
     seconds: float | None = option(None, above=0, metavar="S", help="of fitting: as many steps as fit")
     target_psnr: float | None = option(None, above=0, metavar="DB", help="stop as soon as this PSNR is reached")
@@ -87,7 +96,9 @@ class EncodeConfig:
         Raises:
             ConfigError: names the option, what was given and what it may be.
         """
-        config = from_plain(cls, {name: _plain(value) for name, value in options.items()})
+        plain = {name: _plain(value) for name, value in options.items()}
+        plain |= {name: [plain[name]] for name in _SCALES if isinstance(plain.get(name), int | float)}
+        config = from_plain(cls, plain)
         widths = [width for width in (config.local_width, config.global_width) if width is not None]
         alone = config.mode == "mlp"
         for name, wrong, message in (
@@ -132,9 +143,11 @@ def plan(signal: Signal, config: EncodeConfig, shared_from: Representation | Non
     Raises:
         ConfigError: the config does not fit the signal, or the network to share.
     """
-    for name in ("partitions", "partition_size", "overlaps"):
+    kind = KINDS[signal.kind]
+    for name in ("partitions", "partition_size", "overlaps", *_SCALES):
         if (numbers := getattr(config, name)) is not None:
-            named: Any = {name: along_axes(name, numbers, signal.kind)}
+            every = name in _SCALES and len(numbers) == 1
+            named: Any = {name: along_axes(name, numbers * kind.dimensions if every else numbers, signal.kind)}
             config = replace(config, **named)
     extent = box_of_shape(signal.shape)
     if shared_from is None:
@@ -144,8 +157,8 @@ def plan(signal: Signal, config: EncodeConfig, shared_from: Representation | Non
         _check_shareable(signal, shared_from)
         lattice = Lattice.covering(extent, shared_from.tile, shared_from.halo)
         model, coordinates = shared_from.model, replace(shared_from.coordinates, size=signal.shape)
-    # weights, the best ones, gradients and two moments
-    check_fits(20 * sum(parameter_counts(model, len(lattice))), f"a fit of {len(lattice)} partitions of this width")
+    needed = fit_bytes(model, len(lattice), config.recipe)
+    check_fits(needed, f"a fit of {len(lattice)} partitions of this width")
     settled = _settled(model, lattice, coordinates)
     if shared_from is not None:
         _check_settled(config, settled)
@@ -156,7 +169,6 @@ def plan(signal: Signal, config: EncodeConfig, shared_from: Representation | Non
 
 def _settled(model: ModelConfig, lattice: Lattice, coordinates: Coordinates) -> dict[str, Any]:
     """The options that say what networks there are and what they see, as they were chosen in the end."""
-    own = coordinates.local_scale
     return {
         "mode": model.mode,
         "partitions": None,
@@ -168,8 +180,8 @@ def _settled(model: ModelConfig, lattice: Lattice, coordinates: Coordinates) -> 
         "agg_type": model.agg_type,
         "overlaps": lattice.halo,
         "coordinates": coordinates.kind,
-        "shared_scale": coordinates.shared_scale[0] if coordinates.kind == "tile" else None,
-        "local_scale": None if own is None else own[0],
+        "shared_scale": coordinates.shared_scale if coordinates.kind == "tile" else None,
+        "local_scale": coordinates.local_scale,
     }
 
 
@@ -196,7 +208,7 @@ def _check_shareable(signal: Signal, shared_from: Representation) -> None:
     raise ConfigError(f"cannot be: {reason}", "shared_from")
 
 
-def along_axes(name: str, numbers: Sequence[int], kind: str) -> tuple[int, ...]:
+def along_axes(name: str, numbers: Sequence[float], kind: str) -> tuple[Any, ...]:
     """One number per dimension; for audio also 1,N,1, as the published commands write it.
 
     Raises:
@@ -251,29 +263,22 @@ def _halo(signal: Signal, config: EncodeConfig) -> tuple[int, ...]:
 
 
 def _coordinates(signal: Signal, config: EncodeConfig, tile: tuple[int, ...]) -> Coordinates:
-    kind, axes = KINDS[signal.kind], len(tile)
-    named, scale = config.seen, kind.coordinate_scale
-    local = _local_scale(signal, config, tile)
-    if named == "tile":
-        default = _tile_scale(kind, tile)
-        scale, local = config.shared_scale or default, config.local_scale or default
-    return Coordinates(named, signal.shape, (scale,) * axes, None if local is None else (local,) * axes)
+    kind = KINDS[signal.kind]
+    if config.seen == "signal":
+        scale = (kind.coordinate_scale,) * len(tile)
+        return Coordinates("signal", signal.shape, scale, _local_scale(signal, config, tile))
+    default = (kind.coordinate_step * math.prod(tile) ** (1 / len(tile)) / 2,) * len(tile)
+    return Coordinates("tile", signal.shape, config.shared_scale or default, config.local_scale or default)
 
 
-def _tile_scale(kind: Kind, tile: tuple[int, ...]) -> float:
-    """The scale of tile coordinates by default."""
-    side: float = math.prod(tile) ** (1 / len(tile))
-    return kind.coordinate_step * side / 2
-
-
-def _local_scale(signal: Signal, config: EncodeConfig, tile: tuple[int, ...]) -> float | None:
+def _local_scale(signal: Signal, config: EncodeConfig, tile: tuple[int, ...]) -> tuple[float, ...] | None:
     """The local scale asked for; where float32 cannot tell the samples of a long axis apart, the one that gives local
     networks coordinates of their own tile at the step of so many samples."""
     longest = max(signal.shape)
     if config.local_scale is not None or longest <= LONGEST_AXIS or config.mode == "mlp":
         return config.local_scale
     step = 2 * KINDS[signal.kind].coordinate_scale / (LONGEST_AXIS - 1)
-    return step * tile[signal.shape.index(longest)] / 2
+    return (step * tile[signal.shape.index(longest)] / 2,) * len(tile)
 
 
 def _notes(signal: Signal, config: EncodeConfig, tile: tuple[int, ...], coordinates: str) -> Iterator[str]:

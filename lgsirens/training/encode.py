@@ -14,7 +14,7 @@ import torch
 from lgsirens.errors import ConfigError
 from lgsirens.monitoring.log import FitState, RunLog, check_folder
 from lgsirens.monitoring.watcher import Watcher
-from lgsirens.nn.memory import DEFAULT_LIMIT, training_bytes
+from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.representation.decode import decode, partition_means
 from lgsirens.representation.file import identified
 from lgsirens.representation.metrics import psnr, recorded
@@ -28,7 +28,7 @@ from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig, Plan, plan
 from lgsirens.training.initial import initial_model
 from lgsirens.training.loop import accumulate_gradients
-from lgsirens.training.optimizers import build_optimizer
+from lgsirens.training.optimizers import build_optimizer, fit_bytes
 from lgsirens.training.run import Run
 from lgsirens.training.samples import CachedSharedFeatures, PositionedSignal, Windows
 
@@ -122,12 +122,12 @@ def dry_run(
         optimizer.step()
         durations.append(time.monotonic() - began)
     representation = _assemble(signal, planned, run, _described(signal, planned, None), FitState(), measure=False)
-    weights = 4 * representation.parameters["total"]
+    model_bytes = fit_bytes(planned.model, len(planned.lattice), planned.config.recipe)
     return {
         **describe(representation),
         "seconds": min(filter(None, (config.seconds, sorted(durations)[1] * (config.total_steps or 0)))),
-        # weights, the best ones, gradients and two moments of Adam; the samples as read and as cut
-        "memory": 5 * weights + 2 * signal.values.nbytes + run.samples_per_block * training_bytes(planned.model),
+        # the samples as read and as cut
+        "memory": model_bytes + 2 * signal.values.nbytes + run.block_bytes,
     }
 
 

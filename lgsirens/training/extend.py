@@ -40,7 +40,7 @@ def extend(
         signal: the whole bigger signal (what is encoded already is skipped) or its new part.
         offset: position of the signal's first sample; default: 0 on every axis, where the first encoded signal began.
         finetune: what else may learn: "none"; "shared", the shared network; "all", the old rows as well. The last
-            two train old and new together and give the result a new origin.
+            two train old and new together and give the result a new lineage.
         allow_gap: positions may be left out between old and new; partitions that reach into them are blank there.
         options: the fields of `FitOptions`.
 

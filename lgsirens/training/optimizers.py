@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lgsirens.nn.siren import SirenPerPartition
-from lgsirens.training.soap import Soap
+from lgsirens.nn.siren import ModelConfig, SirenPerPartition, count, parameter_counts, row_layout, shared_layout
+from lgsirens.training.soap import Soap, state_size
 
 _WARM_UP_STEPS = 20
 _HALVING_STEPS = 60
@@ -58,6 +58,13 @@ def build_optimizer(model: SirenPerPartition, recipe: str) -> torch.optim.Optimi
         return [tensor[None] if tensor.ndim == 2 else tensor[None, :, None]]
 
     return Soap(parameters, layers)
+
+
+def fit_bytes(model: ModelConfig, partitions: int, recipe: str) -> int:
+    """What a fit keeps of a model: weights, the best ones, gradients, and the state of the optimiser."""
+    size = state_size if RECIPES[recipe].soap else lambda layout: 2 * count(layout)
+    rows, shared = row_layout(model), shared_layout(model)
+    return 12 * sum(parameter_counts(model, partitions)) + 4 * (partitions * size(rows) + size(shared))
 
 
 def learning_rate(step: int, steps: int, recipe: str, mode: str, lr: float | None) -> float:

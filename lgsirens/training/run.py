@@ -8,7 +8,7 @@ import torch
 
 from lgsirens.grid.box import box_of_shape, slices
 from lgsirens.monitoring.log import FitState
-from lgsirens.nn.memory import training_samples
+from lgsirens.nn.memory import training_bytes, training_columns, training_samples
 from lgsirens.nn.siren import SirenPerPartition
 from lgsirens.representation.metrics import slabs
 from lgsirens.signal import KINDS, Signal
@@ -36,6 +36,7 @@ class Run:
         samples: what a step sees.
         generator: of draws; its seed is that of the weights, which come from a generator of their own.
         samples_per_block: bound on what a step works on at a time.
+        block_bytes: what that takes.
 
     Raises:
         ConfigError: the limit is too little.
@@ -45,7 +46,9 @@ class Run:
         self.config, self.device = config, windows.device
         self.model = model.to(self.device)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
-        self.samples_per_block = training_samples(model.config, self.device.type != "cpu", limit)
+        self.samples_per_block = training_samples(model.config, self.device.type != "cpu", limit, windows.alike)
+        columns = training_columns(self.samples_per_block, windows.alike)
+        self.block_bytes = training_bytes(model.config, self.samples_per_block, columns)
         self.samples: Samples
         if config.sample_frac is None:
             self.samples = AllSamples(windows, self.samples_per_block)

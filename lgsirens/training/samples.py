@@ -12,8 +12,9 @@ from torch import Tensor
 
 from lgsirens.grid.box import Box, box_of_shape
 from lgsirens.grid.coordinates import Coordinates, axis_coordinates, mesh
-from lgsirens.grid.lattice import Lattice, block_shape, split
+from lgsirens.grid.lattice import Lattice, block_shape, even_shape, split
 from lgsirens.nn.kernels.block import Block, Rows
+from lgsirens.nn.memory import training_columns
 from lgsirens.signal import Signal
 
 
@@ -66,9 +67,6 @@ class PositionedSignal:
         return cls(replace(signal, mask=None), box, box)
 
 
-# Samples of a row in a block, at least, where there are so many.
-_LEAST_COLUMNS = 64
-
 # Some samples of windows: a box of each, or along each axis the places, `[B, N]` or `[1, N]`, of single ones.
 Places = tuple[slice, ...] | list[Tensor]
 
@@ -84,6 +82,9 @@ class Windows:
         device: where blocks are needed.
         centres: `[P, D]` on the device, coordinates of the signal from which local networks count theirs; None where
             `coordinates` say what they see.
+
+    Attributes:
+        alike: how many partitions see the same coordinates: all of them, or one.
     """
 
     def __init__(
@@ -95,10 +96,11 @@ class Windows:
         centres: Tensor | None = None,
     ) -> None:
         self.positioned, self.lattice, self.device = positioned, lattice, device
-        self.extent, self.shared = coordinates.windows_in(positioned.extent), coordinates.kind == "tile"
+        self.extent = coordinates.windows_in(positioned.extent)
+        self.alike = 1 if coordinates.kind == "signal" else len(lattice)
         self.positions = lattice.windows(self.extent)
         self.sizes = tuple(axis.shape[1] for axis in self.positions)
-        places = np.arange(1 if self.shared else len(lattice))
+        places = np.arange(len(lattice) // self.alike)
         positions, ids = [axis[: len(places)] for axis in self.positions], lattice.ids[places].astype(np.int64)
         x, x_local = axis_coordinates(coordinates, lattice, places, positions)
         owned = [p // t == ids[:, d, None] for d, (p, t) in enumerate(zip(positions, lattice.tile, strict=True))]
@@ -114,12 +116,6 @@ class Windows:
         weight = None if known is None else known[..., None].float()
         x_local = _at(self._x_local, rows, places) if self._x_local else None
         return Block(rows, _at(self._x, rows, places), x_local, target, weight, self._own(rows, places))
-
-    def columns(self, samples_per_block: int) -> int:
-        """How many samples of a row a block may have."""
-        # What all share is evaluated once a block, so blocks have many rows; matrix products want to be so wide.
-        rows = min(len(self.lattice), samples_per_block // _LEAST_COLUMNS) if self.shared else 1
-        return samples_per_block // max(1, rows)
 
     def owned(self, rows: Rows, places: Places, known: Tensor) -> Tensor:
         """Which of samples, `known` `[B, N]`, their partition owns, `[B, N]`."""
@@ -159,7 +155,8 @@ class AllSamples:
         self._samples = torch.from_numpy(samples.reshape(*shape, signal.channels)).to(windows.device)
         self._count = max(1, int(mask.sum()) * signal.channels)
         self._own = windows.owned(slice(None), everywhere, known).sum(dim=1) * signal.channels
-        sides = block_shape(windows.sizes, windows.columns(samples_per_block))
+        cut = block_shape if windows.alike == 1 else even_shape
+        sides = cut(windows.sizes, training_columns(samples_per_block, windows.alike))
         rows = max(1, samples_per_block // math.prod(sides))
         self._cuts = [_cuts(*cut) for cut in zip(shape, (rows, *sides), strict=True)]
 
@@ -195,7 +192,7 @@ class RandomSamples:
         self._positions = [torch.from_numpy(axis).to(device) for axis in windows.positions]
         self._windows, self._generator = windows, generator
         self._each = max(1, int(fraction * lattice.samples_within(windows.positioned.extent) / len(lattice)))
-        columns = min(self._each, windows.columns(samples_per_block))
+        columns = min(self._each, training_columns(samples_per_block, windows.alike))
         self._cuts = _cuts(len(lattice), max(1, samples_per_block // columns)), _cuts(self._each, columns)
 
     def draw(self, awake: Tensor | None = None) -> Draw:
@@ -216,7 +213,7 @@ class RandomSamples:
         """Per block its rows, and where in their windows the samples drawn are, along each axis `[B, N]`, or `[1, N]`
         where all share them. A CPU draws number after number, so that they do not depend on how they are cut into
         blocks."""
-        shared, sizes = self._windows.shared, self._windows.sizes
+        shared, sizes = self._windows.alike > 1, self._windows.sizes
         for drawn in [slice(0, 1)] if shared else self._cuts[0]:
             for columns in self._cuts[1]:
                 size = (drawn.stop - drawn.start, columns.stop - columns.start)

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lgsirens.nn.siren import Layout, count
+
 _BETA = 0.95  # of the mean gradient, of its squares and of both sides' products
 _STEPS_BETWEEN_BASES = 10
 # Of the mean square gradient of a layer: less is rounding, which would be stepped as if it were gradient.
@@ -63,6 +65,12 @@ class Soap(torch.optim.Optimizer):
                 least = square.mean(dim=(-2, -1), keepdim=True).sqrt() * _EPSILON + 1e-30
                 change = _turned(mean, bases) / (unbiased**0.5 * (square.sqrt() + least))
                 weight.sub_(_turned(change, [basis.mT for basis in bases]), alpha=lr)
+
+
+def state_size(layout: Layout) -> int:
+    """Numbers that SOAP keeps for layers: of each its mean and square, of a matrix products and bases of both sides."""
+    matrices = [shape for _, shape in layout if shape[-1] > 1 and len(shape) == 2]
+    return 2 * count(layout) + sum(2 * (height**2 + width**2) for height, width in matrices)
 
 
 def _no_product(gradient: Tensor, side: int) -> Tensor:

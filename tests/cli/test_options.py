@@ -9,18 +9,20 @@ from typing import get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lgsirens as lg
 from lgsirens.cli.main import COMMANDS
 from lgsirens.cli.options import NAMES
+from lgsirens.grid.coordinates import COORDINATES
 from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.paper import flags
 from lgsirens.system.config_file import config_yaml
 from lgsirens.system.hardware import as_bytes
 from lgsirens.system.schema import bare, declared, from_text
 from tests.command import run
+from tests.small import KIND_OF_RANK
 
 SIGNAL = lg.Signal.from_array(np.zeros((4, 4), dtype=np.uint8))
 LIMITED = [name for name, rule in declared(lg.EncodeConfig).items() if (rule.least, rule.above) != (None, None)]
@@ -142,6 +144,41 @@ def test_the_published_flags_refuse_the_same_values(choice):
             with pytest.raises(lg.ConfigError) as caught:
                 flags.build(cls, given_)
             assert caught.value.option == flag
+
+
+@st.composite
+def scaled(draw):
+    """The shape of a signal, and scales of its coordinates: one number, alone or in a list, or one per axis."""
+    shape = tuple(draw(st.lists(st.integers(1, 6), min_size=1, max_size=3)))
+    number = st.floats(0.01, 100)
+    scale = number | number.map(lambda s: (s,)) | st.tuples(*[number] * len(shape))
+    coordinates = draw(st.sampled_from(COORDINATES))
+    given = {"local_scale": draw(scale)} | ({"shared_scale": draw(scale)} if coordinates == "tile" else {})
+    return shape, {"coordinates": coordinates, **given}
+
+
+@settings(max_examples=20)
+@given(scaled())
+def test_scales_are_the_same_from_python_the_command_line_and_the_config_of_a_run(arrays, problem):
+    shape, given_ = problem
+    array, kind = np.arange(math.prod(shape), dtype=np.uint8).reshape(shape), KIND_OF_RANK[len(shape)]
+    np.save(arrays / "s.npy", array)
+    inr = lg.encode(lg.Signal.from_array(array, kind), steps=1, local_width=4, global_width=4, **given_)
+    for name in ("shared_scale", "local_scale"):
+        if name in given_:
+            numbers = np.broadcast_to(given_[name], len(shape)).tolist()
+            assert getattr(inr.coordinates, name) == tuple(numbers)
+            assert inr.config[name] == numbers
+    # files of before hold one number
+    (arrays / "before.yaml").write_text(config_yaml(inr.config | {n: v for n, v in given_.items() if type(v) is float}))
+    (arrays / "run.yaml").write_text(config_yaml(inr.config))
+    words = ["--steps", 1, "--local_width", 4, "--global_width", 4, "--kind", kind]
+    words += [word for name, value in given_.items() for word in (f"--{name}", words_of(value))]
+    for more in (words, ["--config_path", "run.yaml"], ["--config_path", "before.yaml"]):
+        with contextlib.chdir(arrays), contextlib.redirect_stdout(io.StringIO()):
+            assert run("encode", "s.npy", "s.safetensors", *more, "--quiet", "--overwrite") == 0
+        again = lg.load(arrays / "s.safetensors")
+        assert (again.coordinates, again.lineage) == (inr.coordinates, inr.lineage)
 
 
 @pytest.mark.parametrize("name", ["every", "checkpoint_every"])

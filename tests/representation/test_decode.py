@@ -19,6 +19,7 @@ from lgsirens.representation import report
 from lgsirens.representation.decode import Call
 from lgsirens.training.config import EncodeConfig, plan
 from tests.small import representation
+from tests.strategies import coordinates_of
 
 decode_module = importlib.import_module("lgsirens.representation.decode")  # `lg.decode` is the function
 evaluate_module = importlib.import_module("lgsirens.representation.evaluate")
@@ -30,10 +31,11 @@ def grid(shape):
 
 
 @pytest.mark.parametrize("mode", ["lg", "lc", "mlp"])
-@pytest.mark.parametrize("local_scale", [None, 0.5])
 @pytest.mark.parametrize("shape", [(40,), (9, 14), (5, 6, 7)])
-def test_positions_of_samples_give_the_samples(mode, local_scale, shape):
-    inr = representation(shape, 2, mode, None if mode == "mlp" else (4,) * len(shape), 1, local_scale=local_scale)
+@given(data=st.data())
+def test_positions_of_samples_give_the_samples(mode, shape, data):
+    coordinates = data.draw(coordinates_of(shape))
+    inr = representation(shape, 2, mode, None if mode == "mlp" else (4,) * len(shape), 1, coordinates=coordinates)
     found = inr(grid(shape)).numpy().reshape(*shape, 2)
     np.testing.assert_allclose(np.clip(found, *inr.signal.value_range), inr.decode().values, rtol=0, atol=1e-3)
 

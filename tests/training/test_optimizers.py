@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves
 
 from lgsirens.nn.siren import MODES, ModelConfig, build_model
-from lgsirens.training.optimizers import RECIPES, build_optimizer, learning_rate
+from lgsirens.training.checkpoint import BestWeights
+from lgsirens.training.optimizers import RECIPES, build_optimizer, fit_bytes, learning_rate
 
 CONFIG = ModelConfig("lg", 2, 3, 4, 5)
 
@@ -89,6 +91,21 @@ def test_soap_steps_every_layer_of_every_row_by_itself():
             expected = soap_alone(before[row], [step[row] for step in steps], 1e-2)
             torch.testing.assert_close(after[row], expected, rtol=1e-3, atol=1e-4)
     assert not torch.isclose(start, model.local.detach(), atol=1e-3).all(dim=1).any()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+@pytest.mark.parametrize(("mode", "agg_type"), [("lg", "fc"), ("lg", "fc_and_add"), ("lc", "fc")])
+def test_what_a_fit_keeps_is_counted(recipe, dimensions, mode, agg_type):
+    config = ModelConfig(mode, dimensions, 3, 4, 5 if mode == "lg" else 0, agg_type=agg_type)
+    model = build_model(config, 7, torch.Generator().manual_seed(0))
+    optimizer = build_optimizer(model, recipe)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    state = [part for part in tree_leaves(dict(optimizer.state)) if isinstance(part, torch.Tensor) and part.ndim]
+    weights = [*model.parameters(), *BestWeights(model).weights, *(p.grad for p in model.parameters())]
+    assert sum(tensor.nbytes for tensor in (*state, *weights)) == fit_bytes(config, 7, recipe)
 
 
 def test_a_layer_without_gradient_stays():

@@ -1,6 +1,7 @@
 """What a step sees: the right samples at the right coordinates, with the right weights."""
 
 import math
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +10,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import lgsirens as lg
 from lgsirens.grid.box import box_of_shape
 from lgsirens.grid.coordinates import COORDINATES, Coordinates
-from lgsirens.grid.lattice import Lattice
+from lgsirens.grid.lattice import Lattice, even_shape
+from lgsirens.training.config import EncodeConfig, plan
+from lgsirens.training.encode import prepare
+from lgsirens.training.loop import accumulate_gradients
 from lgsirens.training.samples import AllSamples, CachedSharedFeatures, PositionedSignal, RandomSamples, Windows
 
 CPU = torch.device("cpu")
@@ -87,6 +92,14 @@ def test_all_samples_are_seen_each_once_and_nothing_else(problem, samples_per_bl
         assert seen == math.prod(signal.shape)
 
 
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=3), st.integers(1, 5000))
+def test_windows_are_cut_into_even_pieces_that_fit(sizes, limit):
+    shape = even_shape(sizes, limit)
+    assert math.prod(shape) <= limit
+    pieces = [-(-size // side) for size, side in zip(sizes, shape, strict=True)]
+    assert all(-(-size // n) == side for size, n, side in zip(sizes, pieces, shape, strict=True))
+
+
 @given(problems(), st.floats(0.01, 1.0), st.sampled_from([16, 40, 1000]), st.integers(0, 100))
 def test_random_samples_are_samples_of_the_windows(problem, fraction, samples_per_block, seed):
     signal, lattice, coordinates = problem
@@ -145,6 +158,54 @@ class LargestTensor(TorchDispatchMode):
         if isinstance(made, torch.Tensor):
             self.numel = max(self.numel, made.numel())
         return made
+
+
+class AliveBytes(TorchDispatchMode):
+    """Follows the bytes of all tensors that are made and still there."""
+
+    def __init__(self):
+        super().__init__()
+        self.known, self.now, self.most = set(), 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.known |= {id(storage) for storage in storages((args, kwargs))}
+        made = func(*args, **(kwargs or {}))
+        for storage in storages(made):
+            if id(storage) not in self.known:
+                self.known.add(id(storage))
+                self.now += storage.nbytes()
+                weakref.finalize(storage, self.freed, id(storage), storage.nbytes())
+        self.most = max(self.most, self.now)
+        return made
+
+    def freed(self, key, size):
+        self.known.discard(key)
+        self.now -= size
+
+
+def storages(tensors):
+    return [tensor.untyped_storage() for tensor in tree_leaves(tensors) if isinstance(tensor, torch.Tensor)]
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["all", "rows"])
+@pytest.mark.parametrize("sample_frac", [None, 0.5])
+@pytest.mark.parametrize(
+    ("shape", "tile", "widths"), [((40_000,), 2500, (43, 74)), ((130, 130), 16, (14, 79)), ((20, 40, 40), 10, (17, 27))]
+)
+def test_with_tile_coordinates_a_step_takes_the_memory_that_is_told(shape, tile, widths, sample_frac, frozen):
+    values = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    signal = lg.Signal.from_array(values, KINDS[len(shape)], (0.0, 255.0))
+    options = {"local_width": widths[0], "global_width": widths[1], "sample_frac": sample_frac}
+    planned = plan(signal, EncodeConfig(partition_size=(tile,) * len(shape), **options))
+    run = prepare(signal, planned, CPU, 10_000_000)
+    samples = run.samples
+    if frozen:
+        run.model.shared.requires_grad_(False)
+        samples = CachedSharedFeatures(samples, run.model.shared_features, 0)
+    accumulate_gradients(run.model, samples)
+    with AliveBytes() as alive:
+        accumulate_gradients(run.model, samples)
+    assert 0.5 * run.block_bytes < alive.most < run.block_bytes <= 10_000_000
 
 
 @pytest.mark.parametrize("known", [True, False])
