@@ -84,7 +84,8 @@ class Windows:
             `coordinates` say what they see.
 
     Attributes:
-        alike: how many partitions see the same coordinates: all of them, or one.
+        tiled: whether all partitions see the same coordinates.
+        alike: how many see the same: all of them, or one.
     """
 
     def __init__(
@@ -97,7 +98,8 @@ class Windows:
     ) -> None:
         self.positioned, self.lattice, self.device = positioned, lattice, device
         self.extent = coordinates.windows_in(positioned.extent)
-        self.alike = 1 if coordinates.kind == "signal" else len(lattice)
+        self.tiled = coordinates.kind == "tile"
+        self.alike = len(lattice) if self.tiled else 1
         self.positions = lattice.windows(self.extent)
         self.sizes = tuple(axis.shape[1] for axis in self.positions)
         places = np.arange(len(lattice) // self.alike)
@@ -172,9 +174,10 @@ class AllSamples:
 
 
 class RandomSamples:
-    """In each step `int(fraction * samples / P)` samples of each partition's window, drawn with replacement (the
-    published recipe for video). Beside the signal itself one number a partition is kept, so memory follows the
-    fraction.
+    """In each step samples of each partition's window, drawn with replacement: `int(fraction * samples / P)` of them
+    (the published recipe for video), or with tile coordinates that fraction of a tile's samples, at the same places in
+    every window, so that no draw depends on which partitions there are. Beside the signal itself one number a
+    partition is kept, so memory follows the fraction.
 
     Args:
         windows: what to draw from.
@@ -191,7 +194,8 @@ class RandomSamples:
         self._known = None if signal.mask is None else torch.from_numpy(signal.mask.reshape(-1)).to(device)
         self._positions = [torch.from_numpy(axis).to(device) for axis in windows.positions]
         self._windows, self._generator = windows, generator
-        self._each = max(1, int(fraction * lattice.samples_within(windows.positioned.extent) / len(lattice)))
+        owned = lattice.samples_within(windows.positioned.extent) / len(lattice)
+        self._each = max(1, int(fraction * (math.prod(lattice.tile) if windows.tiled else owned)))
         columns = min(self._each, training_columns(samples_per_block, windows.alike))
         self._cuts = _cuts(len(lattice), max(1, samples_per_block // columns)), _cuts(self._each, columns)
 
@@ -213,7 +217,7 @@ class RandomSamples:
         """Per block its rows, and where in their windows the samples drawn are, along each axis `[B, N]`, or `[1, N]`
         where all share them. A CPU draws number after number, so that they do not depend on how they are cut into
         blocks."""
-        shared, sizes = self._windows.alike > 1, self._windows.sizes
+        shared, sizes = self._windows.tiled, self._windows.sizes
         for drawn in [slice(0, 1)] if shared else self._cuts[0]:
             for columns in self._cuts[1]:
                 size = (drawn.stop - drawn.start, columns.stop - columns.start)

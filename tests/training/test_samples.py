@@ -105,7 +105,8 @@ def test_random_samples_are_samples_of_the_windows(problem, fraction, samples_pe
     signal, lattice, coordinates = problem
     generator = torch.Generator().manual_seed(seed)
     samples = RandomSamples(windows(*problem), samples_per_block, fraction, generator)
-    each = max(1, int(fraction * math.prod(signal.shape) / len(lattice)))
+    owned = math.prod(signal.shape) / len(lattice)
+    each = max(1, int(fraction * (math.prod(lattice.tile) if coordinates.kind == "tile" else owned)))
     for _ in range(2):
         draw, seen, rows = samples.draw(), 0, np.zeros(len(lattice), dtype=int)
         for block in draw.blocks:
@@ -239,6 +240,20 @@ def test_what_is_drawn_does_not_depend_on_the_blocks(problem, samples_per_block,
     assert counts == whole_counts
     assert all(torch.equal(*pair) for pair in zip(targets, whole_targets, strict=True))
     assert torch.equal(state, whole_state)
+
+
+@given(problems(), st.data())
+def test_with_tile_coordinates_what_is_drawn_does_not_depend_on_the_other_partitions(problem, data):
+    signal, lattice, _ = problem
+    tiled = Coordinates("tile", signal.shape, *[(1.0,) * len(signal.shape)] * 2)
+    row = data.draw(st.integers(0, len(lattice) - 1))
+    drawn = []
+    for some, place in ((lattice, row), (lattice.select(np.array([row])), 0)):
+        samples = RandomSamples(windows(signal, some, tiled), 1 << 20, 0.8, torch.Generator().manual_seed(2))
+        (block,) = samples.draw().blocks
+        drawn.append((block.target[place], block.x))
+    (target, x), (alone, x_alone) = drawn
+    assert torch.equal(target, alone) and torch.equal(x, x_alone)
 
 
 @pytest.mark.parametrize(("limit", "computed_so_far"), [(1535, [1, 2, 3, 4]), (1536, [0, 0, 0, 0])])
