@@ -108,8 +108,13 @@ def repeated(quick: bool, device: str) -> list[Measurement]:
         "recipe": "adam",
     }
     measurements: list[Measurement] = []
-    for name, more in (("signal's coordinates", {}), ("local_scale 0.5", {"local_scale": 0.5})):
-        inr = lg.encode(strip, **options, **more, device=device)
+    kinds = {
+        "signal's coordinates": {},
+        "local_scale 0.5": {"local_scale": (0.5, 0.5)},
+        "recipe fast, tile coordinates": {"recipe": "fast"},
+    }
+    for name, more in kinds.items():
+        inr = lg.encode(strip, **{**options, **more}, device=device)
         reached = []
         for _ in range(EXTENSIONS):
             inr = inr.extend(strip, (0, inr.extent[1][1]), device=device)

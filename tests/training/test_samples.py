@@ -253,7 +253,8 @@ def test_with_tile_coordinates_what_is_drawn_does_not_depend_on_the_other_partit
         (block,) = samples.draw().blocks
         drawn.append((block.target[place], block.x))
     (target, x), (alone, x_alone) = drawn
-    assert torch.equal(target, alone) and torch.equal(x, x_alone)
+    assert torch.equal(target, alone)
+    assert torch.equal(x, x_alone)
 
 
 @pytest.mark.parametrize(("limit", "computed_so_far"), [(1535, [1, 2, 3, 4]), (1536, [0, 0, 0, 0])])
