@@ -10,8 +10,10 @@ DEFAULT_LIMIT = 1 << 30
 # Near the last-level cache: larger blocks are not faster on a CPU (docs/lab-notes.md), smaller ones pay overhead.
 _EVALUATION_BYTES = 32 * MIB
 _TRAINING_BYTES = 64 * MIB
-# An accelerator wants fewer, larger calls.
+# An accelerator wants fewer, larger calls, and so does a CPU where the shared network is evaluated once for all rows:
+# a sample then costs so little that the overhead of a call weighs.
 _ACCELERATOR_FACTOR = 16
+_TILE_FACTOR = 4
 _LARGEST_CALL = 16_384
 # Matrix products want to be so wide.
 _LEAST_COLUMNS = 64
@@ -57,7 +59,7 @@ def training_samples(config: ModelConfig, accelerated: bool, limit: int, alike: 
 
     if limit < needed(16):
         raise ConfigError(f"{format_bytes(limit)}: is below one step; give at least {needed(16)} bytes", "max_memory")
-    factor, samples = _ACCELERATOR_FACTOR if accelerated else 1, 16
+    factor, samples = _ACCELERATOR_FACTOR if accelerated else _TILE_FACTOR if alike > 1 else 1, 16
     while samples < _LARGEST_CALL * factor and needed(2 * samples) <= min(limit, _TRAINING_BYTES * factor):
         samples *= 2
     return samples
