@@ -185,7 +185,7 @@ def shipped_step(model: SirenPerPartition, samples: Samples, lr: float) -> Calla
         group["lr"] = lr
 
     def step() -> None:
-        accumulate_gradients(model, samples)
+        accumulate_gradients(model, samples.draw())
         optimizer.step()
 
     return step
@@ -203,7 +203,7 @@ def gradient_difference(problem: Problem) -> float:
     """Largest difference of the two variants' gradients, relative to the largest entry of each tensor."""
     model, samples = problem.prepare()
     baseline = Baseline(model, problem.windows(), problem.case.options["lr"])
-    accumulate_gradients(model, samples)
+    accumulate_gradients(model, samples.draw())
     baseline.accumulate_gradients()
     pairs = [(a.mT, b.grad) for a, b in zip(model.unpack(model.local.grad), baseline.local, strict=True)]
     pairs += [(model.shared[name].grad, b.grad) for name, b in baseline.shared.items()]

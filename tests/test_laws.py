@@ -22,7 +22,14 @@ from lgsirens.representation.decode import Call
 from lgsirens.representation.evaluate import network_of
 from lgsirens.training import loop
 from lgsirens.training.optimizers import RECIPES
-from lgsirens.training.samples import AllSamples, CachedSharedFeatures, PositionedSignal, RandomSamples, Windows
+from lgsirens.training.samples import (
+    AllSamples,
+    CachedSharedFeatures,
+    PositionedSignal,
+    RandomSamples,
+    StratifiedSamples,
+    Windows,
+)
 from tests.kernels import check
 from tests.small import KIND_OF_RANK, in_double, picture, representation, without_times
 from tests.strategies import beyond, coordinates_of, halos, reach_of, seeds
@@ -336,16 +343,20 @@ def test_a_step_in_blocks_is_the_step_on_everything(inr, drawn, samples_per_bloc
     for limit, kept in ((samples_per_block, False), (1 << 20, False), (samples_per_block, True)):
         model = build_model(inr.model, len(inr.lattice), torch.Generator().manual_seed(0))
         windows = Windows(PositionedSignal.first(signal), inr.lattice, inr.coordinates, torch.device("cpu"))
-        generator = torch.Generator().manual_seed(1)
-        samples = RandomSamples(windows, limit, 0.5, generator) if drawn else AllSamples(windows, limit)
-        draw = samples.draw()
+        if not drawn:
+            samples = AllSamples(windows, limit)
+        elif windows.tiled:
+            samples = StratifiedSamples(windows, limit, lambda step: 0.5, 1, complete=False)
+        else:
+            samples = RandomSamples(windows, limit, 0.5, torch.Generator().manual_seed(1))
+        draw = samples.draw(3)
         blocks = list(draw.blocks)
         check(errors_and_gradients, model, blocks, draw.count)
-        samples.draw = lambda awake=None, draw=draw, blocks=blocks: replace(draw, blocks=map(in_double, blocks))
+        samples.draw = lambda *_, draw=draw, blocks=blocks: replace(draw, blocks=map(in_double, blocks))
         if kept:
             model.shared.requires_grad_(False)
             samples = CachedSharedFeatures(samples, model.double().shared_features, 1 << 20)
-        loss = loop.accumulate_gradients(model.double(), samples)
+        loss = loop.accumulate_gradients(model.double(), samples.draw(3))
         gradients.append([torch.tensor(loss), *(p.grad.clone() for p in model.parameters() if p.requires_grad)])
     blocked, whole, of_rows = gradients
     for part, expected in (*zip(blocked, whole, strict=True), *zip(of_rows, whole, strict=False)):

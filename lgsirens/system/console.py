@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 log = logging.getLogger("lgsirens")
 
+_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<LEFT, {rate_fmt}{postfix}]"
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -23,10 +24,11 @@ class Progress(AbstractContextManager["Progress"]):
         label: what is going on.
         unit: what is counted.
         quiet: show nothing.
+        work: how much so many units are, where some take longer than others: the time that is left follows it.
     """
 
-    def __init__(self, label: str, unit: str, quiet: bool = False) -> None:
-        self._label, self._unit, self._quiet = label, unit, quiet
+    def __init__(self, label: str, unit: str, quiet: bool = False, work: Callable[[int], float] = float) -> None:
+        self._label, self._unit, self._quiet, self._work = label, unit, quiet, work
         self._bar: tqdm | None = None  # type: ignore[type-arg]
 
     def start(self, total: int, done: int = 0) -> None:
@@ -44,14 +46,21 @@ class Progress(AbstractContextManager["Progress"]):
             self._bar.total = self._total
             if figures:
                 self._bar.set_postfix(figures, refresh=False)
+            left = tqdm.format_interval(self.seconds_left())
+            self._bar.bar_format = _BAR.replace("LEFT", left)
             self._bar.update(count)
         elif not self._quiet and time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
             self._tell(figures)
 
+    def seconds_left(self) -> float:
+        """Until all is done, if it goes on as it did."""
+        done, total = (self._work(count) - self._work(self._first) for count in (self._done, self._total))
+        return (total - done) * (time.monotonic() - self._started) / max(1e-9, done)
+
     def _tell(self, figures: dict[str, str]) -> None:
         self._told = time.monotonic()
         rate = max(1e-9, self._done - self._first) / max(1e-9, self._told - self._started)
-        left = (self._total - self._done) / rate
+        left = self.seconds_left()
         shown = "".join(f", {name} {value}" for name, value in figures.items())
         so_far = f"{self._label}: {self._unit} {self._done} of {self._total}{shown}"
         print(f"{so_far}, {rate:,.1f} {self._unit}/s, {left:.0f} s left", file=sys.stderr, flush=True)

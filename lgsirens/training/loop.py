@@ -78,8 +78,8 @@ def fit(
 ) -> FitState:
     """Minimise the mean squared error; the weights change in place, but for those that take no gradient.
 
-    Where every step sees all samples, the weights of the step with the lowest error are kept: at a constant rate the
-    error of the last one is a matter of luck.
+    Of the steps that see all samples, the weights of the one with the lowest error are kept: at a constant rate the
+    error of the last one is a matter of luck. Where there are such steps, one of them says that a target is met.
 
     Ctrl-C (or a termination signal) ends the loop after the step under way.
 
@@ -101,6 +101,7 @@ def fit(
     optimizer, state = build_optimizer(model, recipe), FitState()
     progress = progress or Progress("fit", "step", quiet=True)
     best = BestWeights(model) if samples.complete and metric_rows is None else None
+    all_next = False
     if checkpoint is not None and checkpoint.resume:
         state = checkpoint.load(model, optimizer, generator, best, rest)
     steps = rule.expected_steps(state)
@@ -110,25 +111,29 @@ def fit(
         while state.step < steps and not state.stopped:
             if rest is not None and state.step % STEPS_BETWEEN_LOOKS == 0:
                 rest.wake()
-            all_seen = rest is None or bool(rest.awake.all())
+            draw = samples.draw(None if all_next else state.step, None if rest is None else rest.awake)
+            all_seen = draw.complete and (rest is None or bool(rest.awake.all()))
             # The error comes with the gradients, so it is that of the weights before the step: these are the ones to
             # remember, and where they meet the target the step is not taken.
-            state.error = accumulate_gradients(model, samples, metric_rows, reduce, rest)
+            state.error = accumulate_gradients(model, draw, metric_rows, reduce, rest)
             _check(math.isfinite(state.error), state, f"its loss is {state.error}")
             psnr = psnr_of_error(state.error, psnr_peak)
             if best is not None and all_seen:
                 best.see(state.error)
             if rule.target_psnr is not None and psnr >= rule.target_psnr:
-                if all_seen:
+                if all_seen or not samples.complete:
                     state.stopped = "target_psnr"
                     break
-                assert rest is not None
-                rest.wake()
+                all_next = True
+                if rest is not None:
+                    rest.wake()
                 continue
+            all_next = False
             state.rate = learning_rate(state.step, steps, recipe, model.config.mode, lr)
             for group in optimizer.param_groups:
                 group["lr"] = state.rate
-            _step(optimizer, model.local.detach(), frozen_rows if rest is None else ~rest.awake)
+            asleep = ~rest.awake if rest is not None and draw.complete else None
+            _step(optimizer, model.local.detach(), frozen_rows if asleep is None else asleep)
             state.step += 1
             state.seconds = time.monotonic() - began
             steps = rule.expected_steps(state)
@@ -147,8 +152,8 @@ def fit(
     if checkpoint is not None and os.path.exists(checkpoint.path) and not state.stopped:
         # The result may yet fail to be written; what was computed is then not lost.
         checkpoint.save(model, optimizer, generator, state, best, rest)
-    if best is not None:
-        best.keep(mean_error(model, samples, reduce))
+    if best is not None and math.isfinite(best.error):
+        best.keep(mean_error(model, samples.draw(), reduce))
     state.stopped = state.stopped or ("steps" if state.step == rule.steps else "seconds")
     return state
 
@@ -164,13 +169,13 @@ def _step(optimizer: torch.optim.Optimizer, rows: torch.Tensor, still: torch.Ten
 
 def accumulate_gradients(
     model: SirenPerPartition,
-    samples: Samples,
+    draw: Draw,
     metric_rows: torch.Tensor | None = None,
     reduce: Reduce = no_reduction,
     rest: Rest | None = None,
 ) -> float:
     """Set the gradient of every parameter that takes one to that of the loss, the mean squared error over the samples
-    of one draw.
+    of a draw.
 
     Returns the mean squared error of the samples that partitions own, those of `metric_rows` `[P]` alone if it is
     given; without either and without halos that is the loss.
@@ -181,7 +186,7 @@ def accumulate_gradients(
     for parameter in (p for p in model.parameters() if p.requires_grad):
         parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.zero_()
     of_rows, *of_shared = (p.grad for p in model.parameters() if p.grad is not None)
-    draw, errors = samples.draw(None if rest is None else rest.awake), _no_errors(model)
+    errors = _no_errors(model)
     for block in draw.blocks:
         found = plain.errors_and_gradients(model, block, draw.count)
         of_rows[block.rows] += found.rows
@@ -189,13 +194,13 @@ def accumulate_gradients(
             gradient += more
         errors[block.rows] += found.errors
     reduce([of_rows, *of_shared, errors])
-    return _mean(errors if rest is None else rest.see(errors, draw.own), draw, metric_rows)
+    return _mean(rest.see(errors, draw.own) if rest is not None and draw.complete else errors, draw, metric_rows)
 
 
 @torch.no_grad()
-def mean_error(model: SirenPerPartition, samples: Samples, reduce: Reduce = no_reduction) -> float:
+def mean_error(model: SirenPerPartition, draw: Draw, reduce: Reduce = no_reduction) -> float:
     """The mean squared error of the samples that partitions own, as `accumulate_gradients` returns it."""
-    draw, errors = samples.draw(), _no_errors(model)
+    errors = _no_errors(model)
     for block in draw.blocks:
         errors[block.rows] += plain.errors(model, block)
     reduce([errors])

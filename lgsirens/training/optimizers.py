@@ -14,6 +14,7 @@ from lgsirens.training.soap import Soap, state_size
 
 _WARM_UP_STEPS = 20
 _HALVING_STEPS = 60
+_DOUBLING_STEPS = 60
 _LAST_FRACTION = 0.02
 
 
@@ -29,6 +30,9 @@ class Recipe:
         decay: how the rate goes after the warm-up: "none", not even one; "inverse", as 1 / (1 + step / 60), which is
             good to stop at whenever a target is reached; "cosine", to 2 % at the last step.
         soap: steps by SOAP, else by Adam.
+        first_fraction: of its samples that each tile shows the first step, where networks see tile coordinates; twice
+            as many every 60 steps, until they are all. A coarse gradient is good enough at first, and as the rate is,
+            its noise is lowered (Smith et al. 2018, arXiv:1711.00489).
     """
 
     coordinates: str
@@ -36,10 +40,28 @@ class Recipe:
     steps: int
     decay: str
     soap: bool = False
+    first_fraction: float = 1.0
+
+    def fraction(self, step: float) -> float:
+        """Of each tile's samples that a step sees, counted from 0; from 1 on, all.
+
+        >>> [RECIPES["fast"].fraction(step) for step in (0, 60, 180)]
+        [0.125, 0.25, 1.0]
+        """
+        return self.first_fraction * 2 ** (step / _DOUBLING_STEPS)
+
+    def passes(self, steps: int) -> float:
+        """How often so many steps see all samples, about: the integral of `fraction`.
+
+        >>> round(RECIPES["fast"].passes(180)), round(RECIPES["fast"].passes(300))
+        (76, 196)
+        """
+        growing = min(steps, -_DOUBLING_STEPS * math.log2(self.first_fraction))
+        return steps - growing + (self.fraction(growing) - self.first_fraction) * _DOUBLING_STEPS / math.log(2)
 
 
 RECIPES = {
-    "fast": Recipe("tile", {"lg": 5e-3, "lc": 6e-3, "mlp": 3e-3}, 300, "inverse", soap=True),
+    "fast": Recipe("tile", {"lg": 3e-3, "lc": 6e-3, "mlp": 3e-3}, 300, "inverse", soap=True, first_fraction=1 / 8),
     "adam": Recipe("signal", {"lg": 2e-3, "lc": 2e-3, "mlp": 5e-4}, 500, "cosine"),
     "paper": Recipe("signal", {"lg": 5e-4, "lc": 5e-4, "mlp": 5e-4}, 1000, "none"),
 }

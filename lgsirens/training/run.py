@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from lgsirens.system.schema import to_plain
 from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.loop import StopRule, fit
+from lgsirens.training.optimizers import RECIPES
 from lgsirens.training.rest import Rest
-from lgsirens.training.samples import AllSamples, RandomSamples, Samples, Windows
+from lgsirens.training.samples import AllSamples, RandomSamples, Samples, StratifiedSamples, Windows
 
 
 class Run:
@@ -50,10 +52,17 @@ class Run:
         columns = training_columns(self.samples_per_block, windows.alike)
         self.block_bytes = training_bytes(model.config, self.samples_per_block, columns)
         self.samples: Samples
-        if config.sample_frac is None:
-            self.samples = AllSamples(windows, self.samples_per_block)
+        some, recipe = config.sample_frac, RECIPES[config.recipe]
+        self._work: Callable[[int], float] = float
+        if some is not None and not windows.tiled:
+            self.samples = RandomSamples(windows, self.samples_per_block, some, self.generator)
+        elif some is not None:
+            self.samples = StratifiedSamples(windows, self.samples_per_block, lambda step: some, config.seed, False)
+        elif windows.tiled and recipe.first_fraction < 1:
+            self.samples = StratifiedSamples(windows, self.samples_per_block, recipe.fraction, config.seed, True)
+            self._work = recipe.passes
         else:
-            self.samples = RandomSamples(windows, self.samples_per_block, config.sample_frac, self.generator)
+            self.samples = AllSamples(windows, self.samples_per_block)
 
     def key(self, signal: Signal, *more: Any) -> str:
         """Hash of all that the result depends on, but the number of threads.
@@ -78,9 +87,10 @@ class Run:
             StopRule(self.config.total_steps, self.config.target_psnr, self.config.seconds),
             KINDS[signal.kind].psnr_peak,
         )
-        if rule.target_psnr is not None and self.config.recipe != "paper" and isinstance(self.samples, AllSamples):
+        rests = self.config.recipe != "paper" and isinstance(self.samples, AllSamples) and self.samples.complete
+        if rule.target_psnr is not None and rests:
             target = (2 * peak) ** 2 / 10 ** (rule.target_psnr / 10)
             more.setdefault("rest", Rest(len(self.model.local), target, self.device))
-        with Progress(action, "step", quiet=not progress) as bar:
+        with Progress(action, "step", quiet=not progress, work=self._work) as bar:
             start = self.model, self.samples, rule, self.config.lr, peak, self.generator, checkpoint, bar
             return fit(*start, recipe=self.config.recipe, **more)

@@ -25,24 +25,31 @@ class Draw:
     Attributes:
         count: in the loss; at least 1.
         own: `[P]`, in the PSNR, which is of what will be decoded: halos left out.
+        complete: of all samples, so that its error can be compared with that of another such step.
     """
 
     count: int
     own: Tensor
     blocks: Iterable[Block]
+    complete: bool
 
 
 class Samples(Protocol):
     """A source of steps.
 
     Attributes:
-        complete: every draw is of all samples, so that the errors of two steps can be compared.
+        complete: there are draws of all samples.
     """
 
     complete: bool
 
-    def draw(self, awake: Tensor | None = None) -> Draw:
-        """The samples of the next step; `awake` `[P]` bool, of some rows alone where they are `complete`."""
+    def draw(self, step: int | None = None, awake: Tensor | None = None) -> Draw:
+        """What a step sees.
+
+        Args:
+            step: which one, counted from 0; None: all samples, where there are such draws.
+            awake: `[P]` bool, rows without which a complete draw may do.
+        """
         ...
 
 
@@ -162,22 +169,75 @@ class AllSamples:
         rows = max(1, samples_per_block // math.prod(sides))
         self._cuts = [_cuts(*cut) for cut in zip(shape, (rows, *sides), strict=True)]
 
-    def draw(self, awake: Tensor | None = None) -> Draw:
+    def draw(self, step: int | None = None, awake: Tensor | None = None) -> Draw:
         rows: Sequence[Rows] = self._cuts[0]
         if awake is not None and not awake.all():
             rows = awake.nonzero()[:, 0].split(self._cuts[0][0].stop)  # type: ignore[no-untyped-call]
-        return Draw(self._count, self._own, itertools.starmap(self._block, itertools.product(rows, *self._cuts[1:])))
+        blocks = itertools.starmap(self._block, itertools.product(rows, *self._cuts[1:]))
+        return Draw(self._count, self._own, blocks, complete=True)
 
     def _block(self, rows: Rows, *box: slice) -> Block:
         known = None if self._known is None else self._known[(rows, *box)].flatten(1)
         return self._windows.block(rows, box, self._samples[(rows, *box)].flatten(1, -2), known)
 
 
+class StratifiedSamples(AllSamples):
+    """With tile coordinates: in each step samples at the same places in every window, one out of each of so many equal
+    parts of it, which varies less than free draws do.
+
+    The stream that draws them is keyed by seed and step, so that no draw depends on which partitions there are, on the
+    device, or on where a run was resumed.
+
+    Args:
+        windows: what to draw from.
+        samples_per_block: bound on B * N.
+        fraction: of each window's samples by step; from 1 on, all of them.
+        seed: of the stream.
+        complete: whether a draw may be of all samples.
+    """
+
+    def __init__(
+        self,
+        windows: Windows,
+        samples_per_block: int,
+        fraction: Callable[[int], float],
+        seed: int,
+        complete: bool,
+    ) -> None:
+        super().__init__(windows, samples_per_block)
+        self.complete, self._fraction, self._seed = complete, fraction, seed
+        self._limit, self._size = samples_per_block, math.prod(windows.sizes)
+
+    def draw(self, step: int | None = None, awake: Tensor | None = None) -> Draw:
+        number = self._size if step is None else max(1, int(self._fraction(step) * self._size))
+        if step is None or number >= self._size:
+            return super().draw(step, awake)
+        edges = np.arange(number + 1) * self._size // number
+        stream = np.random.Generator(np.random.Philox(key=[self._seed, 1], counter=[0, step, 0, 0]))
+        picks = torch.from_numpy(stream.integers(edges[:-1], edges[1:])).to(self._samples.device)
+        columns = min(number, training_columns(self._limit, self._windows.alike))
+        rows = _cuts(len(self._samples), max(1, self._limit // columns))
+        known = self._known_at(slice(None), picks)
+        places = list(torch.unravel_index(picks[None], self._windows.sizes))
+        own = self._windows.owned(slice(None), places, known).sum(dim=1) * self._samples.shape[-1]
+        blocks = itertools.starmap(self._picked, itertools.product(rows, torch.split(picks, columns)))
+        return Draw(max(1, int(known.sum()) * self._samples.shape[-1]), own, blocks, complete=False)
+
+    def _picked(self, rows: slice, picks: Tensor) -> Block:
+        places = list(torch.unravel_index(picks[None], self._windows.sizes))
+        known = None if self._known is None else self._known_at(rows, picks)
+        return self._windows.block(rows, places, self._samples[rows].flatten(1, -2)[:, picks], known)
+
+    def _known_at(self, rows: slice, picks: Tensor) -> Tensor:
+        if self._known is not None:
+            return self._known[rows].flatten(1)[:, picks]
+        return torch.ones(len(self._samples[rows]), len(picks), dtype=torch.bool, device=picks.device)
+
+
 class RandomSamples:
-    """In each step samples of each partition's window, drawn with replacement: `int(fraction * samples / P)` of them
-    (the published recipe for video), or with tile coordinates that fraction of a tile's samples, at the same places in
-    every window, so that no draw depends on which partitions there are. Beside the signal itself one number a
-    partition is kept, so memory follows the fraction.
+    """In each step `int(fraction * samples / P)` samples of each partition's window, drawn with replacement (the
+    published recipe for video). Beside the signal itself one number a partition is kept, so memory follows the
+    fraction.
 
     Args:
         windows: what to draw from.
@@ -194,12 +254,12 @@ class RandomSamples:
         self._known = None if signal.mask is None else torch.from_numpy(signal.mask.reshape(-1)).to(device)
         self._positions = [torch.from_numpy(axis).to(device) for axis in windows.positions]
         self._windows, self._generator = windows, generator
-        owned = lattice.samples_within(windows.positioned.extent) / len(lattice)
-        self._each = max(1, int(fraction * (math.prod(lattice.tile) if windows.tiled else owned)))
-        columns = min(self._each, training_columns(samples_per_block, windows.alike))
+        owned = lattice.samples_within(windows.positioned.extent)
+        self._each = max(1, int(fraction * owned / len(lattice)))
+        columns = min(self._each, samples_per_block)
         self._cuts = _cuts(len(lattice), max(1, samples_per_block // columns)), _cuts(self._each, columns)
 
-    def draw(self, awake: Tensor | None = None) -> Draw:
+    def draw(self, step: int | None = None, awake: Tensor | None = None) -> Draw:
         # How many lie inside is known only once all are drawn. To keep them would take memory that grows with the
         # signal, so each block draws its own again.
         again = self._generator.clone_state()
@@ -211,19 +271,16 @@ class RandomSamples:
             own[rows] += self._windows.owned(rows, places, inside).sum(dim=1)
         whole = int(count) == partitions * self._each
         blocks = (self._block(rows, places, whole) for rows, places in self._places(again))
-        return Draw(max(1, int(count)) * channels, own * channels, blocks)
+        return Draw(max(1, int(count)) * channels, own * channels, blocks, complete=False)
 
     def _places(self, generator: torch.Generator) -> Iterator[tuple[slice, list[Tensor]]]:
-        """Per block its rows, and where in their windows the samples drawn are, along each axis `[B, N]`, or `[1, N]`
-        where all share them. A CPU draws number after number, so that they do not depend on how they are cut into
-        blocks."""
-        shared, sizes = self._windows.tiled, self._windows.sizes
-        for drawn in [slice(0, 1)] if shared else self._cuts[0]:
-            for columns in self._cuts[1]:
-                size = (drawn.stop - drawn.start, columns.stop - columns.start)
-                picks = torch.randint(math.prod(sizes), size, generator=generator, device=self._values.device)
-                places = list(torch.unravel_index(picks, sizes))
-                yield from ((rows, places) for rows in (self._cuts[0] if shared else [drawn]))
+        """Per block its rows, and where in their windows the samples drawn are, along each axis `[B, N]`. A CPU draws
+        number after number, so that they do not depend on how they are cut into blocks."""
+        sizes = self._windows.sizes
+        for rows, columns in itertools.product(*self._cuts):
+            size = (rows.stop - rows.start, columns.stop - columns.start)
+            picks = torch.randint(math.prod(sizes), size, generator=generator, device=self._values.device)
+            yield rows, list(torch.unravel_index(picks, sizes))
 
     def _block(self, rows: slice, places: list[Tensor], whole: bool) -> Block:
         flat, inside = self._find(rows, places)
@@ -235,7 +292,7 @@ class RandomSamples:
         flat = torch.zeros(shape, dtype=torch.int64, device=self._values.device)
         inside = torch.ones_like(flat, dtype=torch.bool)
         for place, positions, (low, high) in zip(places, self._positions, self._windows.positioned.box, strict=True):
-            position = positions[rows].gather(1, place.expand(shape))
+            position = positions[rows].gather(1, place)
             inside &= (position >= low) & (position < high)
             flat = flat * (high - low) + (position - low).clamp(0, high - low - 1)
         return flat, inside if self._known is None else inside & self._known[flat]
@@ -260,24 +317,26 @@ class CachedSharedFeatures:
     def __init__(
         self, samples: Samples, shared_features: Callable[[Tensor], Iterator[Tensor | None]], limit: int
     ) -> None:
-        self.complete, self._may_keep = samples.complete, samples.complete
+        self.complete, self._may_keep = samples.complete, True
         self._samples, self._shared_features, self._limit = samples, shared_features, limit
         self._kept: Draw | None = None
 
-    def draw(self, awake: Tensor | None = None) -> Draw:
-        if self._kept is not None:
+    def draw(self, step: int | None = None, awake: Tensor | None = None) -> Draw:
+        draw, blocks, size = self._samples.draw(step), [], 0
+        if draw.complete and self._kept is not None:
             return self._kept
-        draw, blocks, size = self._samples.draw(), [], 0
         completed = map(self._completed, draw.blocks)
-        for block in completed if self._may_keep else ():
-            blocks.append(block)
-            size += block.nbytes
-            if size > self._limit:
-                self._may_keep = False  # or every draw would fill the memory up to here, for nothing
-                break
-        if self._may_keep:
-            self._kept = replace(draw, blocks=blocks)
-        return self._kept or replace(draw, blocks=itertools.chain(blocks, completed))
+        if draw.complete and self._may_keep:
+            for block in completed:
+                blocks.append(block)
+                size += block.nbytes
+                if size > self._limit:
+                    self._may_keep = False  # or every draw would fill the memory up to here, for nothing
+                    break
+            else:
+                self._kept = replace(draw, blocks=blocks)
+                return self._kept
+        return replace(draw, blocks=itertools.chain(blocks, completed))
 
     @torch.no_grad()
     def _completed(self, block: Block) -> Block:

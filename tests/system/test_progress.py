@@ -25,3 +25,15 @@ def test_quiet_is_quiet(monkeypatch, capsys):
         bar.start(2)
         bar.advance()
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_time_left_follows_the_work_where_some_units_take_longer(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Progress("encode", "step", work=lambda count: count**2) as bar:
+        bar.start(10)
+        for step in range(5):
+            now[0] += 2 * step + 1
+            bar.advance()
+    assert "step 4 of 10" in (line := capsys.readouterr().err)
+    assert line.endswith(", 84 s left\n")

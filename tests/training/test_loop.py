@@ -34,7 +34,7 @@ def errors_seen(monkeypatch, climb_from, **options):
 
 @pytest.mark.parametrize("overlaps", [(0, 0), (2, 3)])
 def test_the_weights_of_the_best_step_are_kept(monkeypatch, overlaps):
-    inr, psnrs = errors_seen(monkeypatch, 20, steps=60, lr=1e-3, overlaps=overlaps)
+    inr, psnrs = errors_seen(monkeypatch, 20, steps=60, lr=1e-3, overlaps=overlaps, recipe="adam")
     assert max(psnrs) > psnrs[-1] + 0.5
     assert inr.fit.psnr >= max(psnrs) - 1e-3
     assert inr.fit.steps == 60
@@ -42,7 +42,9 @@ def test_the_weights_of_the_best_step_are_kept(monkeypatch, overlaps):
 
 def test_the_error_without_gradients_is_that_with_them():
     model, samples, _ = prepared(overlaps=(2, 3))
-    assert loop.mean_error(model, samples) == pytest.approx(loop.accumulate_gradients(model, samples), rel=1e-6)
+    assert loop.mean_error(model, samples.draw()) == pytest.approx(
+        loop.accumulate_gradients(model, samples.draw()), rel=1e-6
+    )
 
 
 def test_bounded_by_seconds_a_fit_takes_the_steps_that_fit_and_its_rate_decays_over_them(monkeypatch):
@@ -55,6 +57,14 @@ def test_bounded_by_seconds_a_fit_takes_the_steps_that_fit_and_its_rate_decays_o
     assert 30 <= state.step <= 40
     assert state.seconds <= 10
     assert rates[-1] < 0.1 * max(rates)
+
+
+@pytest.mark.parametrize("target", [14.0, 17.0, 20.0])
+def test_a_target_is_met_by_all_samples_and_not_by_those_of_a_draw(target):
+    inr = lg.encode(picture(), partitions=(2, 2), target_psnr=target, device="cpu")
+    assert inr.fit.stopped == "target_psnr"
+    assert inr.fit.psnr >= target - 1e-3
+    assert inr.fit.steps < 180  # before all samples are in every step
 
 
 def test_whichever_of_seconds_and_steps_comes_first_ends_a_fit():
@@ -119,8 +129,8 @@ def fitted(share, reduce, metric, **options):
     model, samples, generator = prepared(max_memory=100_000, **options)
     draw_all = samples.draw
 
-    def draw(awake=None):
-        drawn = draw_all()
+    def draw(*arguments):
+        drawn = draw_all(*arguments)
         return replace(drawn, blocks=map(in_double, list(drawn.blocks)[share]))
 
     samples.draw = draw

@@ -1,5 +1,7 @@
 """Rows at rest."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from lgsirens.training import loop
 from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig, plan
 from lgsirens.training.encode import prepare
+from lgsirens.training.optimizers import RECIPES
 from lgsirens.training.rest import ENOUGH, Rest
 
 CPU = torch.device("cpu")
@@ -24,6 +27,12 @@ def sky_and_grass():
 
 
 @pytest.fixture
+def all_from_the_first(monkeypatch):
+    """Every step sees all samples: only such ones leave rows out."""
+    monkeypatch.setitem(RECIPES, "fast", replace(RECIPES["fast"], first_fraction=1.0))
+
+
+@pytest.fixture
 def rests(monkeypatch):
     """How many rows each step has seen."""
     seen, real = [], Rest.see
@@ -31,6 +40,7 @@ def rests(monkeypatch):
     return seen
 
 
+@pytest.mark.usefixtures("all_from_the_first")
 def test_the_sky_rests_and_the_psnr_is_that_of_all_rows(rests):
     inr = lg.encode(sky_and_grass(), target_psnr=26.0, steps=300, device="cpu", **SIZE)
     assert inr.fit.stopped == "target_psnr"
@@ -48,6 +58,13 @@ def test_none_rests_without_a_target_or_where_steps_see_a_part_or_in_the_papers_
     assert not rests
 
 
+def test_no_row_rests_in_steps_that_draw_some_of_the_samples(rests):
+    inr = lg.encode(sky_and_grass(), target_psnr=16.0, steps=150, device="cpu", **SIZE)
+    assert inr.fit.stopped == "target_psnr"
+    assert set(rests) == {36}  # those that looked whether the target is met
+
+
+@pytest.mark.usefixtures("all_from_the_first")
 def test_a_row_at_rest_stays_to_the_bit_until_it_is_looked_at_again():
     config = EncodeConfig.from_options({**SIZE, "steps": 60})
     prepared = prepare(sky_and_grass(), plan(sky_and_grass(), config), CPU, 1 << 30)
@@ -83,6 +100,7 @@ def test_rows_rest_below_a_fraction_of_the_target_and_keep_the_error_that_was_la
     assert rest.awake.all()
 
 
+@pytest.mark.usefixtures("all_from_the_first")
 def test_a_stopped_fit_goes_on_with_the_rows_that_rest(tmp_path, monkeypatch, checkpoint_each_step, rests):
     def fitted(steps, checkpoint):
         config = EncodeConfig.from_options({**SIZE, "steps": steps, "target_psnr": 60.0})

@@ -19,7 +19,14 @@ from lgsirens.grid.lattice import Lattice, even_shape
 from lgsirens.training.config import EncodeConfig, plan
 from lgsirens.training.encode import prepare
 from lgsirens.training.loop import accumulate_gradients
-from lgsirens.training.samples import AllSamples, CachedSharedFeatures, PositionedSignal, RandomSamples, Windows
+from lgsirens.training.samples import (
+    AllSamples,
+    CachedSharedFeatures,
+    PositionedSignal,
+    RandomSamples,
+    StratifiedSamples,
+    Windows,
+)
 
 CPU = torch.device("cpu")
 KINDS = {1: "audio", 2: "image", 3: "video"}
@@ -42,6 +49,14 @@ def problems(draw):
 
 def windows(signal, lattice, coordinates):
     return Windows(PositionedSignal.first(signal), lattice, coordinates, CPU)
+
+
+def some_samples(problem, samples_per_block, fraction, seed):
+    """Draws of a fraction of the samples, as its coordinates have them."""
+    there = windows(*problem)
+    if there.tiled:
+        return StratifiedSamples(there, samples_per_block, lambda step: fraction, seed, complete=False)
+    return RandomSamples(there, samples_per_block, fraction, torch.Generator().manual_seed(seed))
 
 
 def positions_of(block, lattice, coordinates, shape):
@@ -101,19 +116,48 @@ def test_windows_are_cut_into_even_pieces_that_fit(sizes, limit):
 
 
 @given(problems(), st.floats(0.01, 1.0), st.sampled_from([16, 40, 1000]), st.integers(0, 100))
-def test_random_samples_are_samples_of_the_windows(problem, fraction, samples_per_block, seed):
+def test_drawn_samples_are_samples_of_the_windows(problem, fraction, samples_per_block, seed):
     signal, lattice, coordinates = problem
-    generator = torch.Generator().manual_seed(seed)
-    samples = RandomSamples(windows(*problem), samples_per_block, fraction, generator)
-    owned = math.prod(signal.shape) / len(lattice)
-    each = max(1, int(fraction * (math.prod(lattice.tile) if coordinates.kind == "tile" else owned)))
-    for _ in range(2):
-        draw, seen, rows = samples.draw(), 0, np.zeros(len(lattice), dtype=int)
+    samples = some_samples(problem, samples_per_block, fraction, seed)
+    sizes = windows(*problem).sizes
+    each = fraction * (math.prod(sizes) if coordinates.kind == "tile" else math.prod(signal.shape) / len(lattice))
+    for step in range(2):
+        draw, seen, rows = samples.draw(step), 0, np.zeros(len(lattice), dtype=int)
         for block in draw.blocks:
             seen += int(check_block(block, signal, lattice, coordinates).sum())
             rows[block.rows] += block.x.shape[1]
-        assert (rows == each).all()
+        assert (rows == max(1, int(each))).all()
         assert draw.count == max(1, seen)
+        assert draw.complete == (coordinates.kind == "tile" and max(1, int(each)) == math.prod(sizes))
+
+
+@given(problems(), st.floats(0.01, 1.0), st.integers(0, 100), st.integers(0, 1000))
+def test_with_tile_coordinates_one_sample_is_drawn_of_each_part_of_a_window(problem, fraction, seed, step):
+    signal, lattice, _ = problem
+    tiled = Coordinates("tile", signal.shape, *[(1.0,) * len(signal.shape)] * 2)
+    there = windows(signal, lattice, tiled)
+    size = math.prod(there.sizes)
+    number = max(1, int(fraction * size))
+    blocks = list(some_samples((signal, lattice, tiled), 1 << 20, fraction, seed).draw(step).blocks)
+    everything = list(AllSamples(there, 1 << 20).draw().blocks)
+    (one,), (whole,) = blocks, everything
+    same = (one.x[0][:, None] == whole.x[0]).all(-1)
+    picked = same.long().argmax(dim=1)
+    assert same.any(dim=1).all()
+    assert (picked.diff() > 0).all()
+    edges = torch.arange(number + 1) * size // number
+    assert ((picked >= edges[:-1]) & (picked < edges[1:])).all()
+    assert torch.equal(one.target, whole.target[:, picked])
+
+
+def test_with_tile_coordinates_a_growing_draw_ends_with_all_samples():
+    signal = lg.Signal.from_array(np.arange(64, dtype=np.float32)[:, None], "audio", (0.0, 4096.0))
+    lattice, coordinates = Lattice.covering(((0, 64),), (16,)), Coordinates("tile", (64,), (1.0,), (1.0,))
+    samples = StratifiedSamples(windows(signal, lattice, coordinates), 1000, lambda step: (step + 1) / 8, 0, True)
+    draws = [samples.draw(step) for step in range(10)]
+    assert [draw.count for draw in draws] == [8, 16, 24, 32, 40, 48, 56, 64, 64, 64]
+    assert [draw.complete for draw in draws] == [False] * 7 + [True] * 3
+    assert samples.draw().count == 64
 
 
 def test_random_samples_reach_every_sample_of_a_window_and_repeat_some():
@@ -203,9 +247,9 @@ def test_with_tile_coordinates_a_step_takes_the_memory_that_is_told(shape, tile,
     if frozen:
         run.model.shared.requires_grad_(False)
         samples = CachedSharedFeatures(samples, run.model.shared_features, 0)
-    accumulate_gradients(run.model, samples)
+    accumulate_gradients(run.model, samples.draw())
     with AliveBytes() as alive:
-        accumulate_gradients(run.model, samples)
+        accumulate_gradients(run.model, samples.draw())
     assert 0.5 * run.block_bytes < alive.most < run.block_bytes <= 10_000_000
 
 
@@ -229,17 +273,23 @@ def test_a_draw_takes_the_memory_of_a_block_and_a_number_for_each_partition(know
 def test_what_is_drawn_does_not_depend_on_the_blocks(problem, samples_per_block, seed):
     draws = []
     for limit in (samples_per_block, 1 << 20):
-        generator = torch.Generator().manual_seed(seed)
-        samples = RandomSamples(windows(*problem), limit, 0.8, generator)
-        first, second = samples.draw(), samples.draw()
+        samples = some_samples(problem, limit, 0.8, seed)
+        first, second = samples.draw(0), samples.draw(1)
         # whoever looks at the first draw only now sees the same
-        targets = [torch.cat([block.target.flatten() for block in draw.blocks]) for draw in (first, second)]
-        counts = [first.count, *first.own.tolist(), second.count, *second.own.tolist()]
-        draws.append((counts, targets, generator.get_state()))
-    (counts, targets, state), (whole_counts, whole_targets, whole_state) = draws
+        targets = [drawn_of_rows(draw, len(problem[1])) for draw in (first, second)]
+        draws.append(([first.count, *first.own.tolist(), second.count, *second.own.tolist()], targets))
+    (counts, targets), (whole_counts, whole_targets) = draws
     assert counts == whole_counts
-    assert all(torch.equal(*pair) for pair in zip(targets, whole_targets, strict=True))
-    assert torch.equal(state, whole_state)
+    assert targets == whole_targets
+
+
+def drawn_of_rows(draw, rows):
+    """The targets of each row, in the order of the blocks."""
+    drawn = [[] for _ in range(rows)]
+    for block in draw.blocks:
+        for row, target in zip(range(rows)[block.rows], block.target, strict=True):
+            drawn[row] += target.flatten().tolist()
+    return drawn
 
 
 @given(problems(), st.data())
@@ -249,8 +299,7 @@ def test_with_tile_coordinates_what_is_drawn_does_not_depend_on_the_other_partit
     row = data.draw(st.integers(0, len(lattice) - 1))
     drawn = []
     for some, place in ((lattice, row), (lattice.select(np.array([row])), 0)):
-        samples = RandomSamples(windows(signal, some, tiled), 1 << 20, 0.8, torch.Generator().manual_seed(2))
-        (block,) = samples.draw().blocks
+        (block,) = some_samples((signal, some, tiled), 1 << 20, 0.8, 2).draw(5).blocks
         drawn.append((block.target[place], block.x))
     (target, x), (alone, x_alone) = drawn
     assert torch.equal(target, alone)
