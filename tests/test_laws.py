@@ -346,7 +346,7 @@ def test_a_step_in_blocks_is_the_step_on_everything(inr, drawn, samples_per_bloc
         if not drawn:
             samples = AllSamples(windows, limit)
         elif windows.tiled:
-            samples = StratifiedSamples(windows, limit, lambda step: 0.5, 1, complete=False)
+            samples = StratifiedSamples(windows, limit, lambda step: 3, 1, complete=False)
         else:
             samples = RandomSamples(windows, limit, 0.5, torch.Generator().manual_seed(1))
         draw = samples.draw(3)

@@ -52,7 +52,9 @@ class EncodeConfig:
         None, choices=AGGREGATIONS, shown="fc", help="fc or fc_and_add: how local and global features meet"
     )
     overlaps: tuple[int, ...] | None = option(None, least=0, shown=_HALOS, help="halo per dimension, in samples")
-    sample_frac: float | None = option(None, above=0, most=1, shown="all", help="fraction of samples that a step draws")
+    sample_frac: float | None = option(
+        None, above=0, most=1, shown="all; fast: growing", help="fraction of samples that a step draws"
+    )
     recipe: str = option("fast", choices=tuple(RECIPES), help="fast, adam, or paper: as published (docs/recipes.md)")
     coordinates: str | None = option(
         None, choices=COORDINATES, shown="tile; recipe paper and adam: signal", help="what networks see"

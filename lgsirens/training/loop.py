@@ -21,6 +21,8 @@ from lgsirens.training.rest import STEPS_BETWEEN_LOOKS, Rest
 from lgsirens.training.samples import Draw, Samples
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
+# Where the few samples of a draw meet the target: a look at all of them takes as long as several such steps.
+_STEPS_BETWEEN_TRIALS = 10
 
 
 @dataclass(frozen=True)
@@ -124,12 +126,13 @@ def fit(
                 if all_seen or not samples.complete:
                     state.stopped = "target_psnr"
                     break
-                all_next = True
-                if rest is not None:
-                    rest.wake()
-                continue
+                if draw.complete or state.step % _STEPS_BETWEEN_TRIALS == 0:
+                    all_next = True
+                    if rest is not None:
+                        rest.wake()
+                    continue
             all_next = False
-            state.rate = learning_rate(state.step, steps, recipe, model.config.mode, lr)
+            state.rate = learning_rate(state.step, steps, recipe, model.config, lr)
             for group in optimizer.param_groups:
                 group["lr"] = state.rate
             asleep = ~rest.awake if rest is not None and draw.complete else None

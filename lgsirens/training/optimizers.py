@@ -13,9 +13,11 @@ from lgsirens.nn.siren import ModelConfig, SirenPerPartition, count, parameter_c
 from lgsirens.training.soap import Soap, state_size
 
 _WARM_UP_STEPS = 20
-_HALVING_STEPS = 60
-_DOUBLING_STEPS = 60
+_HALVING_STEPS = 100
 _LAST_FRACTION = 0.02
+_LEAST_WIDTH = 8
+# SOAP's bases of wide rows cost more than they bring (docs/lab-notes.md).
+_WIDEST_FOR_SOAP = 24
 
 
 @dataclass(frozen=True)
@@ -24,44 +26,47 @@ class Recipe:
 
     Attributes:
         coordinates: what networks see, a key of `COORDINATES`.
-        rates: the learning rate of each mode, the highest one where it decays. Wide networks diverge at the rate that
-            narrow ones like best.
+        rates: the learning rate of each mode, the highest one where it decays.
         steps: how many, unless the user says.
-        decay: how the rate goes after the warm-up: "none", not even one; "inverse", as 1 / (1 + step / 60), which is
+        decay: how the rate goes after the warm-up: "none", not even one; "inverse", as 1 / (1 + step / 100), which is
             good to stop at whenever a target is reached; "cosine", to 2 % at the last step.
-        soap: steps by SOAP, else by Adam.
-        first_fraction: of its samples that each tile shows the first step, where networks see tile coordinates; twice
-            as many every 60 steps, until they are all. A coarse gradient is good enough at first, and as the rate is,
-            its noise is lowered (Smith et al. 2018, arXiv:1711.00489).
+        by_width: the rates are to be divided by the local width (Yang et al. 2021, arXiv:2203.03466): wide networks
+            diverge at the rate that narrow ones like best.
+        soap: narrow rows beside a shared network step by SOAP, others by Adam.
+        first_samples: how many samples of each tile the first step sees, by mode, where networks see tile coordinates;
+            None: all.
     """
 
     coordinates: str
     rates: dict[str, float]
     steps: int
     decay: str
+    by_width: bool = False
     soap: bool = False
-    first_fraction: float = 1.0
+    first_samples: dict[str, int] | None = None
 
-    def fraction(self, step: float) -> float:
-        """Of each tile's samples that a step sees, counted from 0; from 1 on, all.
+    def peak(self, model: ModelConfig) -> float:
+        """The highest learning rate for a model.
 
-        >>> [RECIPES["fast"].fraction(step) for step in (0, 60, 180)]
-        [0.125, 0.25, 1.0]
+        >>> RECIPES["fast"].peak(ModelConfig("lg", 2, 3, local_width=16, global_width=84))
+        0.0025
         """
-        return self.first_fraction * 2 ** (step / _DOUBLING_STEPS)
+        return self.rates[model.mode] / (max(_LEAST_WIDTH, model.local_width) if self.by_width else 1)
 
-    def passes(self, steps: int) -> float:
-        """How often so many steps see all samples, about: the integral of `fraction`.
-
-        >>> round(RECIPES["fast"].passes(180)), round(RECIPES["fast"].passes(300))
-        (76, 196)
-        """
-        growing = min(steps, -_DOUBLING_STEPS * math.log2(self.first_fraction))
-        return steps - growing + (self.fraction(growing) - self.first_fraction) * _DOUBLING_STEPS / math.log(2)
+    def steps_by_soap(self, model: ModelConfig) -> bool:
+        return self.soap and model.mode == "lg" and model.local_width <= _WIDEST_FOR_SOAP
 
 
 RECIPES = {
-    "fast": Recipe("tile", {"lg": 3e-3, "lc": 6e-3, "mlp": 3e-3}, 300, "inverse", soap=True, first_fraction=1 / 8),
+    "fast": Recipe(
+        "tile",
+        {"lg": 0.035, "lc": 0.06, "mlp": 0.25},
+        300,
+        "inverse",
+        by_width=True,
+        soap=True,
+        first_samples={"lg": 64, "lc": 64, "mlp": 8192},
+    ),
     "adam": Recipe("signal", {"lg": 2e-3, "lc": 2e-3, "mlp": 5e-4}, 500, "cosine"),
     "paper": Recipe("signal", {"lg": 5e-4, "lc": 5e-4, "mlp": 5e-4}, 1000, "none"),
 }
@@ -71,7 +76,7 @@ def build_optimizer(model: SirenPerPartition, recipe: str) -> torch.optim.Optimi
     """The optimiser of a recipe over all that takes gradients. Adam has PyTorch's default betas and epsilon, which are
     the paper's too."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not RECIPES[recipe].soap:
+    if not RECIPES[recipe].steps_by_soap(model.config):
         return torch.optim.Adam(parameters, lr=0.0, fused=True)
 
     def layers(parameter: torch.nn.Parameter, tensor: Tensor) -> list[Tensor]:
@@ -84,14 +89,14 @@ def build_optimizer(model: SirenPerPartition, recipe: str) -> torch.optim.Optimi
 
 def fit_bytes(model: ModelConfig, partitions: int, recipe: str) -> int:
     """What a fit keeps of a model: weights, the best ones, gradients, and the state of the optimiser."""
-    size = state_size if RECIPES[recipe].soap else lambda layout: 2 * count(layout)
+    size = state_size if RECIPES[recipe].steps_by_soap(model) else lambda layout: 2 * count(layout)
     rows, shared = row_layout(model), shared_layout(model)
     return 12 * sum(parameter_counts(model, partitions)) + 4 * (partitions * size(rows) + size(shared))
 
 
-def learning_rate(step: int, steps: int, recipe: str, mode: str, lr: float | None) -> float:
-    """Rate of one step, counted from 0: the recipe's, with `lr` in place of its own if that is given."""
-    peak, decay = RECIPES[recipe].rates[mode] if lr is None else lr, RECIPES[recipe].decay
+def learning_rate(step: int, steps: int, recipe: str, model: ModelConfig, lr: float | None) -> float:
+    """Rate of one step, counted from 0: the recipe's, with `lr` in place of its highest if that is given."""
+    peak, decay = RECIPES[recipe].peak(model) if lr is None else lr, RECIPES[recipe].decay
     if decay == "none":
         return peak
     if step < _WARM_UP_STEPS:

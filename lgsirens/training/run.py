@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from lgsirens.training.config import EncodeConfig
 from lgsirens.training.loop import StopRule, fit
 from lgsirens.training.optimizers import RECIPES
 from lgsirens.training.rest import Rest
-from lgsirens.training.samples import AllSamples, RandomSamples, Samples, StratifiedSamples, Windows
+from lgsirens.training.samples import AllSamples, GrowingNumber, RandomSamples, Samples, StratifiedSamples, Windows
 
 
 class Run:
@@ -52,15 +53,17 @@ class Run:
         columns = training_columns(self.samples_per_block, windows.alike)
         self.block_bytes = training_bytes(model.config, self.samples_per_block, columns)
         self.samples: Samples
-        some, recipe = config.sample_frac, RECIPES[config.recipe]
         self._work: Callable[[int], float] = float
+        some, first, size = config.sample_frac, RECIPES[config.recipe].first_samples, math.prod(windows.sizes)
         if some is not None and not windows.tiled:
             self.samples = RandomSamples(windows, self.samples_per_block, some, self.generator)
         elif some is not None:
-            self.samples = StratifiedSamples(windows, self.samples_per_block, lambda step: some, config.seed, False)
-        elif windows.tiled and recipe.first_fraction < 1:
-            self.samples = StratifiedSamples(windows, self.samples_per_block, recipe.fraction, config.seed, True)
-            self._work = recipe.passes
+            number = max(1, int(some * size))
+            self.samples = StratifiedSamples(windows, self.samples_per_block, lambda step: number, config.seed, False)
+        elif windows.tiled and first is not None:
+            growing = GrowingNumber(first[config.mode], size)
+            self.samples = StratifiedSamples(windows, self.samples_per_block, growing, config.seed, True)
+            self._work = growing.passes
         else:
             self.samples = AllSamples(windows, self.samples_per_block)
 

@@ -74,6 +74,8 @@ class PositionedSignal:
         return cls(replace(signal, mask=None), box, box)
 
 
+_DOUBLING_STEPS = 60
+
 # Some samples of windows: a box of each, or along each axis the places, `[B, N]` or `[1, N]`, of single ones.
 Places = tuple[slice, ...] | list[Tensor]
 
@@ -181,6 +183,40 @@ class AllSamples:
         return self._windows.block(rows, box, self._samples[(rows, *box)].flatten(1, -2), known)
 
 
+@dataclass(frozen=True)
+class GrowingNumber:
+    """How many samples of a window each step sees: twice as many every 60 steps, until they are all.
+
+    A coarse gradient is good enough at first; later its noise is lowered, as by a decay of the rate (Smith et al.
+    2018, arXiv:1711.00489).
+
+    Attributes:
+        first: in step 0.
+        all: in the window.
+    """
+
+    first: int
+    all: int
+
+    def __call__(self, step: int) -> int:
+        """
+        >>> [GrowingNumber(128, 1024)(step) for step in (0, 60, 90, 1000)]
+        [128, 256, 362, 1024]
+        """
+        doublings = min(step / _DOUBLING_STEPS, math.log2(self.all / min(self.first, self.all)))
+        return min(self.all, int(self.first * 2**doublings + 1e-6))
+
+    def passes(self, steps: int) -> float:
+        """How often so many steps see a whole window, about.
+
+        >>> round(GrowingNumber(128, 1024).passes(180)), round(GrowingNumber(128, 1024).passes(300))
+        (76, 196)
+        """
+        first = min(self.first / self.all, 1.0)
+        growing = min(float(steps), -_DOUBLING_STEPS * math.log2(first))
+        return steps - growing + first * (2 ** (growing / _DOUBLING_STEPS) - 1) * _DOUBLING_STEPS / math.log(2)
+
+
 class StratifiedSamples(AllSamples):
     """With tile coordinates: in each step samples at the same places in every window, one out of each of so many equal
     parts of it, which varies less than free draws do.
@@ -191,7 +227,7 @@ class StratifiedSamples(AllSamples):
     Args:
         windows: what to draw from.
         samples_per_block: bound on B * N.
-        fraction: of each window's samples by step; from 1 on, all of them.
+        number: of each window's samples by step, at least 1; all of them from their number on.
         seed: of the stream.
         complete: whether a draw may be of all samples.
     """
@@ -200,16 +236,16 @@ class StratifiedSamples(AllSamples):
         self,
         windows: Windows,
         samples_per_block: int,
-        fraction: Callable[[int], float],
+        number: Callable[[int], int],
         seed: int,
         complete: bool,
     ) -> None:
         super().__init__(windows, samples_per_block)
-        self.complete, self._fraction, self._seed = complete, fraction, seed
+        self.complete, self._number, self._seed = complete, number, seed
         self._limit, self._size = samples_per_block, math.prod(windows.sizes)
 
     def draw(self, step: int | None = None, awake: Tensor | None = None) -> Draw:
-        number = self._size if step is None else max(1, int(self._fraction(step) * self._size))
+        number = self._size if step is None else self._number(step)
         if step is None or number >= self._size:
             return super().draw(step, awake)
         edges = np.arange(number + 1) * self._size // number

@@ -104,7 +104,7 @@ def test_tensorboard_gets_figures_pictures_and_the_config(tmp_path):
     assert scalars["decoded/ssim"][-1] == pytest.approx(lg.ssim(PICTURE, final.decode()), abs=1e-4)
     assert scalars["parameters/total"] == [final.parameters["total"]] * 3
     assert scalars["train/learning_rate"] == pytest.approx(
-        [RECIPES["fast"].rates["lg"] * step / 20 for step in (3, 6, 7)]
+        [RECIPES["fast"].peak(final.model) * step / 20 for step in (3, 6, 7)]
     )
     assert scalars["train/psnr"] == pytest.approx([10 * np.log10(4 / loss) for loss in scalars["train/loss"]])
     assert min(scalars["train/steps_per_second"]) > 0

@@ -29,7 +29,7 @@ def sky_and_grass():
 @pytest.fixture
 def all_from_the_first(monkeypatch):
     """Every step sees all samples: only such ones leave rows out."""
-    monkeypatch.setitem(RECIPES, "fast", replace(RECIPES["fast"], first_fraction=1.0))
+    monkeypatch.setitem(RECIPES, "fast", replace(RECIPES["fast"], first_samples=None))
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from lgsirens.training.loop import accumulate_gradients
 from lgsirens.training.samples import (
     AllSamples,
     CachedSharedFeatures,
+    GrowingNumber,
     PositionedSignal,
     RandomSamples,
     StratifiedSamples,
@@ -55,7 +56,8 @@ def some_samples(problem, samples_per_block, fraction, seed):
     """Draws of a fraction of the samples, as its coordinates have them."""
     there = windows(*problem)
     if there.tiled:
-        return StratifiedSamples(there, samples_per_block, lambda step: fraction, seed, complete=False)
+        number = max(1, int(fraction * math.prod(there.sizes)))
+        return StratifiedSamples(there, samples_per_block, lambda step: number, seed, complete=False)
     return RandomSamples(there, samples_per_block, fraction, torch.Generator().manual_seed(seed))
 
 
@@ -153,10 +155,10 @@ def test_with_tile_coordinates_one_sample_is_drawn_of_each_part_of_a_window(prob
 def test_with_tile_coordinates_a_growing_draw_ends_with_all_samples():
     signal = lg.Signal.from_array(np.arange(64, dtype=np.float32)[:, None], "audio", (0.0, 4096.0))
     lattice, coordinates = Lattice.covering(((0, 64),), (16,)), Coordinates("tile", (64,), (1.0,), (1.0,))
-    samples = StratifiedSamples(windows(signal, lattice, coordinates), 1000, lambda step: (step + 1) / 8, 0, True)
-    draws = [samples.draw(step) for step in range(10)]
-    assert [draw.count for draw in draws] == [8, 16, 24, 32, 40, 48, 56, 64, 64, 64]
-    assert [draw.complete for draw in draws] == [False] * 7 + [True] * 3
+    samples = StratifiedSamples(windows(signal, lattice, coordinates), 1000, GrowingNumber(3, 16), 0, True)
+    draws = [samples.draw(step) for step in (0, 60, 120, 144, 145, 10_000)]
+    assert [draw.count for draw in draws] == [12, 24, 48, 60, 64, 64]
+    assert [draw.complete for draw in draws] == [False] * 4 + [True] * 2
     assert samples.draw().count == 64
 
 
