@@ -6,7 +6,8 @@ model's size. Targets: 30, 33 and 36 dB, and 0.1 dB below (a)'s best of its step
 out of the ratios. PSNR per step of (a) and (b) does not depend on the machine: it is that of `--recipe paper` and
 `--recipe adam`, whose arithmetic is the reference's, run once (`--curves`) and kept in `time_to_quality.json`. Their
 seconds are the steps to the target times the median step of `fit.py`'s baseline, timed here before and after (c).
-The clock of (c) begins with the samples in memory; plan, initial weights and tables are in it.
+The clock of (c) begins with the samples in memory; plan, initial weights and tables are in it. Beside the seconds of
+pictures: the error on the borders of tiles over that of the rest at scale 1, and the jump across them (`between.py`).
 
     python benchmarks/time_to_quality.py [--only CASE ...] [--curves] [--device cuda] [--quick]
     python benchmarks/time_to_quality.py --plot docs/time-to-quality.png    # of the last rows of every case
@@ -26,6 +27,7 @@ import fit
 import numpy as np
 import record
 import torch
+from between import jump
 from record import Measurement
 
 import lgsirens as lg
@@ -132,12 +134,12 @@ def steps_to(psnrs: list[float], target: float) -> int | None:
     return next((step for step, psnr in enumerate(psnrs) if psnr >= target), None)
 
 
-def ours(case: Case, signal: lg.Signal, target: float, device: str) -> tuple[float, int] | None:
-    """Seconds and steps of (c) to a target; None: not reached."""
+def ours(case: Case, signal: lg.Signal, target: float, device: str) -> tuple[float, lg.Representation] | None:
+    """Seconds of (c) to a target, and what they brought; None: not reached."""
     began = time.perf_counter()
     inr = lg.encode(signal, target_psnr=target, device=device, **case.model)
     seconds = time.perf_counter() - began
-    return (seconds, inr.fit.steps) if inr.fit.stopped == "target_psnr" else None
+    return (seconds, inr) if inr.fit.stopped == "target_psnr" else None
 
 
 def baseline_step(case: Case, signal: lg.Signal, device: str) -> float:
@@ -179,9 +181,13 @@ def measure(case: Case, curves: dict[str, list[float]], device: str) -> list[Mea
         if found is None:
             rows.append(Measurement(case.name, "(c) fast", f"{name}, not reached", "s", [np.inf]))
             continue
-        seconds, count = found
+        seconds, inr = found
         rows.append(Measurement(case.name, "(c) fast", name, "s", [seconds]))
-        rows.append(Measurement(case.name, "(c) fast", f"{name}, steps", "", [count]))
+        rows.append(Measurement(case.name, "(c) fast", f"{name}, steps", "", [inr.fit.steps]))
+        if signal.kind == "image" and inr.model.mode != "mlp":
+            ratio = lg.seam_ratio(signal, inr.decode(), inr.tile)
+            rows.append(Measurement(case.name, "(c) fast", f"{name}, seam ratio at scale 1", "ratio", [ratio]))
+            rows.append(Measurement(case.name, "(c) fast", f"{name}, jump at scale 4", "ratio", [jump(inr)]))
         # as a quotient that must stay below a limit, like all ratios here
         rows.append(Measurement(case.name, "(c) / (a)", name, "ratio", [seconds / (to_target * step)], 1 / case.sooner))
         if best is not None:

@@ -128,7 +128,7 @@ def test_gradients_are_shown_where_asked_for(tmp_path):
 
 def test_the_last_summary_is_of_the_best_weights(tmp_path, monkeypatch):
     """At a rate this high the error rises and falls."""
-    final = encode(log=lg.RunLog(tmp_path, every=100), lr=0.02, steps=12)
+    final = encode(log=lg.RunLog(tmp_path, every=100), lr=0.02, steps=12, recipe="adam")
     assert steps_of(tmp_path) == [12]
     assert series(tmp_path, "decoded/psnr") == pytest.approx([final.fit.psnr], abs=1e-3)
     assert series(tmp_path, "decoded/psnr")[0] >= series(tmp_path, "train/psnr")[0]
