@@ -30,6 +30,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/extend.py
 	$(BIN)/python benchmarks/seams.py
+	$(BIN)/python benchmarks/time_to_quality.py
+	$(BIN)/python benchmarks/between.py
+	$(BIN)/python benchmarks/large.py
 	$(BIN)/python benchmarks/watching.py
 	$(BIN)/python benchmarks/published.py
 

@@ -6,6 +6,7 @@ same tiles and widths. "held out, (c) - (a)" compares PSNR at the samples in the
 mean difference across tile borders over that between the other neighbours, of pictures decoded at scale 4; at most 1.2.
 
     python benchmarks/between.py [--only camera prelude ...] [--quick]
+    python benchmarks/between.py --picture docs/between-samples.png
 """
 
 import statistics
@@ -117,9 +118,38 @@ def measure(name: str, quick: bool) -> list[Measurement]:
     return rows
 
 
+def draw(path: str) -> None:
+    """The demo's crop decoded at a scale: as the default was before tile coordinates, and as it is."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    photograph, region, size = examples.camera(), "96:224,176:304", {"partitions": (16, 16)}
+    before = lg.encode(photograph, recipe="adam", steps=80, **size, progress=True)
+    now = lg.encode(photograph, steps=240, **size, progress=True)
+    figure, axes = plt.subplots(1, 3, figsize=(15, 5.4), layout="constrained")
+    shown = [(f"the samples, {region}", photograph.values[96:224, 176:304])]
+    for title, inr in (("signal coordinates, Adam, no halo", before), ("tile coordinates, halo 1, blended", now)):
+        values = inr.decode(region, scale=SCALE).values
+        shown.append((f"{title}: {inr.fit.psnr:.1f} dB, {inr.fit.seconds:.0f} s, at scale {SCALE}", values))
+    for axis, (title, values) in zip(axes, shown, strict=True):
+        axis.imshow(values[..., 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axis.set_title(title, fontsize=11)
+        axis.set_axis_off()
+    figure.savefig(path, dpi=100)
+
+
 def main() -> int:
     names = tuple(CASES)
-    options = record.options(__doc__, extra={"--only": {"nargs": "+", "choices": names, "default": names}})
+    extra: dict[str, dict[str, Any]] = {
+        "--only": {"nargs": "+", "choices": names, "default": names},
+        "--picture": {"metavar": "FILE.png", "help": "draw a crop as it was before tile coordinates and as it is now"},
+    }
+    options = record.options(__doc__, extra=extra)
+    if options.picture:
+        draw(options.picture)
+        return 0
     measurements = []
     for name in options.only[: 1 if options.quick else None]:
         for measurement in measure(name, options.quick):
