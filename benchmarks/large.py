@@ -23,7 +23,6 @@ from lgsirens.system.hardware import resolve_device
 from lgsirens.training import loop
 from lgsirens.training.config import EncodeConfig, plan
 from lgsirens.training.encode import prepare
-from lgsirens.training.samples import GrowingNumber
 
 SHAPE = (3000, 4000)
 TARGET, LIMIT = 30.0, 15 * 60.0
@@ -62,9 +61,7 @@ def measure(signal: lg.Signal, steps: int, device: str) -> list[Measurement]:
     case = "x".join(map(str, signal.shape))
     reached = next((seconds for seconds, psnr in seen if psnr >= TARGET), np.inf)
     tenth, whole = steps // 10, seen[-1][0]
-    size = 34 * 34  # samples of a window
-    work = GrowingNumber(128, size).passes
-    left = seen[tenth - 1][0] / work(tenth) * (work(steps) - work(tenth))
+    left = seen[tenth - 1][0] / run.work(tenth) * (run.work(steps) - run.work(tenth))
     last = psnr_of_error(loop.mean_error(run.model, run.samples.draw()), 1.0)
     return [
         Measurement(case, "fast", f"to {TARGET:g} dB", "s", [reached], LIMIT if signal.shape == SHAPE else None),

@@ -72,7 +72,8 @@ class Watcher(AbstractContextManager["Watcher"]):
         if self._sinks is None:
             self._open(state)
         log, step = self.log, state.step
-        summarise = step % log.every == 0 and step < self.config["steps"]  # the last summary is of the result
+        last = step == self.config["steps"]  # whose summary is that of the result
+        summarise = step % log.every == 0 and not last
         keep = log.checkpoint_every is not None and step % log.checkpoint_every == 0
         if not (summarise or keep) or not _is_finite(present := self.snapshot(state, measure=False)):
             return

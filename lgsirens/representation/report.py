@@ -90,7 +90,8 @@ def describe_text(facts: dict[str, Any]) -> str:
 def dry_run_text(facts: dict[str, Any]) -> str:
     """`encode.dry_run` for people."""
     memory = f"about {format_bytes(facts['memory'])} beside PyTorch itself"
-    return _table({**_lines(facts), "time": f"about {facts['seconds']:.0f} s", "memory": memory}.items())
+    seconds = f"{'at most' if facts['at_most'] else 'about'} {facts['seconds']:.0f} s"
+    return _table({**_lines(facts), "time": seconds, "memory": memory}.items())
 
 
 def edit_text(entry: dict[str, Any], anew: Iterable[Iterable[int]] = ()) -> str:

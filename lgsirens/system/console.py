@@ -1,6 +1,7 @@
 """The console: log lines, progress, Ctrl-C, and how numbers are spelt there."""
 
 import logging
+import math
 import signal
 import sys
 import threading
@@ -39,9 +40,10 @@ class Progress(AbstractContextManager["Progress"]):
             name, unit, scaled = self._label, self._unit, total > 10_000
             self._bar = tqdm(desc=name, unit=unit, total=total, initial=done, unit_scale=scaled, dynamic_ncols=True)
 
-    def advance(self, count: int = 1, total: int | None = None, **figures: str) -> None:
-        """Count on, to another total if one is given; `figures` are shown beside the count."""
-        self._done, self._total = self._done + count, total or self._total
+    def advance(self, count: int = 1, total: int | None = None, seconds: float = math.inf, **figures: str) -> None:
+        """Count on, to another total if one is given; no more than `seconds` are left; `figures` are shown beside the
+        count."""
+        self._done, self._total, self._most = self._done + count, total or self._total, seconds
         if self._bar is not None:
             self._bar.total = self._total
             if figures:
@@ -55,7 +57,8 @@ class Progress(AbstractContextManager["Progress"]):
     def seconds_left(self) -> float:
         """Until all is done, if it goes on as it did."""
         done, total = (self._work(count) - self._work(self._first) for count in (self._done, self._total))
-        return (total - done) * (time.monotonic() - self._started) / max(1e-9, done)
+        left = (total - done) * (time.monotonic() - self._started) / max(1e-9, done)
+        return max(0.0, min(left, self._most))
 
     def _tell(self, figures: dict[str, str]) -> None:
         self._told = time.monotonic()

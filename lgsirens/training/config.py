@@ -76,7 +76,7 @@ class EncodeConfig:
     lr: float | None = option(
         None, above=0, shown="by the recipe", help="highest learning rate; of paper the constant one"
     )
-    seed: int = option(0, least=0, most=(1 << 53) - 1, help="of the initial weights")
+    seed: int = option(0, least=0, most=(1 << 53) - 1, help="of the initial weights and the draws")
 
     @property
     def total_steps(self) -> int | None:

@@ -111,7 +111,7 @@ def dry_run(
     shared_from: Representation | None = None,
 ) -> dict[str, Any]:
     """What an encoding would take, from a few timed steps: the figures of its result as `report.describe` gives them,
-    expected seconds and memory (bytes)."""
+    expected seconds, at most so many or about, and memory (bytes)."""
     planned = plan(signal, config, shared_from)
     signal = _ranged(signal, shared_from)
     run = prepare(signal, planned, resolve_device(device), max_memory)
@@ -124,13 +124,16 @@ def dry_run(
         durations.append(time.monotonic() - began)
     # The first one prepares more than it does; the others are in the middle of a third of the steps each.
     seconds = statistics.mean(durations[1:]) * steps
+    # Where the shared network does not learn, all that a block is made of is kept: in float32, what the rows learn.
+    kept = 0 if shared_from is None else min(max_memory, 4 * signal.values.size)
     representation = _assemble(signal, planned, run, _described(signal, planned, None), FitState(), measure=False)
     model_bytes = fit_bytes(planned.model, len(planned.lattice), planned.config.recipe)
     return {
         **describe(representation),
         "seconds": min(filter(None, (config.seconds, seconds))),
+        "at_most": config.target_psnr is not None or config.seconds is not None,
         # the samples as read and as cut
-        "memory": model_bytes + 2 * signal.values.nbytes + run.block_bytes,
+        "memory": model_bytes + 2 * signal.values.nbytes + run.block_bytes + kept,
     }
 
 

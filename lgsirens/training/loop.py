@@ -117,12 +117,16 @@ def fit(
             all_seen = draw.complete and (rest is None or bool(rest.awake.all()))
             # The error comes with the gradients, so it is that of the weights before the step: these are the ones to
             # remember, and where they meet the target the step is not taken.
-            state.error = accumulate_gradients(model, draw, metric_rows, reduce, rest)
+            error = accumulate_gradients(model, draw, metric_rows, reduce, rest)
+            # A draw may meet nothing but halos, and places where nothing is known: its error of 0 says nothing.
+            tells = draw.complete or bool((draw.own if metric_rows is None else draw.own[metric_rows]).any())
+            if tells or state.step == 0:
+                state.error = error
             _check(math.isfinite(state.error), state, f"its loss is {state.error}")
             psnr = psnr_of_error(state.error, psnr_peak)
             if best is not None and all_seen:
                 best.see(state.error)
-            if rule.target_psnr is not None and psnr >= rule.target_psnr:
+            if rule.target_psnr is not None and tells and psnr >= rule.target_psnr:
                 if all_seen or not samples.complete:
                     state.stopped = "target_psnr"
                     break
@@ -140,7 +144,8 @@ def fit(
             state.step += 1
             state.seconds = time.monotonic() - began
             steps = rule.expected_steps(state)
-            progress.advance(total=steps, psnr=f"{psnr:.2f} dB")
+            seconds = math.inf if rule.seconds is None else rule.seconds - state.seconds
+            progress.advance(total=steps, seconds=seconds, psnr=f"{psnr:.2f} dB")
             if watch is not None:
                 watch(state)
                 began = time.monotonic() - state.seconds

@@ -30,8 +30,8 @@ class Recipe:
         steps: how many, unless the user says.
         decay: how the rate goes after the warm-up: "none", not even one; "inverse", as 1 / (1 + step / 100), which is
             good to stop at whenever a target is reached; "cosine", to 2 % at the last step.
-        by_width: the rates are to be divided by the local width (Yang et al. 2021, arXiv:2203.03466): wide networks
-            diverge at the rate that narrow ones like best.
+        by_width: the rates are to be divided by the local width, at least 8 (Yang et al. 2021, arXiv:2203.03466): wide
+            networks diverge at the rate that narrow ones like best.
         soap: narrow rows beside a shared network step by SOAP, others by Adam.
         first_samples: how many samples of each tile the first step sees, by mode, where networks see tile coordinates;
             None: all.
@@ -53,7 +53,7 @@ class Recipe:
         """
         return self.rates[model.mode] / (max(_LEAST_WIDTH, model.local_width) if self.by_width else 1)
 
-    def steps_by_soap(self, model: ModelConfig) -> bool:
+    def uses_soap(self, model: ModelConfig) -> bool:
         return self.soap and model.mode == "lg" and model.local_width <= _WIDEST_FOR_SOAP
 
 
@@ -76,7 +76,7 @@ def build_optimizer(model: SirenPerPartition, recipe: str) -> torch.optim.Optimi
     """The optimiser of a recipe over all that takes gradients. Adam has PyTorch's default betas and epsilon, which are
     the paper's too."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not RECIPES[recipe].steps_by_soap(model.config):
+    if not RECIPES[recipe].uses_soap(model.config):
         return torch.optim.Adam(parameters, lr=0.0, fused=True)
 
     def layers(parameter: torch.nn.Parameter, tensor: Tensor) -> list[Tensor]:
@@ -89,7 +89,7 @@ def build_optimizer(model: SirenPerPartition, recipe: str) -> torch.optim.Optimi
 
 def fit_bytes(model: ModelConfig, partitions: int, recipe: str) -> int:
     """What a fit keeps of a model: weights, the best ones, gradients, and the state of the optimiser."""
-    size = state_size if RECIPES[recipe].steps_by_soap(model) else lambda layout: 2 * count(layout)
+    size = state_size if RECIPES[recipe].uses_soap(model) else lambda layout: 2 * count(layout)
     rows, shared = row_layout(model), shared_layout(model)
     return 12 * sum(parameter_counts(model, partitions)) + 4 * (partitions * size(rows) + size(shared))
 

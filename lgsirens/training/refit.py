@@ -75,6 +75,8 @@ class FitOptions:
     def config(self, representation: Representation, rows_alone: bool) -> EncodeConfig:
         """The options of the run, checked."""
         settings = {name: representation.config[name] for name in _INHERITED if name in representation.config}
+        if settings.get("steps") and representation.config.get("target_psnr") and representation.fit is not None:
+            settings["steps"] = max(1, representation.fit.steps)  # those that the target took, not the most allowed
         given = {name: getattr(self, name) for name in (*_INHERITED, "seconds", "target_psnr", "lr")}
         settings |= {name: value for name, value in given.items() if value is not None}
         config = EncodeConfig.from_options(settings)

@@ -40,6 +40,7 @@ class Run:
         generator: of draws; its seed is that of the weights, which come from a generator of their own.
         samples_per_block: bound on what a step works on at a time.
         block_bytes: what that takes.
+        work: how much so many steps are, where some see more samples than others.
 
     Raises:
         ConfigError: the limit is too little.
@@ -53,7 +54,7 @@ class Run:
         columns = training_columns(self.samples_per_block, windows.alike)
         self.block_bytes = training_bytes(model.config, self.samples_per_block, columns)
         self.samples: Samples
-        self._work: Callable[[int], float] = float
+        self.work: Callable[[int], float] = float
         some, first, size = config.sample_frac, RECIPES[config.recipe].first_samples, math.prod(windows.sizes)
         if some is not None and not windows.tiled:
             self.samples = RandomSamples(windows, self.samples_per_block, some, self.generator)
@@ -61,9 +62,9 @@ class Run:
             number = max(1, int(some * size))
             self.samples = StratifiedSamples(windows, self.samples_per_block, lambda step: number, config.seed, False)
         elif windows.tiled and first is not None:
-            growing = GrowingNumber(first[config.mode], size)
+            growing = GrowingNumber(first[model.config.mode], size)
             self.samples = StratifiedSamples(windows, self.samples_per_block, growing, config.seed, True)
-            self._work = growing.passes
+            self.work = growing.passes
         else:
             self.samples = AllSamples(windows, self.samples_per_block)
 
@@ -91,9 +92,10 @@ class Run:
             KINDS[signal.kind].psnr_peak,
         )
         rests = self.config.recipe != "paper" and isinstance(self.samples, AllSamples) and self.samples.complete
-        if rule.target_psnr is not None and rests:
+        # Where other rows than those fitted are seen, they are met already: they are there to hold the shared network.
+        if rule.target_psnr is not None and rests and more.get("metric_rows") is None:
             target = (2 * peak) ** 2 / 10 ** (rule.target_psnr / 10)
             more.setdefault("rest", Rest(len(self.model.local), target, self.device))
-        with Progress(action, "step", quiet=not progress, work=self._work) as bar:
+        with Progress(action, "step", quiet=not progress, work=self.work) as bar:
             start = self.model, self.samples, rule, self.config.lr, peak, self.generator, checkpoint, bar
             return fit(*start, recipe=self.config.recipe, **more)

@@ -134,6 +134,11 @@ def test_the_last_summary_is_of_the_best_weights(tmp_path, monkeypatch):
     assert series(tmp_path, "decoded/psnr")[0] >= series(tmp_path, "train/psnr")[0]
 
 
+def test_a_log_of_a_run_bounded_by_seconds_alone(tmp_path):
+    final = encode(steps=None, seconds=0.5, log=lg.RunLog(tmp_path, every=1))
+    assert steps_of(tmp_path) == list(range(1, final.fit.steps + 1))
+
+
 def test_a_sound_can_be_heard(tmp_path):
     values = np.random.default_rng(0).normal(size=(900, 2))
     sound = lg.Signal.from_array(values, "audio", sampling_rate=8000)

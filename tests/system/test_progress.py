@@ -37,3 +37,13 @@ def test_the_time_left_follows_the_work_where_some_units_take_longer(monkeypatch
             bar.advance()
     assert "step 4 of 10" in (line := capsys.readouterr().err)
     assert line.endswith(", 84 s left\n")
+
+
+def test_no_more_time_is_left_than_there_is(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Progress("encode", "step") as bar:
+        bar.start(1000)
+        now[0] = 10.0
+        bar.advance(seconds=5.0)
+    assert capsys.readouterr().err.endswith(", 5 s left\n")

@@ -10,6 +10,9 @@ from lgsirens.errors import ConfigError, SignalError
 from lgsirens.representation import rows
 from lgsirens.representation.metrics import recorded
 from lgsirens.representation.report import compare
+from lgsirens.training import run
+from lgsirens.training.optimizers import RECIPES
+from lgsirens.training.samples import GrowingNumber
 from tests.small import blank, fitted, refitted, representation
 
 CONFIG = {"steps": 2, "seed": 0}
@@ -342,3 +345,21 @@ def test_a_file_that_grew_is_compared_with_the_right_samples():
     assert compare(cut, left)["psnr"] == recorded(lg.psnr(left, inr.decode("0:20,-8:0")))
     with pytest.raises(SignalError, match="give the signal that was encoded"):
         compare(cut, first)  # the first signal says nothing of positions before 0
+
+
+@pytest.mark.parametrize(("finetune", "times"), [("none", 2), ("shared", 1)])
+def test_an_edit_of_a_file_that_stopped_at_a_target_goes_by_the_steps_that_took(finetune, times):
+    values = np.random.default_rng(0).integers(0, 256, (16, 24, 1), dtype=np.uint8)
+    first = lg.Signal.from_array(np.ascontiguousarray(values[:, :16]))
+    inr = lg.encode(first, partition_size=(8, 8), target_psnr=9.0, device="cpu")
+    assert inr.fit.stopped == "target_psnr"
+    wider = inr.extend(lg.Signal.from_array(values), finetune=finetune)
+    assert wider.history[-1]["steps"] == times * max(1, inr.fit.steps)
+
+
+def test_replacing_a_part_of_one_network_begins_with_as_many_samples_as_encoding_did(monkeypatch):
+    begun = []
+    monkeypatch.setattr(run, "GrowingNumber", lambda first, size: begun.append(first) or GrowingNumber(first, size))
+    inr = lg.encode(image(((0, 20), (0, 20))), mode="mlp", local_width=8, steps=2)
+    inr.replace(image(((0, 5), (0, 5))), (0, 0), steps=2)
+    assert begun == [RECIPES["fast"].first_samples["mlp"]] * 2

@@ -1,6 +1,7 @@
 """The loop itself: what it keeps and how it ends."""
 
 import itertools
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -65,6 +66,14 @@ def test_a_target_is_met_by_all_samples_and_not_by_those_of_a_draw(target):
     assert inr.fit.stopped == "target_psnr"
     assert inr.fit.psnr >= target - 1e-3
     assert inr.fit.steps < 180  # before all samples are in every step
+
+
+def test_a_draw_that_meets_nothing_but_halos_does_not_meet_the_target():
+    """Of one place a step, a window of 4x4 in a halo of 4 hardly ever has one that a partition owns."""
+    options = {"partition_size": (4, 4), "overlaps": (4, 4), "local_width": 4, "global_width": 4}
+    inr = lg.encode(picture(), sample_frac=0.001, target_psnr=90.0, steps=40, device="cpu", **options)
+    assert inr.fit.stopped == "steps"
+    assert math.isfinite(inr.fit.psnr)
 
 
 def test_whichever_of_seconds_and_steps_comes_first_ends_a_fit():

@@ -64,6 +64,14 @@ def test_no_row_rests_in_steps_that_draw_some_of_the_samples(rests):
     assert set(rests) == {36}  # those that looked whether the target is met
 
 
+@pytest.mark.parametrize("finetune", ["shared", "all"])
+def test_none_rests_where_old_rows_hold_the_shared_network(rests, finetune):
+    inr = lg.encode(sky_and_grass(), steps=2, device="cpu", **SIZE)
+    wider = np.concatenate([sky_and_grass().values] * 2, axis=1)
+    inr.extend(lg.Signal.from_array(wider), finetune=finetune, target_psnr=60.0, steps=3)
+    assert not rests
+
+
 @pytest.mark.usefixtures("all_from_the_first")
 def test_a_row_at_rest_stays_to_the_bit_until_it_is_looked_at_again():
     config = EncodeConfig.from_options({**SIZE, "steps": 60})
