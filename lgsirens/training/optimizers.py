@@ -17,7 +17,7 @@ _HALVING_STEPS = 100
 _LAST_FRACTION = 0.02
 _LEAST_WIDTH = 8
 # SOAP's bases of wide rows cost more than they bring (docs/lab-notes.md).
-_WIDEST_FOR_SOAP = 24
+_WIDEST_FOR_SOAP = 48
 
 
 @dataclass(frozen=True)
