@@ -21,8 +21,6 @@ from lgsirens.training.rest import STEPS_BETWEEN_LOOKS, Rest
 from lgsirens.training.samples import Draw, Samples
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
-# Where the few samples of a draw meet the target: a look at all of them takes as long as several such steps.
-_STEPS_BETWEEN_TRIALS = 10
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,8 @@ def fit(
                 if all_seen or not samples.complete:
                     state.stopped = "target_psnr"
                     break
-                if draw.complete or state.step % _STEPS_BETWEEN_TRIALS == 0:
+                # A look at all samples takes as long as so many steps.
+                if state.step % round(1 / draw.fraction) == 0:
                     all_next = True
                     if rest is not None:
                         rest.wake()

@@ -25,13 +25,18 @@ class Draw:
     Attributes:
         count: in the loss; at least 1.
         own: `[P]`, in the PSNR, which is of what will be decoded: halos left out.
-        complete: of all samples, so that its error can be compared with that of another such step.
+        fraction: of all samples, each at most once; 0 where one may come twice.
     """
 
     count: int
     own: Tensor
     blocks: Iterable[Block]
-    complete: bool
+    fraction: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is all samples, so that its error can be compared with that of another such step."""
+        return self.fraction == 1
 
 
 class Samples(Protocol):
@@ -176,7 +181,7 @@ class AllSamples:
         if awake is not None and not awake.all():
             rows = awake.nonzero()[:, 0].split(self._cuts[0][0].stop)  # type: ignore[no-untyped-call]
         blocks = itertools.starmap(self._block, itertools.product(rows, *self._cuts[1:]))
-        return Draw(self._count, self._own, blocks, complete=True)
+        return Draw(self._count, self._own, blocks, 1.0)
 
     def _block(self, rows: Rows, *box: slice) -> Block:
         known = None if self._known is None else self._known[(rows, *box)].flatten(1)
@@ -257,7 +262,7 @@ class StratifiedSamples(AllSamples):
         places = list(torch.unravel_index(picks[None], self._windows.sizes))
         own = self._windows.owned(slice(None), places, known).sum(dim=1) * self._samples.shape[-1]
         blocks = itertools.starmap(self._picked, itertools.product(rows, torch.split(picks, columns)))
-        return Draw(max(1, int(known.sum()) * self._samples.shape[-1]), own, blocks, complete=False)
+        return Draw(max(1, int(known.sum()) * self._samples.shape[-1]), own, blocks, number / self._size)
 
     def _picked(self, rows: slice, picks: Tensor) -> Block:
         places = list(torch.unravel_index(picks[None], self._windows.sizes))
@@ -307,7 +312,7 @@ class RandomSamples:
             own[rows] += self._windows.owned(rows, places, inside).sum(dim=1)
         whole = int(count) == partitions * self._each
         blocks = (self._block(rows, places, whole) for rows, places in self._places(again))
-        return Draw(max(1, int(count)) * channels, own * channels, blocks, complete=False)
+        return Draw(max(1, int(count)) * channels, own * channels, blocks, 0.0)
 
     def _places(self, generator: torch.Generator) -> Iterator[tuple[slice, list[Tensor]]]:
         """Per block its rows, and where in their windows the samples drawn are, along each axis `[B, N]`. A CPU draws
