@@ -64,7 +64,7 @@ class Run:
         elif windows.tiled and first is not None:
             growing = GrowingNumber(first[model.config.mode], size)
             self.samples = StratifiedSamples(windows, self.samples_per_block, growing, config.seed, True)
-            self.work = growing.passes
+            self.work = growing.work
         else:
             self.samples = AllSamples(windows, self.samples_per_block)
 

@@ -80,6 +80,7 @@ class PositionedSignal:
 
 
 _DOUBLING_STEPS = 60
+_COST_OF_NO_SAMPLE = 0.04  # of a step: mostly the optimiser's (docs/lab-notes.md)
 
 # Some samples of windows: a box of each, or along each axis the places, `[B, N]` or `[1, N]`, of single ones.
 Places = tuple[slice, ...] | list[Tensor]
@@ -211,15 +212,17 @@ class GrowingNumber:
         doublings = min(step / _DOUBLING_STEPS, math.log2(self.all / min(self.first, self.all)))
         return min(self.all, int(self.first * 2**doublings + 1e-6))
 
-    def passes(self, steps: int) -> float:
-        """How often so many steps see a whole window, about.
+    def work(self, steps: int) -> float:
+        """What so many steps take, in steps that see a whole window, about: as many samples, and what does not depend on
+        them.
 
-        >>> round(GrowingNumber(128, 1024).passes(180)), round(GrowingNumber(128, 1024).passes(300))
-        (76, 196)
+        >>> round(GrowingNumber(128, 1024).work(180)), round(GrowingNumber(128, 1024).work(300))
+        (83, 208)
         """
         first = min(self.first / self.all, 1.0)
         growing = min(float(steps), -_DOUBLING_STEPS * math.log2(first))
-        return steps - growing + first * (2 ** (growing / _DOUBLING_STEPS) - 1) * _DOUBLING_STEPS / math.log(2)
+        seen = steps - growing + first * (2 ** (growing / _DOUBLING_STEPS) - 1) * _DOUBLING_STEPS / math.log(2)
+        return seen + _COST_OF_NO_SAMPLE * steps
 
 
 class StratifiedSamples(AllSamples):
