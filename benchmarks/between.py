@@ -102,13 +102,17 @@ def measure(name: str, quick: bool) -> list[Measurement]:
     read, model, _ = CASES[name]
     encoded, held_out = halves(read())
     curve = published(name, encoded, held_out, 2 if quick else STEPS)
-    # PSNR goes up and down: of training PSNR as it was reached first
-    best = np.maximum.accumulate([training for training, _ in curve])
+    # PSNR goes up and down: of (a) those steps count that were better than all before.
+    best, between_best = list[float](), list[float]()
+    for training, held in curve:
+        if not best or training > best[-1]:
+            best.append(training)
+            between_best.append(held)
     rows = []
-    for target in (*(t for t in TARGETS if t < best[-1]), float(best[-1])):
+    for target in (*(t for t in TARGETS if t < best[-1]), best[-1]):
         inr = lg.encode(encoded, target_psnr=target, **model, **({"steps": 2} if quick else {}))
         training, between = qualities(inr, encoded, held_out)
-        gain = between - float(np.interp(training, best, [held for _, held in curve]))
+        gain = between - float(np.interp(training, best, between_best))
         subject = f"at {training:.2f} dB" if target in TARGETS else f"where (a) ends, {training:.2f} dB"
         rows.append(Measurement(name, subject, "held out, (c)", "dB", [between]))
         # as a loss that must stay below a limit, like all figures here

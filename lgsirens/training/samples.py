@@ -213,8 +213,8 @@ class GrowingNumber:
         return min(self.all, int(self.first * 2**doublings + 1e-6))
 
     def work(self, steps: int) -> float:
-        """What so many steps take, in steps that see a whole window, about: as many samples, and what does not depend on
-        them.
+        """What so many steps take, in steps that see a whole window, about: their samples, and what does not depend on
+        those.
 
         >>> round(GrowingNumber(128, 1024).work(180)), round(GrowingNumber(128, 1024).work(300))
         (83, 208)
