@@ -227,7 +227,7 @@ def draw(path: str) -> None:
             if (c, s, r["unit"]) == (case.name, "(c) fast", "s") and n.endswith("dB")
         ]
         axis.semilogx(*zip(*points, strict=True), "o-", color="tab:red", label="(c) --recipe fast --target_psnr")
-        axis.set(title=case.name, xlabel="seconds, two cores", ylim=(18, 45))
+        axis.set(title=case.name, xlabel="seconds, two cores", ylim=(18, 51))
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("PSNR, dB (best so far)")
     handles = dict(zip(*axes[0].get_legend_handles_labels()[::-1], strict=True))
