@@ -48,7 +48,7 @@ class Recipe:
     def peak(self, model: ModelConfig) -> float:
         """The highest learning rate for a model.
 
-        >>> RECIPES["fast"].peak(ModelConfig("lg", 2, 3, local_width=16, global_width=84))
+        >>> RECIPES["fast"].peak(ModelConfig("lg", 2, 3, local_width=14, global_width=84))
         0.0025
         """
         return self.rates[model.mode] / (max(_LEAST_WIDTH, model.local_width) if self.by_width else 1)
