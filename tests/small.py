@@ -2,6 +2,7 @@
 files are compared by."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from lgsirens.signal import KINDS, Signal
 from lgsirens.system.schema import to_plain
 from lgsirens.training.config import EncodeConfig, plan
 from lgsirens.training.encode import prepare
-from lgsirens.training.samples import Samples
+from lgsirens.training.samples import RandomSamples, Samples, StratifiedSamples, Windows
 
 KIND_OF_RANK = {1: "audio", 2: "image", 3: "volume"}
 
@@ -122,6 +123,14 @@ def prepared(*, max_memory: int = DEFAULT_LIMIT, **options: Any) -> tuple[SirenP
     planned = plan(picture(), EncodeConfig(**settings))
     run = prepare(picture(), planned, torch.device("cpu"), max_memory)
     return run.model, run.samples, run.generator
+
+
+def some_samples(windows: Windows, samples_per_block: int, fraction: float, seed: int) -> Samples:
+    """Draws of a fraction of the samples, as the coordinates of the windows have them."""
+    if windows.tiled:
+        number = max(1, int(fraction * math.prod(windows.sizes)))
+        return StratifiedSamples(windows, samples_per_block, lambda step: number, seed, complete=False)
+    return RandomSamples(windows, samples_per_block, fraction, torch.Generator().manual_seed(seed))
 
 
 def in_double(block: Block) -> Block:

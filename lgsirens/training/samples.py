@@ -262,15 +262,16 @@ class StratifiedSamples(AllSamples):
         columns = min(number, training_columns(self._limit, self._windows.alike))
         rows = _cuts(len(self._samples), max(1, self._limit // columns))
         known = self._known_at(slice(None), picks)
-        places = list(torch.unravel_index(picks[None], self._windows.sizes))
-        own = self._windows.owned(slice(None), places, known).sum(dim=1) * self._samples.shape[-1]
+        own = self._windows.owned(slice(None), self._places(picks), known).sum(dim=1) * self._samples.shape[-1]
         blocks = itertools.starmap(self._picked, itertools.product(rows, torch.split(picks, columns)))
         return Draw(max(1, int(known.sum()) * self._samples.shape[-1]), own, blocks, number / self._size)
 
     def _picked(self, rows: slice, picks: Tensor) -> Block:
-        places = list(torch.unravel_index(picks[None], self._windows.sizes))
         known = None if self._known is None else self._known_at(rows, picks)
-        return self._windows.block(rows, places, self._samples[rows].flatten(1, -2)[:, picks], known)
+        return self._windows.block(rows, self._places(picks), self._samples[rows].flatten(1, -2)[:, picks], known)
+
+    def _places(self, picks: Tensor) -> list[Tensor]:
+        return list(torch.unravel_index(picks[None], self._windows.sizes))
 
     def _known_at(self, rows: slice, picks: Tensor) -> Tensor:
         if self._known is not None:
@@ -298,8 +299,8 @@ class RandomSamples:
         self._known = None if signal.mask is None else torch.from_numpy(signal.mask.reshape(-1)).to(device)
         self._positions = [torch.from_numpy(axis).to(device) for axis in windows.positions]
         self._windows, self._generator = windows, generator
-        owned = lattice.samples_within(windows.positioned.extent)
-        self._each = max(1, int(fraction * owned / len(lattice)))
+        owned = lattice.samples_within(windows.positioned.extent) / len(lattice)
+        self._each = max(1, int(fraction * owned))
         columns = min(self._each, samples_per_block)
         self._cuts = _cuts(len(lattice), max(1, samples_per_block // columns)), _cuts(self._each, columns)
 

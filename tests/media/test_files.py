@@ -19,8 +19,6 @@ from lgsirens.signal import KINDS, Signal
 SIDES = st.integers(1, 40)
 SEEDS = st.integers(0, 2**32 - 1)
 quick = settings(deadline=None, max_examples=60)
-
-
 SUFFIXES = (".npy", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".avif")  # of pictures
 
 

@@ -28,6 +28,7 @@ from lgsirens.training.samples import (
     StratifiedSamples,
     Windows,
 )
+from tests.small import some_samples
 
 CPU = torch.device("cpu")
 KINDS = {1: "audio", 2: "image", 3: "video"}
@@ -50,15 +51,6 @@ def problems(draw):
 
 def windows(signal, lattice, coordinates):
     return Windows(PositionedSignal.first(signal), lattice, coordinates, CPU)
-
-
-def some_samples(problem, samples_per_block, fraction, seed):
-    """Draws of a fraction of the samples, as its coordinates have them."""
-    there = windows(*problem)
-    if there.tiled:
-        number = max(1, int(fraction * math.prod(there.sizes)))
-        return StratifiedSamples(there, samples_per_block, lambda step: number, seed, complete=False)
-    return RandomSamples(there, samples_per_block, fraction, torch.Generator().manual_seed(seed))
 
 
 def positions_of(block, lattice, coordinates, shape):
@@ -120,7 +112,7 @@ def test_windows_are_cut_into_even_pieces_that_fit(sizes, limit):
 @given(problems(), st.floats(0.01, 1.0), st.sampled_from([16, 40, 1000]), st.integers(0, 100))
 def test_drawn_samples_are_samples_of_the_windows(problem, fraction, samples_per_block, seed):
     signal, lattice, coordinates = problem
-    samples = some_samples(problem, samples_per_block, fraction, seed)
+    samples = some_samples(windows(*problem), samples_per_block, fraction, seed)
     sizes = windows(*problem).sizes
     each = fraction * (math.prod(sizes) if coordinates.kind == "tile" else math.prod(signal.shape) / len(lattice))
     for step in range(2):
@@ -140,7 +132,7 @@ def test_with_tile_coordinates_one_sample_is_drawn_of_each_part_of_a_window(prob
     there = windows(signal, lattice, tiled)
     size = math.prod(there.sizes)
     number = max(1, int(fraction * size))
-    blocks = list(some_samples((signal, lattice, tiled), 1 << 20, fraction, seed).draw(step).blocks)
+    blocks = list(some_samples(there, 1 << 20, fraction, seed).draw(step).blocks)
     everything = list(AllSamples(there, 1 << 20).draw().blocks)
     (one,), (whole,) = blocks, everything
     same = (one.x[0][:, None] == whole.x[0]).all(-1)
@@ -275,7 +267,7 @@ def test_a_draw_takes_the_memory_of_a_block_and_a_number_for_each_partition(know
 def test_what_is_drawn_does_not_depend_on_the_blocks(problem, samples_per_block, seed):
     draws = []
     for limit in (samples_per_block, 1 << 20):
-        samples = some_samples(problem, limit, 0.8, seed)
+        samples = some_samples(windows(*problem), limit, 0.8, seed)
         first, second = samples.draw(0), samples.draw(1)
         # whoever looks at the first draw only now sees the same
         targets = [drawn_of_rows(draw, len(problem[1])) for draw in (first, second)]
@@ -301,7 +293,7 @@ def test_with_tile_coordinates_what_is_drawn_does_not_depend_on_the_other_partit
     row = data.draw(st.integers(0, len(lattice) - 1))
     drawn = []
     for some, place in ((lattice, row), (lattice.select(np.array([row])), 0)):
-        (block,) = some_samples((signal, some, tiled), 1 << 20, 0.8, 2).draw(5).blocks
+        (block,) = some_samples(windows(signal, some, tiled), 1 << 20, 0.8, 2).draw(5).blocks
         drawn.append((block.target[place], block.x))
     (target, x), (alone, x_alone) = drawn
     assert torch.equal(target, alone)
