@@ -42,7 +42,7 @@ clean:
 # constraints-cpu.txt keeps several GB of CUDA packages away; make it empty on a machine with a GPU:
 #   make test CONSTRAINTS=
 CONSTRAINTS ?= -c constraints-cpu.txt
-$(READY): pyproject.toml constraints-cpu.txt
+$(READY): pyproject.toml setup.py constraints-cpu.txt $(wildcard lgsirens/nn/kernels/source/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[dev]'
 	touch $(READY)
