@@ -1,4 +1,4 @@
-"""Compiles the fused kernel, once per instruction set; where that fails the package works without (kernels/fused.py)."""
+"""Compiles the fused kernel, once per instruction set; where that fails, the package works without it."""
 
 from setuptools import Extension, setup
 
@@ -13,8 +13,8 @@ setup(
     ext_modules=[
         Extension(
             f"lgsirens.nn.kernels._{name}",
-            [f"{FOLDER}/fused.c"],
-            depends=[f"{FOLDER}/{header}.h" for header in ("fused", "layers", "lanes")],
+            [f"{FOLDER}/{source}.c" for source in ("fused", "soap")],
+            depends=[f"{FOLDER}/{header}.h" for header in ("fused", "soap", "layers", "products", "lanes")],
             extra_compile_args=["-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", *flags],
             # It is no Python module: one build serves every version.
             py_limited_api=True,

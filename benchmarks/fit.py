@@ -37,8 +37,9 @@ from lgsirens.training.config import EncodeConfig, Plan, plan
 from lgsirens.training.encode import prepare as prepare
 from lgsirens.training.loop import accumulate_gradients
 from lgsirens.training.optimizers import build_optimizer
-from lgsirens.training.samples import AllSamples, PositionedSignal, Samples
-from lgsirens.training.samples import Windows as SampleWindows
+from lgsirens.training.samples import AllSamples, Samples
+from lgsirens.training.windows import PositionedSignal
+from lgsirens.training.windows import Windows as SampleWindows
 
 LARGEST_DIFFERENCE = 1e-3
 MEMORY_STEPS = 3
@@ -114,7 +115,7 @@ class Windows:
 
     def __init__(self, signal: Signal, planned: Plan, device: torch.device) -> None:
         everything = SampleWindows(PositionedSignal.first(signal), planned.lattice, planned.coordinates, device)
-        (block,) = AllSamples(everything, 1 << 60).draw().blocks
+        (block,) = AllSamples(everything, 1 << 60, 1 << 60).draw().blocks
         self.x, self.target, self.weight = block.x.contiguous(), block.target, block.weight
         self.each = 0
         if planned.config.sample_frac is not None:

@@ -15,7 +15,7 @@ from lgsirens.grid.box import Box
 from lgsirens.grid.coordinates import Coordinates
 from lgsirens.grid.lattice import Lattice
 from lgsirens.nn.kernels.block import Block
-from lgsirens.nn.memory import DEFAULT_LIMIT
+from lgsirens.nn.memory import DEFAULT_LIMIT, training_columns
 from lgsirens.nn.siren import ModelConfig, SirenPerPartition, build_model
 from lgsirens.representation.file import identified
 from lgsirens.representation.representation import FitRecord, Representation, SignalInfo, first_encoding
@@ -23,7 +23,8 @@ from lgsirens.signal import KINDS, Signal
 from lgsirens.system.schema import to_plain
 from lgsirens.training.config import EncodeConfig, plan
 from lgsirens.training.encode import prepare
-from lgsirens.training.samples import RandomSamples, Samples, StratifiedSamples, Windows
+from lgsirens.training.samples import AllSamples, RandomSamples, Samples, StratifiedSamples
+from lgsirens.training.windows import Windows
 
 KIND_OF_RANK = {1: "audio", 2: "image", 3: "volume"}
 
@@ -125,11 +126,17 @@ def prepared(*, max_memory: int = DEFAULT_LIMIT, **options: Any) -> tuple[SirenP
     return run.model, run.samples, run.generator
 
 
+def all_samples(windows: Windows, samples_per_block: int) -> AllSamples:
+    """All samples in blocks as an eager kernel has them."""
+    return AllSamples(windows, samples_per_block, training_columns(samples_per_block, windows.alike))
+
+
 def some_samples(windows: Windows, samples_per_block: int, fraction: float, seed: int) -> Samples:
     """Draws of a fraction of the samples, as the coordinates of the windows have them."""
     if windows.tiled:
         number = max(1, int(fraction * math.prod(windows.sizes)))
-        return StratifiedSamples(windows, samples_per_block, lambda step: number, seed, complete=False)
+        columns = training_columns(samples_per_block, windows.alike)
+        return StratifiedSamples(windows, samples_per_block, columns, lambda step: number, seed, complete=False)
     return RandomSamples(windows, samples_per_block, fraction, torch.Generator().manual_seed(seed))
 
 

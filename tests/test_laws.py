@@ -15,16 +15,17 @@ import lgsirens as lg
 from lgsirens.grid.box import box_of_shape, grown
 from lgsirens.grid.coordinates import COORDINATES, Coordinates, axis_coordinates
 from lgsirens.grid.lattice import Lattice, join, split
-from lgsirens.nn.kernels.plain import errors_and_gradients
+from lgsirens.nn.kernels.eager import errors_and_gradients
 from lgsirens.nn.siren import ModelConfig, build_model
 from lgsirens.representation import file
 from lgsirens.representation.decode import Call
 from lgsirens.representation.evaluate import network_of
 from lgsirens.training import loop
 from lgsirens.training.optimizers import RECIPES
-from lgsirens.training.samples import AllSamples, CachedSharedFeatures, PositionedSignal, Windows
+from lgsirens.training.samples import CachedSharedFeatures
+from lgsirens.training.windows import PositionedSignal, Windows
 from tests.kernels import check
-from tests.small import KIND_OF_RANK, in_double, picture, representation, some_samples, without_times
+from tests.small import KIND_OF_RANK, all_samples, in_double, picture, representation, some_samples, without_times
 from tests.strategies import beyond, coordinates_of, halos, reach_of, seeds
 
 MODES = ("lg", "lc", "mlp")
@@ -336,7 +337,7 @@ def test_a_step_in_blocks_is_the_step_on_everything(inr, drawn, samples_per_bloc
     for limit, kept in ((samples_per_block, False), (1 << 20, False), (samples_per_block, True)):
         model = build_model(inr.model, len(inr.lattice), torch.Generator().manual_seed(0))
         windows = Windows(PositionedSignal.first(signal), inr.lattice, inr.coordinates, torch.device("cpu"))
-        samples = some_samples(windows, limit, 0.5, 1) if drawn else AllSamples(windows, limit)
+        samples = some_samples(windows, limit, 0.5, 1) if drawn else all_samples(windows, limit)
         draw = samples.draw(3)
         blocks = list(draw.blocks)
         check(errors_and_gradients, model, blocks, draw.count)

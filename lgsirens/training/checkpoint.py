@@ -143,7 +143,9 @@ class Checkpoint:
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{self.path}: damaged checkpoint ({error}); delete it and start again") from error
         if key != self.key:
-            raise FileFormatError(f"{self.path}: belongs to another input or other options; give those, or no resume")
+            raise FileFormatError(
+                f"{self.path}: belongs to another input, other options or another processor; give those, or no resume"
+            )
         return kept
 
 

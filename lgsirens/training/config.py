@@ -11,6 +11,7 @@ from lgsirens.errors import ConfigError
 from lgsirens.grid.box import Box, box_of_shape
 from lgsirens.grid.coordinates import COORDINATES, LONGEST_AXIS, Coordinates
 from lgsirens.grid.lattice import Lattice
+from lgsirens.nn.kernels.kernel import KERNELS
 from lgsirens.nn.siren import AGGREGATIONS, LARGEST_DEPTH, LARGEST_WIDTH, MODES, ModelConfig
 from lgsirens.nn.widths import default_widths, widths_for_budget
 from lgsirens.representation.representation import LARGEST_FACTOR, Representation
@@ -76,6 +77,7 @@ class EncodeConfig:
     lr: float | None = option(
         None, above=0, shown="by the recipe", help="highest learning rate; of paper the constant one"
     )
+    kernel: str = option("auto", choices=KERNELS, help="fused (compiled, on CPUs), eager (PyTorch), or what there is")
     seed: int = option(0, least=0, most=(1 << 53) - 1, help="of the initial weights and the draws")
 
     @property

@@ -31,7 +31,8 @@ from lgsirens.training.initial import initial_model
 from lgsirens.training.loop import accumulate_gradients
 from lgsirens.training.optimizers import build_optimizer, fit_bytes
 from lgsirens.training.run import Run
-from lgsirens.training.samples import CachedSharedFeatures, PositionedSignal, Windows
+from lgsirens.training.samples import CachedSharedFeatures
+from lgsirens.training.windows import PositionedSignal, Windows
 
 
 def encode(
@@ -115,11 +116,11 @@ def dry_run(
     planned = plan(signal, config, shared_from)
     signal = _ranged(signal, shared_from)
     run = prepare(signal, planned, resolve_device(device), max_memory)
-    optimizer = build_optimizer(run.model, run.config.recipe)
+    optimizer = build_optimizer(run.model, run.config.recipe, run.kernel.fused)
     steps, durations = run.config.total_steps or 0, []
     for step in (0, *(sixths * steps // 6 for sixths in (1, 3, 5))):
         began = time.monotonic()
-        accumulate_gradients(run.model, run.samples.draw(step))
+        accumulate_gradients(run.model, run.samples.draw(step), kernel=run.kernel)
         optimizer.step()
         durations.append(time.monotonic() - began)
     # The first one prepares more than it does; the others are in the middle of a third of the steps each.

@@ -11,7 +11,7 @@ import torch
 
 from lgsirens.errors import RunError
 from lgsirens.monitoring.log import FitState
-from lgsirens.nn.kernels import plain
+from lgsirens.nn.kernels.kernel import EAGER, Kernel
 from lgsirens.nn.siren import SirenPerPartition
 from lgsirens.representation.metrics import psnr_of_error
 from lgsirens.system.console import Progress, interruption
@@ -75,6 +75,7 @@ def fit(
     reduce: Reduce = no_reduction,
     recipe: str = "paper",
     rest: Rest | None = None,
+    kernel: Kernel = EAGER,
 ) -> FitState:
     """Minimise the mean squared error; the weights change in place, but for those that take no gradient.
 
@@ -92,13 +93,14 @@ def fit(
         watch: called after every step; its seconds are none of the fit's.
         recipe: a key of `optimizers.RECIPES`.
         rest: rows that steps may leave out; without `frozen_rows` and `metric_rows`.
+        kernel: what evaluates and differentiates the model.
         reduce: called once a step. A rank has some of the blocks of each draw, whose counts are those of all ranks.
 
     Raises:
         RunError: the loss is no longer finite.
         FileFormatError: the checkpoint to resume from is damaged or belongs to another run.
     """
-    optimizer, state = build_optimizer(model, recipe), FitState()
+    optimizer, state = build_optimizer(model, recipe, kernel.fused), FitState()
     progress = progress or Progress("fit", "step", quiet=True)
     best = BestWeights(model) if samples.complete and metric_rows is None else None
     all_next = False
@@ -115,7 +117,7 @@ def fit(
             all_seen = draw.complete and (rest is None or bool(rest.awake.all()))
             # The error comes with the gradients, so it is that of the weights before the step: these are the ones to
             # remember, and where they meet the target the step is not taken.
-            error = accumulate_gradients(model, draw, metric_rows, reduce, rest)
+            error = accumulate_gradients(model, draw, metric_rows, reduce, rest, kernel)
             # A draw may meet nothing but halos, and places where nothing is known: its error of 0 says nothing.
             tells = draw.complete or bool((draw.own if metric_rows is None else draw.own[metric_rows]).any())
             if tells or state.step == 0:
@@ -160,7 +162,7 @@ def fit(
         # The result may yet fail to be written; what was computed is then not lost.
         checkpoint.save(model, optimizer, generator, state, best, rest)
     if best is not None and math.isfinite(best.error):
-        best.keep(mean_error(model, samples.draw(), reduce))
+        best.keep(mean_error(model, samples.draw(), reduce, kernel))
     state.stopped = state.stopped or ("steps" if state.step == rule.steps else "seconds")
     return state
 
@@ -180,6 +182,7 @@ def accumulate_gradients(
     metric_rows: torch.Tensor | None = None,
     reduce: Reduce = no_reduction,
     rest: Rest | None = None,
+    kernel: Kernel = EAGER,
 ) -> float:
     """Set the gradient of every parameter that takes one to that of the loss, the mean squared error over the samples
     of a draw.
@@ -195,7 +198,7 @@ def accumulate_gradients(
     of_rows, *of_shared = (p.grad for p in model.parameters() if p.grad is not None)
     errors = _no_errors(model)
     for block in draw.blocks:
-        found = plain.errors_and_gradients(model, block, draw.count)
+        found = kernel.errors_and_gradients(model, block, draw.count)
         of_rows[block.rows] += found.rows
         for gradient, more in zip(of_shared, found.shared, strict=True):
             gradient += more
@@ -205,11 +208,11 @@ def accumulate_gradients(
 
 
 @torch.no_grad()
-def mean_error(model: SirenPerPartition, draw: Draw, reduce: Reduce = no_reduction) -> float:
+def mean_error(model: SirenPerPartition, draw: Draw, reduce: Reduce = no_reduction, kernel: Kernel = EAGER) -> float:
     """The mean squared error of the samples that partitions own, as `accumulate_gradients` returns it."""
     errors = _no_errors(model)
     for block in draw.blocks:
-        errors[block.rows] += plain.errors(model, block)
+        errors[block.rows] += kernel.errors(model, block)
     reduce([errors])
     return _mean(errors, draw)
 

@@ -72,9 +72,9 @@ RECIPES = {
 }
 
 
-def build_optimizer(model: SirenPerPartition, recipe: str) -> torch.optim.Optimizer:
-    """The optimiser of a recipe over all that takes gradients. Adam has PyTorch's default betas and epsilon, which are
-    the paper's too."""
+def build_optimizer(model: SirenPerPartition, recipe: str, fused: bool = False) -> torch.optim.Optimizer:
+    """The optimiser of a recipe over all that takes gradients; SOAP by the compiled kernel if `fused`. Adam has
+    PyTorch's default betas and epsilon, which are the paper's too."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not RECIPES[recipe].uses_soap(model.config):
         return torch.optim.Adam(parameters, lr=0.0, fused=True)
@@ -84,7 +84,7 @@ def build_optimizer(model: SirenPerPartition, recipe: str) -> torch.optim.Optimi
             return model.unpack(tensor)
         return [tensor[None] if tensor.ndim == 2 else tensor[None, :, None]]
 
-    return Soap(parameters, layers)
+    return Soap(parameters, layers, fused)
 
 
 def fit_bytes(model: ModelConfig, partitions: int, recipe: str) -> int:

@@ -32,7 +32,8 @@ from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.initial import initial_model
 from lgsirens.training.run import Run
-from lgsirens.training.samples import CachedSharedFeatures, PositionedSignal, Windows
+from lgsirens.training.samples import CachedSharedFeatures
+from lgsirens.training.windows import PositionedSignal, Windows
 
 _INHERITED = ("recipe", "steps", "sample_frac", "seed")
 _OF_ENCODING = declared(EncodeConfig)

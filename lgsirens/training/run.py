@@ -10,6 +10,7 @@ import torch
 
 from lgsirens.grid.box import box_of_shape, slices
 from lgsirens.monitoring.log import FitState
+from lgsirens.nn.kernels.kernel import choose_kernel
 from lgsirens.nn.memory import training_bytes, training_columns, training_samples
 from lgsirens.nn.siren import SirenPerPartition
 from lgsirens.representation.metrics import slabs
@@ -21,7 +22,8 @@ from lgsirens.training.config import EncodeConfig
 from lgsirens.training.loop import StopRule, fit
 from lgsirens.training.optimizers import RECIPES
 from lgsirens.training.rest import Rest
-from lgsirens.training.samples import AllSamples, GrowingNumber, RandomSamples, Samples, StratifiedSamples, Windows
+from lgsirens.training.samples import AllSamples, GrowingNumber, RandomSamples, Samples, StratifiedSamples
+from lgsirens.training.windows import Windows
 
 
 class Run:
@@ -38,6 +40,7 @@ class Run:
         model: on the device.
         samples: what a step sees.
         generator: of draws; its seed is that of the weights, which come from a generator of their own.
+        kernel: what evaluates and differentiates the model.
         samples_per_block: bound on what a step works on at a time.
         block_bytes: what that takes.
         work: how much so many steps are, where some see more samples than others.
@@ -50,35 +53,38 @@ class Run:
         self.config, self.device = config, windows.device
         self.model = model.to(self.device)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
-        self.samples_per_block = training_samples(model.config, self.device.type != "cpu", limit, windows.alike)
-        columns = training_columns(self.samples_per_block, windows.alike)
-        self.block_bytes = training_bytes(model.config, self.samples_per_block, columns)
+        self.kernel = choose_kernel(config.kernel, self.device)
+        fused, alike = self.kernel.fused, windows.alike
+        self.samples_per_block = training_samples(model.config, self.device.type != "cpu", limit, alike, fused)
+        columns = training_columns(self.samples_per_block, alike, fused)
+        self.block_bytes = training_bytes(model.config, self.samples_per_block, columns, fused)
         self.samples: Samples
         self.work: Callable[[int], float] = float
+        cut = windows, self.samples_per_block, columns
         some, first, size = config.sample_frac, RECIPES[config.recipe].first_samples, math.prod(windows.sizes)
         if some is not None and not windows.tiled:
             self.samples = RandomSamples(windows, self.samples_per_block, some, self.generator)
         elif some is not None:
             number = max(1, int(some * size))
-            self.samples = StratifiedSamples(windows, self.samples_per_block, lambda step: number, config.seed, False)
+            self.samples = StratifiedSamples(*cut, lambda step: number, config.seed, False)
         elif windows.tiled and first is not None:
             growing = GrowingNumber(first[model.config.mode], size)
-            self.samples = StratifiedSamples(windows, self.samples_per_block, growing, config.seed, True)
+            self.samples = StratifiedSamples(*cut, growing, config.seed, True)
             self.work = growing.work
         else:
-            self.samples = AllSamples(windows, self.samples_per_block)
+            self.samples = AllSamples(*cut)
 
     def key(self, signal: Signal, *more: Any) -> str:
         """Hash of all that the result depends on, but the number of threads.
 
-        The size of a block and the device are part of it: they decide how sums are rounded.
+        The size of a block, the device and the kernel are part of it: they decide how sums are rounded.
 
         Args:
             signal: what is fitted.
             more: as JSON, what else the result depends on.
         """
         described = [signal.kind, signal.value_range, signal.dtype, signal.shape, signal.channels]
-        described += [to_plain(self.config), self.samples_per_block, self.device.type, *more]
+        described += [to_plain(self.config), self.samples_per_block, self.device.type, self.kernel.name, *more]
         digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
         for box in slabs(signal):
             digest.update(signal.read(box).tobytes())
@@ -98,4 +104,4 @@ class Run:
             more.setdefault("rest", Rest(len(self.model.local), target, self.device))
         with Progress(action, "step", quiet=not progress, work=self.work) as bar:
             start = self.model, self.samples, rule, self.config.lr, peak, self.generator, checkpoint, bar
-            return fit(*start, recipe=self.config.recipe, **more)
+            return fit(*start, recipe=self.config.recipe, kernel=self.kernel, **more)

@@ -10,12 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lgsirens.grid.box import Box, box_of_shape
-from lgsirens.grid.coordinates import Coordinates, axis_coordinates, mesh
-from lgsirens.grid.lattice import Lattice, block_shape, even_shape, split
+from lgsirens.grid.box import box_of_shape
+from lgsirens.grid.lattice import block_shape, even_shape, split
 from lgsirens.nn.kernels.block import Block, Rows
-from lgsirens.nn.memory import training_columns
-from lgsirens.signal import Signal
+from lgsirens.training.windows import Windows
 
 
 @dataclass(frozen=True)
@@ -58,98 +56,8 @@ class Samples(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class PositionedSignal:
-    """A signal at its positions.
-
-    Attributes:
-        signal: the samples of `box`; those that its mask leaves out are not known and carry no loss.
-        box: positions.
-        extent: what the windows of partitions lie in.
-    """
-
-    signal: Signal
-    box: Box
-    extent: Box
-
-    @classmethod
-    def first(cls, signal: Signal) -> "PositionedSignal":
-        """A first signal: all of it, from position 0; what it lacks is encoded as the values that stand there."""
-        box = box_of_shape(signal.shape)
-        return cls(replace(signal, mask=None), box, box)
-
-
 _DOUBLING_STEPS = 60
 _COST_OF_NO_SAMPLE = 0.04  # of a step: mostly the optimiser's (docs/lab-notes.md)
-
-# Some samples of windows: a box of each, or along each axis the places, `[B, N]` or `[1, N]`, of single ones.
-Places = tuple[slice, ...] | list[Tensor]
-
-
-class Windows:
-    """The samples that partitions train on. What is known of them is kept axis by axis `[P, W_d]`: a window has the
-    product of its axes in samples, but only their sum in coordinates.
-
-    Args:
-        positioned: the samples.
-        lattice: the P partitions.
-        coordinates: of positions.
-        device: where blocks are needed.
-        centres: `[P, D]` on the device, coordinates of the signal from which local networks count theirs; None where
-            `coordinates` say what they see.
-
-    Attributes:
-        tiled: whether all partitions see the same coordinates.
-        alike: how many see the same: all of them, or one.
-    """
-
-    def __init__(
-        self,
-        positioned: PositionedSignal,
-        lattice: Lattice,
-        coordinates: Coordinates,
-        device: torch.device,
-        centres: Tensor | None = None,
-    ) -> None:
-        self.positioned, self.lattice, self.device = positioned, lattice, device
-        self.extent = coordinates.windows_in(positioned.extent)
-        self.tiled = coordinates.kind == "tile"
-        self.alike = len(lattice) if self.tiled else 1
-        self.positions = lattice.windows(self.extent)
-        self.sizes = tuple(axis.shape[1] for axis in self.positions)
-        places = np.arange(len(lattice) // self.alike)
-        positions, ids = [axis[: len(places)] for axis in self.positions], lattice.ids[places].astype(np.int64)
-        x, x_local = axis_coordinates(coordinates, lattice, places, positions)
-        owned = [p // t == ids[:, d, None] for d, (p, t) in enumerate(zip(positions, lattice.tile, strict=True))]
-        self._x, self._x_local = ([axis.to(device) for axis in axes or ()] for axes in (x, x_local))
-        if centres is not None:
-            self._x_local = [axis - centre[:, None] for axis, centre in zip(self._x, centres.T, strict=True)]
-        # Without a halo a window is what its partition owns.
-        self._owned = [torch.from_numpy(axis).to(device).float() for axis in owned if any(lattice.halo)]
-
-    def block(self, rows: Rows, places: Places, samples: Tensor, known: Tensor | None) -> Block:
-        """A block of samples `[B, N, C]`; `known` `[B, N]`, which of them are there, None if all are."""
-        target = to_network(samples, self.positioned.signal.value_range)
-        weight = None if known is None else known[..., None].float()
-        x_local = _at(self._x_local, rows, places) if self._x_local else None
-        return Block(rows, _at(self._x, rows, places), x_local, target, weight, self._own(rows, places))
-
-    def owned(self, rows: Rows, places: Places, known: Tensor) -> Tensor:
-        """Which of samples, `known` `[B, N]`, their partition owns, `[B, N]`."""
-        own = self._own(rows, places)
-        return known if own is None else known & (own[..., 0] > 0)
-
-    def _own(self, rows: Rows, places: Places) -> Tensor | None:
-        """`[B, N, 1]`, 1 where the partition owns the sample and 0 in its halo; None where there is no halo."""
-        return _at(self._owned, rows, places).prod(dim=-1, keepdim=True) if self._owned else None
-
-
-def _at(axes: list[Tensor], rows: Rows, places: Places) -> Tensor:
-    """`[B, N, D]`, or `[1, N, D]` of what all share, at some samples of windows, of values kept along each axis."""
-    rows = slice(0, 1) if len(axes[0]) == 1 else rows
-    if isinstance(places, tuple):
-        return mesh([axis[rows, part] for axis, part in zip(axes, places, strict=True)])
-    return torch.stack([axis[rows].gather(1, at) for axis, at in zip(axes, places, strict=True)], dim=1).mT
 
 
 class AllSamples:
@@ -158,22 +66,26 @@ class AllSamples:
     Args:
         windows: what to see.
         samples_per_block: bound on B * N.
+        columns: bound on N.
     """
 
     complete = True
 
-    def __init__(self, windows: Windows, samples_per_block: int) -> None:
+    def __init__(self, windows: Windows, samples_per_block: int, columns: int) -> None:
         positioned, lattice = windows.positioned, windows.lattice
         signal, shape = positioned.signal, (len(lattice), *windows.sizes)
         values = signal.read(box_of_shape(signal.shape))
         samples, mask = split(values, lattice, windows.extent, positioned.box, signal.mask)
         known, everywhere = torch.from_numpy(mask).to(windows.device), (slice(None),) * len(windows.sizes)
         self._windows, self._known = windows, None if mask.all() else known.reshape(shape)
-        self._samples = torch.from_numpy(samples.reshape(*shape, signal.channels)).to(windows.device)
+        # In float32 from here on: to convert them in every step takes longer than a fused kernel takes for them.
+        self._samples = torch.empty(*shape, signal.channels, device=windows.device)
+        for part in _cuts(len(lattice), max(1, samples_per_block // math.prod(windows.sizes))):
+            self._samples[part] = windows.target(torch.from_numpy(samples[part]).view_as(self._samples[part]))
         self._count = max(1, int(mask.sum()) * signal.channels)
         self._own = windows.owned(slice(None), everywhere, known).sum(dim=1) * signal.channels
         cut = block_shape if windows.alike == 1 else even_shape
-        sides = cut(windows.sizes, training_columns(samples_per_block, windows.alike))
+        sides = cut(windows.sizes, columns)
         rows = max(1, samples_per_block // math.prod(sides))
         self._cuts = [_cuts(*cut) for cut in zip(shape, (rows, *sides), strict=True)]
 
@@ -235,6 +147,7 @@ class StratifiedSamples(AllSamples):
     Args:
         windows: what to draw from.
         samples_per_block: bound on B * N.
+        columns: bound on N.
         number: of each window's samples by step, at least 1; all of them from their number on.
         seed: of the stream.
         complete: whether a draw may be of all samples.
@@ -244,13 +157,14 @@ class StratifiedSamples(AllSamples):
         self,
         windows: Windows,
         samples_per_block: int,
+        columns: int,
         number: Callable[[int], int],
         seed: int,
         complete: bool,
     ) -> None:
-        super().__init__(windows, samples_per_block)
+        super().__init__(windows, samples_per_block, columns)
         self.complete, self._number, self._seed = complete, number, seed
-        self._limit, self._size = samples_per_block, math.prod(windows.sizes)
+        self._limit, self._columns, self._size = samples_per_block, columns, math.prod(windows.sizes)
 
     def draw(self, step: int | None = None, awake: Tensor | None = None) -> Draw:
         number = self._size if step is None else self._number(step)
@@ -259,7 +173,7 @@ class StratifiedSamples(AllSamples):
         edges = np.arange(number + 1) * self._size // number
         stream = np.random.Generator(np.random.Philox(key=[self._seed, 1], counter=[0, step, 0, 0]))
         picks = torch.from_numpy(stream.integers(edges[:-1], edges[1:])).to(self._samples.device)
-        columns = min(number, training_columns(self._limit, self._windows.alike))
+        columns = min(number, self._columns)
         rows = _cuts(len(self._samples), max(1, self._limit // columns))
         known = self._known_at(slice(None), picks)
         own = self._windows.owned(slice(None), self._places(picks), known).sum(dim=1) * self._samples.shape[-1]
@@ -329,7 +243,7 @@ class RandomSamples:
 
     def _block(self, rows: slice, places: list[Tensor], whole: bool) -> Block:
         flat, inside = self._find(rows, places)
-        return self._windows.block(rows, places, self._values[flat], None if whole else inside)
+        return self._windows.block(rows, places, self._windows.target(self._values[flat]), None if whole else inside)
 
     def _find(self, rows: slice, places: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Where in the samples the places of windows are, and whether they are there; else the nearest stands there."""
@@ -386,13 +300,3 @@ class CachedSharedFeatures:
     @torch.no_grad()
     def _completed(self, block: Block) -> Block:
         return replace(block, shared_features=list(self._shared_features(block.x)))
-
-
-def to_network(samples: Tensor, value_range: tuple[float, float]) -> Tensor:
-    """Samples of any type to float32, the value range to [-1, 1]; rounded once, since ranges may lie far from 0.
-
-    >>> to_network(torch.tensor([0, 51, 255], dtype=torch.uint8), (0.0, 255.0))
-    tensor([-1.0000, -0.6000,  1.0000])
-    """
-    lowest, highest = value_range
-    return ((samples.double() - lowest) * (2 / (highest - lowest)) - 1).float()

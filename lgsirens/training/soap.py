@@ -5,13 +5,16 @@ A row's layers are small matrices, so that bases of both sides cost little; and 
 nothing to do with one another, so that all of them are stepped as one batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import starmap
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lgsirens.nn.kernels import soap as kernel
+from lgsirens.nn.kernels.soap import Layer
 from lgsirens.nn.siren import Layout, count
 
 _BETA = 0.95  # of the mean gradient, of its squares and of both sides' products
@@ -27,44 +30,56 @@ class Soap(torch.optim.Optimizer):
         parameters: what to step.
         layers: of a parameter and a tensor of its shape, views of that tensor's layers: weights `[B, out, in]` and, as
             `[B, out, 1]`, biases, which Adam steps.
+        fused: by the compiled kernel, but for the first step.
     """
 
     def __init__(
-        self, parameters: list[torch.nn.Parameter], layers: Callable[[torch.nn.Parameter, Tensor], list[Tensor]]
+        self,
+        parameters: list[torch.nn.Parameter],
+        layers: Callable[[torch.nn.Parameter, Tensor], list[Tensor]],
+        fused: bool = False,
     ) -> None:
         super().__init__(parameters, {"lr": 0.0})
-        self._layers = layers
+        self._layers, self._fused = layers, fused
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Step all parameters that have a gradient; the first step only begins the averages."""
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._step(parameter, parameter.grad, group["lr"])
+            with_gradient = [parameter for parameter in group["params"] if parameter.grad is not None]
+            layers = [layer for parameter in with_gradient for layer in self._layers_of(parameter)]
+            step = max((self.state[parameter]["step"] for parameter in with_gradient), default=0)
+            # Both averages begin at 0; Adam's correction of that.
+            rate = group["lr"] / (1 - _BETA**step) ** 0.5
+            if self._fused and step > 1:
+                kernel.step(layers, _BETA, _EPSILON, rate, step % _STEPS_BETWEEN_BASES == 0)
+            else:
+                for layer in layers:
+                    _step(layer, step, rate)
 
-    def _step(self, parameter: torch.nn.Parameter, gradient: Tensor, lr: float) -> None:
-        layers, state = partial(self._layers, parameter), self.state[parameter]
-        gradients = layers(gradient)
+    def _layers_of(self, parameter: torch.nn.Parameter) -> Iterator[Layer]:
+        layers, state, gradient = partial(self._layers, parameter), self.state[parameter], parameter.grad
+        assert gradient is not None
         if not state:
-            sides = [[_no_product(g, side) for side in (-2, -1)] if g.shape[-1] > 1 else [] for g in gradients]
+            sides = [[_no_product(g, side) for side in (-2, -1)] if g.shape[-1] > 1 else [] for g in layers(gradient)]
             state |= {"step": 0, "mean": torch.zeros_like(parameter), "square": torch.zeros_like(parameter)}
             state |= {"products": sides, "bases": [[side.clone() for side in pair] for pair in sides]}
         state["step"] += 1
-        step, unbiased = state["step"], 1 - _BETA ** state["step"]
-        tensors = (*map(layers, (parameter, state["mean"], state["square"])), gradients)
-        for weight, mean, square, grad, products, bases in zip(
-            *tensors, state["products"], state["bases"], strict=True
-        ):
-            _renew(grad, products, bases, step)
-            seen = _turned(grad, bases)
-            mean.lerp_(grad, 1 - _BETA)
-            square.mul_(_BETA).addcmul_(seen, seen, value=1 - _BETA)
-            if step > 1:
-                # Both averages begin at 0; Adam's correction of that.
-                least = square.mean(dim=(-2, -1), keepdim=True).sqrt() * _EPSILON + 1e-30
-                change = _turned(mean, bases) / (unbiased**0.5 * (square.sqrt() + least))
-                weight.sub_(_turned(change, [basis.mT for basis in bases]), alpha=lr)
+        tensors = map(layers, (parameter, state["mean"], state["square"], gradient))
+        return starmap(Layer, zip(*tensors, state["products"], state["bases"], strict=True))
+
+
+def _step(layer: Layer, step: int, rate: float) -> None:
+    """The law for the compiled kernel."""
+    gradient, bases, square = layer.gradient, layer.bases, layer.square
+    _renew(gradient, layer.products, bases, step)
+    seen = _turned(gradient, bases)
+    layer.mean.lerp_(gradient, 1 - _BETA)
+    square.mul_(_BETA).addcmul_(seen, seen, value=1 - _BETA)
+    if step > 1:
+        least = square.mean(dim=(-2, -1), keepdim=True).sqrt() * _EPSILON + 1e-30
+        change = _turned(layer.mean, bases) / (square.sqrt() + least)
+        layer.weight.sub_(_turned(change, [basis.mT for basis in bases]), alpha=rate)
 
 
 def state_size(layout: Layout) -> int:

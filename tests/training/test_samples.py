@@ -19,16 +19,9 @@ from lgsirens.grid.lattice import Lattice, even_shape
 from lgsirens.training.config import EncodeConfig, plan
 from lgsirens.training.encode import prepare
 from lgsirens.training.loop import accumulate_gradients
-from lgsirens.training.samples import (
-    AllSamples,
-    CachedSharedFeatures,
-    GrowingNumber,
-    PositionedSignal,
-    RandomSamples,
-    StratifiedSamples,
-    Windows,
-)
-from tests.small import some_samples
+from lgsirens.training.samples import CachedSharedFeatures, GrowingNumber, RandomSamples, StratifiedSamples
+from lgsirens.training.windows import PositionedSignal, Windows
+from tests.small import all_samples, some_samples
 
 CPU = torch.device("cpu")
 KINDS = {1: "audio", 2: "image", 3: "video"}
@@ -92,7 +85,7 @@ def check_block(block, signal, lattice, coordinates):
 def test_all_samples_are_seen_each_once_and_nothing_else(problem, samples_per_block):
     signal, lattice, coordinates = problem
     seen = 0
-    draw = AllSamples(windows(*problem), samples_per_block).draw()
+    draw = all_samples(windows(*problem), samples_per_block).draw()
     for block in draw.blocks:
         assert math.prod(block.target.shape[:2]) <= max(samples_per_block, block.x.shape[1])
         seen += int(check_block(block, signal, lattice, coordinates).sum())
@@ -133,7 +126,7 @@ def test_with_tile_coordinates_one_sample_is_drawn_of_each_part_of_a_window(prob
     size = math.prod(there.sizes)
     number = max(1, int(fraction * size))
     blocks = list(some_samples(there, 1 << 20, fraction, seed).draw(step).blocks)
-    everything = list(AllSamples(there, 1 << 20).draw().blocks)
+    everything = list(all_samples(there, 1 << 20).draw().blocks)
     (one,), (whole,) = blocks, everything
     same = (one.x[0][:, None] == whole.x[0]).all(-1)
     picked = same.long().argmax(dim=1)
@@ -147,7 +140,7 @@ def test_with_tile_coordinates_one_sample_is_drawn_of_each_part_of_a_window(prob
 def test_with_tile_coordinates_a_growing_draw_ends_with_all_samples():
     signal = lg.Signal.from_array(np.arange(64, dtype=np.float32)[:, None], "audio", (0.0, 4096.0))
     lattice, coordinates = Lattice.covering(((0, 64),), (16,)), Coordinates("tile", (64,), (1.0,), (1.0,))
-    samples = StratifiedSamples(windows(signal, lattice, coordinates), 1000, GrowingNumber(3, 16), 0, True)
+    samples = StratifiedSamples(windows(signal, lattice, coordinates), 1000, 100, GrowingNumber(3, 16), 0, True)
     draws = [samples.draw(step) for step in (0, 60, 120, 144, 145, 10_000)]
     assert [draw.count for draw in draws] == [12, 24, 48, 60, 64, 64]
     assert [draw.complete for draw in draws] == [False] * 4 + [True] * 2
@@ -310,7 +303,7 @@ def test_shared_features_are_kept_where_all_fit_and_else_computed_block_by_block
         computed.append(x)
         return iter([x.mT * depth for depth in range(4)])
 
-    everything = AllSamples(windows(signal, lattice, coordinates), 16)
+    everything = all_samples(windows(signal, lattice, coordinates), 16)
     samples = CachedSharedFeatures(everything, features, limit)
     first = [torch.stack(block.shared_features) for block in samples.draw().blocks]
     assert len(computed) == len(first) == 4

@@ -1,1 +1,1 @@
-"""Errors and gradients of one block of samples. The plain path is the law; faster ones stand beside it."""
+"""Errors and gradients of one block of samples. The eager kernel is the law; a faster one stands beside it."""

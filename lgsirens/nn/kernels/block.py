@@ -1,7 +1,7 @@
 """What a kernel is given, a block of samples, and what it gives back: errors and gradients.
 
-Every kernel is a function as `plain.errors_and_gradients`. It may be faster than that one, never other than that one:
-its gradients are held against the plain path in float64 (tests/kernels.py).
+Every kernel has functions as those of `eager.py`. It may be faster than those, never other than those: its gradients
+are held against the eager ones in float64 (tests/kernels.py).
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,8 @@ class Block:
         x_local: `[B, N, D]` or `[1, N, D]`, what local networks see instead, or None.
         target: `[B, N, C]` in [-1, 1].
         weight: `[B, N, 1]`, 0 where there is no sample; None if all are there.
-        own: `[B, N, 1]`, 1 where the partition owns the sample and 0 in its halo; None if `weight` says it all.
+        own: `[B, N, 1]`, or `[1, N, 1]` if alike, 1 where the partition owns the sample and 0 in its halo; None if
+            `weight` says it all.
         shared_features: what a shared network that does not move contributes at each depth, if that is known already.
     """
 

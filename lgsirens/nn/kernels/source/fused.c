@@ -64,6 +64,8 @@ static uintptr_t lay_out(const Job *job, Room *room, uintptr_t at) {
     return at;
 }
 
+int64_t fused_job_size(void) { return sizeof(Job); }
+
 int64_t fused_workspace(const Job *job) {
     Room room = {0};
     return (int64_t)lay_out(job, &room, 0);
@@ -219,15 +221,19 @@ static void rows_backward(const Job *job, Room *room, vec *const *of_added) {
     }
 }
 
+/* Weights of a block, 1 unless they are given, and 0 beyond the last sample. */
+static void weights(int count, const float *given, vec *to) {
+    float *weight = (float *)to;
+    for (int n = 0; n < SAMPLES; n++) weight[n] = n >= count ? 0 : given ? given[n] : 1;
+}
+
 /* The sum of squares of one block; room->y becomes the gradient of the outputs. */
-static double loss(const Job *job, Room *room, int64_t sample, int count) {
+static double loss(const Job *job, Room *room, int64_t partition, int64_t start, int count) {
     int channels = job->channels;
+    int64_t sample = partition * job->samples + start;
     gather(channels, count, job->target + sample * channels, room->target);
-    for (int i = 0; i < 2; i++) {
-        const float *given = i ? job->own : job->weight;
-        float *to = (float *)(i ? room->own : room->weight);
-        for (int n = 0; n < SAMPLES; n++) to[n] = n >= count ? 0 : given ? given[sample + n] : 1;
-    }
+    weights(count, job->weight ? job->weight + sample : 0, room->weight);
+    weights(count, job->own ? job->own + partition * job->own_stride + start : 0, room->own);
     vec squares = {0};
     for (int i = 0; i < channels * VECS; i++) {
         vec weight = room->weight[i % VECS], error = (room->y[i] - room->target[i]) * weight;
@@ -264,7 +270,7 @@ void fused_rows(const Job *job, int64_t first, int64_t last, float *table_gradie
             }
             rows_forward(job, &room, added);
             if (job->values) scatter(job->channels, count, room.y, job->values + sample * job->channels);
-            if (job->errors) squares += loss(job, &room, sample, count);
+            if (job->errors) squares += loss(job, &room, partition, start, count);
             if (!job->row_gradient) continue;
             if (walks_network)
                 for (int k = 0; k < job->depths; k++) memset(room.of_added[k], 0, (size_t)slab * 4);

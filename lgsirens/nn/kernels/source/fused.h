@@ -1,4 +1,4 @@
-/* What the fused kernel is given, and its functions. `fused.py` mirrors the struct. */
+/* What the fused kernel is given, and its functions. `library.py` mirrors the struct. */
 #ifndef FUSED_H
 #define FUSED_H
 
@@ -18,20 +18,22 @@ typedef struct {
     int32_t learns_shared;  /* whether the shared network takes a gradient */
     float factor;           /* of the gradient: 2 / count */
     const float *x;         /* [B or 1][N][dims], what the shared network sees */
-    int64_t x_stride;       /* numbers from one partition to the next, 0 where all see the same */
     const float *x_local;   /* the same for local networks */
-    int64_t x_local_stride;
     const float *target;    /* [B][N][channels] */
     const float *weight;    /* [B][N], or NULL: all 1 */
-    const float *own;       /* [B][N], or NULL: all 1 */
+    const float *own;       /* [B or 1][N], or NULL: all 1 */
     const float *rows;      /* [B][K] */
     const float *shared;    /* all shared tensors, one after the other */
     const float *table;     /* [B or 1] tables, or NULL: the shared network is evaluated for each block */
-    int64_t table_stride;   /* as x_stride */
     float *values;          /* [B][N][channels], or NULL */
     double *errors;         /* [chunks][B], sums of squares; NULL: only values are wanted */
-    float *row_gradient;    /* [chunks][B][K] or NULL: no gradients */
+    float *row_gradient;    /* [chunks][B][K], or NULL: no gradients */
+    /* Numbers from one partition to the next, 0 where all share the same. */
+    int64_t x_stride, x_local_stride, own_stride, table_stride;
 } Job;
+
+/* sizeof(Job): tells a build of other sources. */
+int64_t fused_job_size(void);
 
 /* Bytes that one thread needs to work in, aligned to 64. */
 int64_t fused_workspace(const Job *job);

@@ -1,4 +1,4 @@
-"""The plain kernel: the model as it is written, differentiated by PyTorch."""
+"""The eager kernel: the model as it is written, differentiated by PyTorch. It is the law for the others."""
 
 import torch
 from torch import Tensor

@@ -1,0 +1,117 @@
+"""The windows that partitions train on: a signal at its positions, and blocks of its samples."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lgsirens.grid.box import Box, box_of_shape
+from lgsirens.grid.coordinates import Coordinates, axis_coordinates, mesh
+from lgsirens.grid.lattice import Lattice
+from lgsirens.nn.kernels.block import Block, Rows
+from lgsirens.signal import Signal
+
+
+@dataclass(frozen=True)
+class PositionedSignal:
+    """A signal at its positions.
+
+    Attributes:
+        signal: the samples of `box`; those that its mask leaves out are not known and carry no loss.
+        box: positions.
+        extent: what the windows of partitions lie in.
+    """
+
+    signal: Signal
+    box: Box
+    extent: Box
+
+    @classmethod
+    def first(cls, signal: Signal) -> "PositionedSignal":
+        """A first signal: all of it, from position 0; what it lacks is encoded as the values that stand there."""
+        box = box_of_shape(signal.shape)
+        return cls(replace(signal, mask=None), box, box)
+
+
+# Some samples of windows: a box of each, or along each axis the places, `[B, N]` or `[1, N]`, of single ones.
+Places = tuple[slice, ...] | list[Tensor]
+
+
+class Windows:
+    """The samples that partitions train on. What is known of them is kept axis by axis `[P, W_d]`: a window has the
+    product of its axes in samples, but only their sum in coordinates.
+
+    Args:
+        positioned: the samples.
+        lattice: the P partitions.
+        coordinates: of positions.
+        device: where blocks are needed.
+        centres: `[P, D]` on the device, coordinates of the signal from which local networks count theirs; None where
+            `coordinates` say what they see.
+
+    Attributes:
+        tiled: whether all partitions see the same coordinates.
+        alike: how many see the same: all of them, or one.
+    """
+
+    def __init__(
+        self,
+        positioned: PositionedSignal,
+        lattice: Lattice,
+        coordinates: Coordinates,
+        device: torch.device,
+        centres: Tensor | None = None,
+    ) -> None:
+        self.positioned, self.lattice, self.device = positioned, lattice, device
+        self.extent = coordinates.windows_in(positioned.extent)
+        self.tiled = coordinates.kind == "tile"
+        self.alike = len(lattice) if self.tiled else 1
+        self.positions = lattice.windows(self.extent)
+        self.sizes = tuple(axis.shape[1] for axis in self.positions)
+        places = np.arange(len(lattice) // self.alike)
+        positions, ids = [axis[: len(places)] for axis in self.positions], lattice.ids[places].astype(np.int64)
+        x, x_local = axis_coordinates(coordinates, lattice, places, positions)
+        owned = [p // t == ids[:, d, None] for d, (p, t) in enumerate(zip(positions, lattice.tile, strict=True))]
+        self._x, self._x_local = ([axis.to(device) for axis in axes or ()] for axes in (x, x_local))
+        if centres is not None:
+            self._x_local = [axis - centre[:, None] for axis, centre in zip(self._x, centres.T, strict=True)]
+        # Without a halo a window is what its partition owns.
+        self._owned = [torch.from_numpy(axis).to(device).float() for axis in owned if any(lattice.halo)]
+
+    def block(self, rows: Rows, places: Places, target: Tensor, known: Tensor | None) -> Block:
+        """A block of samples `[B, N, C]`, in [-1, 1]; `known` `[B, N]`, which of them are there, None if all are."""
+        weight = None if known is None else known[..., None].float()
+        x_local = _at(self._x_local, rows, places) if self._x_local else None
+        return Block(rows, _at(self._x, rows, places), x_local, target, weight, self._own(rows, places))
+
+    def target(self, samples: Tensor) -> Tensor:
+        """Samples of the signal as the networks are to give them."""
+        return to_network(samples, self.positioned.signal.value_range)
+
+    def owned(self, rows: Rows, places: Places, known: Tensor) -> Tensor:
+        """Which of samples, `known` `[B, N]`, their partition owns, `[B, N]`."""
+        own = self._own(rows, places)
+        return known if own is None else known & (own[..., 0] > 0)
+
+    def _own(self, rows: Rows, places: Places) -> Tensor | None:
+        """`[B, N, 1]` or `[1, N, 1]`, 1 where the partition owns the sample, 0 in its halo; None without halos."""
+        return _at(self._owned, rows, places).prod(dim=-1, keepdim=True) if self._owned else None
+
+
+def _at(axes: list[Tensor], rows: Rows, places: Places) -> Tensor:
+    """`[B, N, D]`, or `[1, N, D]` of what all share, at some samples of windows, of values kept along each axis."""
+    rows = slice(0, 1) if len(axes[0]) == 1 else rows
+    if isinstance(places, tuple):
+        return mesh([axis[rows, part] for axis, part in zip(axes, places, strict=True)])
+    return torch.stack([axis[rows].gather(1, at) for axis, at in zip(axes, places, strict=True)], dim=1).mT
+
+
+def to_network(samples: Tensor, value_range: tuple[float, float]) -> Tensor:
+    """Samples of any type to float32, the value range to [-1, 1]; rounded once, since ranges may lie far from 0.
+
+    >>> to_network(torch.tensor([0, 51, 255], dtype=torch.uint8), (0.0, 255.0))
+    tensor([-1.0000, -0.6000,  1.0000])
+    """
+    lowest, highest = value_range
+    return ((samples.double() - lowest) * (2 / (highest - lowest)) - 1).float()
