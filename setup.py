@@ -13,7 +13,7 @@ setup(
     ext_modules=[
         Extension(
             f"lgsirens.nn.kernels._{name}",
-            [f"{FOLDER}/{source}.c" for source in ("fused", "soap")],
+            [f"{FOLDER}/{source}.c" for source in ("fused", "soap", "adam")],
             depends=[f"{FOLDER}/{header}.h" for header in ("fused", "soap", "layers", "products", "lanes")],
             extra_compile_args=["-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", *flags],
             # It is no Python module: one build serves every version.

@@ -19,6 +19,7 @@ from lgsirens.monitoring.log import CHECKPOINT_SUFFIX, FitState
 from lgsirens.nn.siren import SirenPerPartition
 from lgsirens.system.console import note
 from lgsirens.system.output import replacing
+from lgsirens.training.adam import Optimizer
 from lgsirens.training.rest import Rest
 
 _RECORD = "lgsirens_checkpoint"
@@ -73,7 +74,7 @@ class Checkpoint:
     def save(
         self,
         model: SirenPerPartition,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizer | torch.optim.Optimizer,
         generator: torch.Generator,
         state: FitState,
         best: BestWeights | None,
@@ -101,7 +102,7 @@ class Checkpoint:
     def load(
         self,
         model: SirenPerPartition,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizer | torch.optim.Optimizer,
         generator: torch.Generator,
         best: BestWeights | None,
         rest: Rest | None,

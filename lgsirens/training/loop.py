@@ -15,6 +15,7 @@ from lgsirens.nn.kernels.kernel import EAGER, Kernel
 from lgsirens.nn.siren import SirenPerPartition
 from lgsirens.representation.metrics import psnr_of_error
 from lgsirens.system.console import Progress, interruption
+from lgsirens.training.adam import Optimizer
 from lgsirens.training.checkpoint import BestWeights, Checkpoint
 from lgsirens.training.optimizers import build_optimizer, learning_rate
 from lgsirens.training.rest import STEPS_BETWEEN_LOOKS, Rest
@@ -167,7 +168,7 @@ def fit(
     return state
 
 
-def _step(optimizer: torch.optim.Optimizer, rows: torch.Tensor, still: torch.Tensor | None) -> None:
+def _step(optimizer: Optimizer | torch.optim.Optimizer, rows: torch.Tensor, still: torch.Tensor | None) -> None:
     """Step, but for some of the rows, `[P]` bool."""
     # Kept by copying them back, not by a gradient of zero: momentum, weight decay or noise would still move them.
     kept = None if still is None else rows[still]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lgsirens.nn.siren import ModelConfig, SirenPerPartition, count, parameter_counts, row_layout, shared_layout
+from lgsirens.training.adam import Adam, Optimizer
 from lgsirens.training.soap import Soap, state_size
 
 _WARM_UP_STEPS = 20
@@ -72,12 +73,12 @@ RECIPES = {
 }
 
 
-def build_optimizer(model: SirenPerPartition, recipe: str, fused: bool = False) -> torch.optim.Optimizer:
-    """The optimiser of a recipe over all that takes gradients; SOAP by the compiled kernel if `fused`. Adam has
-    PyTorch's default betas and epsilon, which are the paper's too."""
+def build_optimizer(model: SirenPerPartition, recipe: str, fused: bool = False) -> Optimizer | torch.optim.Optimizer:
+    """The optimiser of a recipe over all that takes gradients, by the compiled kernel if `fused`. Adam has PyTorch's
+    default betas and epsilon, which are the paper's too."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not RECIPES[recipe].uses_soap(model.config):
-        return torch.optim.Adam(parameters, lr=0.0, fused=True)
+        return Adam(parameters) if fused else torch.optim.Adam(parameters, lr=0.0, fused=True)
 
     def layers(parameter: torch.nn.Parameter, tensor: Tensor) -> list[Tensor]:
         if parameter is model.local:

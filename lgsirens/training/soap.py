@@ -8,7 +8,6 @@ nothing to do with one another, so that all of them are stepped as one batch.
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import starmap
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from torch import Tensor
 from lgsirens.nn.kernels import soap as kernel
 from lgsirens.nn.kernels.soap import Layer
 from lgsirens.nn.siren import Layout, count
+from lgsirens.training.adam import Optimizer
 
 _BETA = 0.95  # of the mean gradient, of its squares and of both sides' products
 _STEPS_BETWEEN_BASES = 10
@@ -23,7 +23,7 @@ _STEPS_BETWEEN_BASES = 10
 _EPSILON = 1e-3
 
 
-class Soap(torch.optim.Optimizer):
+class Soap(Optimizer):
     """SOAP without weight decay.
 
     Args:
@@ -39,23 +39,22 @@ class Soap(torch.optim.Optimizer):
         layers: Callable[[torch.nn.Parameter, Tensor], list[Tensor]],
         fused: bool = False,
     ) -> None:
-        super().__init__(parameters, {"lr": 0.0})
+        super().__init__(parameters)
         self._layers, self._fused = layers, fused
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self) -> None:
         """Step all parameters that have a gradient; the first step only begins the averages."""
-        for group in self.param_groups:
-            with_gradient = [parameter for parameter in group["params"] if parameter.grad is not None]
-            layers = [layer for parameter in with_gradient for layer in self._layers_of(parameter)]
-            step = max((self.state[parameter]["step"] for parameter in with_gradient), default=0)
-            # Both averages begin at 0; Adam's correction of that.
-            rate = group["lr"] / (1 - _BETA**step) ** 0.5
-            if self._fused and step > 1:
-                kernel.step(layers, _BETA, _EPSILON, rate, step % _STEPS_BETWEEN_BASES == 0)
-            else:
-                for layer in layers:
-                    _step(layer, step, rate)
+        with_gradient = [parameter for parameter in self.state if parameter.grad is not None]
+        layers = [layer for parameter in with_gradient for layer in self._layers_of(parameter)]
+        step = self.state[with_gradient[0]]["step"]
+        # Both averages begin at 0; Adam's correction of that.
+        rate = self.param_groups[0]["lr"] / (1 - _BETA**step) ** 0.5
+        if self._fused and step > 1:
+            kernel.step(layers, _BETA, _EPSILON, rate, step % _STEPS_BETWEEN_BASES == 0)
+        else:
+            for layer in layers:
+                _step(layer, step, rate)
 
     def _layers_of(self, parameter: torch.nn.Parameter) -> Iterator[Layer]:
         layers, state, gradient = partial(self._layers, parameter), self.state[parameter], parameter.grad
