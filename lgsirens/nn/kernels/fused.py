@@ -22,7 +22,7 @@ _UNITS = 16
 
 def errors_and_gradients(model: SirenPerPartition, block: Block, count: int) -> Gradients:
     """As `eager.errors_and_gradients`, which see."""
-    run = _Run(model, block)
+    run = _run_of(model, block)
     job, partitions = run.job, run.job.partitions
     job.factor = 2 / count
     job.learns_shared = learns = any(parameter.requires_grad for parameter in model.shared.parameters())
@@ -32,6 +32,7 @@ def errors_and_gradients(model: SirenPerPartition, block: Block, count: int) -> 
     job.errors, job.row_gradient = errors.data_ptr(), rows.data_ptr()
     most = torch.get_num_threads()
     shared = torch.zeros(most, run.shared.numel() if learns else 0)
+    # With tables of their own partitions need no gradient of them: these belong to a shared network that stays.
     table = torch.zeros(most, run.table.numel() if learns and run.table is not None else 0)
     run.rows_pass(partitions * chunks, table, shared)
     if table.numel():
@@ -45,33 +46,68 @@ def errors_and_gradients(model: SirenPerPartition, block: Block, count: int) -> 
 
 def errors(model: SirenPerPartition, block: Block) -> Tensor:
     """As `eager.errors`, which see."""
-    run = _Run(model, block)
+    run = _run_of(model, block)
     errors = torch.zeros(1, run.job.partitions, dtype=torch.float64)
     run.job.errors = errors.data_ptr()
     run.rows_pass(run.job.partitions)
     return errors[0].to(run.rows.dtype)
 
 
-class _Run:
-    """A block made ready: its job, and the tensors that this points into."""
+def shared_table(model: SirenPerPartition, x: Tensor) -> Tensor:
+    """What the shared network contributes to coordinates `[1, N, D]`, as `values` takes it."""
+    return _Run(model, model.local.detach()[:1], x, None).fill_table()
 
-    def __init__(self, model: SirenPerPartition, block: Block) -> None:
-        config, loaded, layout = model.config, library(), shared_layout(model.config)
-        assert loaded is not None
-        self._functions = loaded.functions
-        self.rows = model.local.detach()[block.rows].contiguous()
-        partitions, samples = len(self.rows), block.x.shape[1]
-        self.tables = -(-samples // _SAMPLES)
+
+def values(
+    model: SirenPerPartition, rows: Tensor, x: Tensor, x_local: Tensor | None = None, table: Tensor | None = None
+) -> Tensor:
+    """What the model gives, `[B, N, C]`, without gradient; each sample rounds by itself.
+
+    Args:
+        rows: `[B, K]`.
+        x, x_local: as the model takes them, `[B, N, D]` or `[1, N, D]`.
+        table: the shared network's contribution to `x`, the same for all rows; None: it is evaluated for each.
+    """
+    run = _Run(model, rows.contiguous(), x, x_local, table)
+    out = torch.empty(len(rows), x.shape[1], model.config.channels)
+    run.job.values = out.data_ptr()
+    # Where rows are few, the blocks of each are split, too.
+    run.job.chunks = max(1, min(_UNITS // len(rows), run.tables))
+    run.rows_pass(len(rows) * run.job.chunks)
+    return out
+
+
+def _run_of(model: SirenPerPartition, block: Block) -> "_Run":
+    """A block made ready."""
+    table = None
+    if model.config.mode == "lg" and len(block.x) > 1 and block.shared_features is not None:
+        table = _table([part for part in block.shared_features if part is not None])
+    run = _Run(model, model.local.detach()[block.rows].contiguous(), block.x, block.x_local, table)
+    run.give(target=block.target, weight=block.weight, own=block.own)
+    run.job.own_stride = _stride(block.own)
+    if model.config.mode == "lg" and len(block.x) == 1:
+        run.fill_table()
+    return run
+
+
+class _Run:
+    """A job made ready, and the tensors that it points into."""
+
+    def __init__(
+        self,
+        model: SirenPerPartition,
+        rows: Tensor,
+        x: Tensor,
+        x_local: Tensor | None,
+        table: Tensor | None = None,
+    ) -> None:
+        config, found, layout = model.config, library(), shared_layout(model.config)
+        assert found is not None
+        self._functions, self._kept = found.functions, list[Tensor]()
+        self.rows, self.table, self.tables = rows, table, -(-x.shape[1] // _SAMPLES)
         self.shared = torch.cat([model.shared[name].detach().flatten() for name, _ in layout] or [torch.empty(0)])
-        self.table: Tensor | None = None
-        x = block.x.contiguous()
-        x_local = x if block.x_local is None else block.x_local.contiguous()
-        self._kept = [
-            x,
-            x_local,
-            *(None if t is None else t.contiguous() for t in (block.target, block.weight, block.own)),
-        ]
-        self.job = job = Job(
+        x_local = x if x_local is None else x_local
+        self.job = Job(
             mode=_MODES[config.agg_type] if config.mode == "lg" else 0,
             dims=config.dimensions,
             channels=config.channels,
@@ -79,26 +115,34 @@ class _Run:
             wide=config.global_width,
             depths=config.hidden_layers + 1,
             w0=config.w0,
-            partitions=partitions,
-            samples=samples,
+            partitions=len(rows),
+            samples=x.shape[1],
             chunks=1,
-            rows=self.rows.data_ptr(),
-            shared=self.shared.data_ptr() if self.shared.numel() else None,
             x_stride=_stride(x),
             x_local_stride=_stride(x_local),
-            own_stride=_stride(self._kept[-1]),
+            table_stride=_stride(table),
         )
-        for name, tensor in zip(("x", "x_local", "target", "weight", "own"), self._kept, strict=True):
-            setattr(job, name, None if tensor is None else tensor.data_ptr())
-        self._room = self._functions.fused_workspace(ctypes.byref(job))
-        if config.mode == "lg" and len(x) == 1:
-            self.table = torch.empty(self.tables, config.hidden_layers + 1, config.local_width, _SAMPLES)
-            threads.split(self.tables, self._room, self._fill_table)
-        elif block.shared_features is not None and config.mode == "lg":
-            self.table = _table([part for part in block.shared_features if part is not None])
-            job.table_stride = self.table[0].numel()
-        if self.table is not None:
-            job.table = self.table.data_ptr()
+        shared = self.shared if layout else None
+        self.give(rows=rows, x=x, x_local=x_local, shared=shared, table=table)
+        self._room = self._functions.fused_workspace(ctypes.byref(self.job))
+
+    def give(self, **tensors: Tensor | None) -> None:
+        """Point the job to tensors, and keep them."""
+        for name, tensor in tensors.items():
+            if tensor is not None:
+                self._kept.append(tensor.contiguous())
+                setattr(self.job, name, self._kept[-1].data_ptr())
+
+    def fill_table(self) -> Tensor:
+        """Evaluate the shared network once for all rows."""
+        self.table = table = torch.empty(1, self.tables, self.job.depths, self.job.width, _SAMPLES)
+
+        def work(thread: int, first: int, last: int, room: int) -> None:
+            self._call("fused_table", first, last, table.data_ptr(), room)
+
+        threads.split(self.tables, self._room, work)
+        self.give(table=table)
+        return table
 
     def rows_pass(self, units: int, table: Tensor | None = None, shared: Tensor | None = None) -> None:
         """Everything that is done row by row; adds to gradients of each thread `[threads, ...]`."""
@@ -109,14 +153,12 @@ class _Run:
         threads.split(units, self._room, work)
 
     def table_backward(self, table: Tensor, shared: Tensor) -> None:
+        """Add what the gradient of the table gives to those of the shared tensors, `[threads, ...]`."""
+
         def work(thread: int, first: int, last: int, room: int) -> None:
             self._call("fused_table_backward", first, last, table.data_ptr(), _at(shared, thread), room)
 
         threads.split(self.tables, self._room, work)
-
-    def _fill_table(self, thread: int, first: int, last: int, room: int) -> None:
-        assert self.table is not None
-        self._call("fused_table", first, last, self.table.data_ptr(), room)
 
     def _call(self, name: str, first: int, last: int, *addresses: int | None) -> None:
         numbers = ctypes.c_int64(first), ctypes.c_int64(last)
