@@ -18,6 +18,7 @@ setup(
             extra_compile_args=["-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", *flags],
             # It is no Python module: one build serves every version.
             py_limited_api=True,
+            libraries=["m"],
             optional=True,
         )
         for name, flags in FLAGS.items()

@@ -120,7 +120,7 @@ def picture() -> Signal:
 
 def prepared(*, max_memory: int = DEFAULT_LIMIT, **options: Any) -> tuple[SirenPerPartition, Samples, torch.Generator]:
     """What a fit of a small model to `picture` starts from."""
-    settings = {"partitions": (4, 4), "local_width": 6, "global_width": 7} | options
+    settings = {"partitions": (4, 4), "local_width": 6, "global_width": 7, "kernel": "eager"} | options
     planned = plan(picture(), EncodeConfig(**settings))
     run = prepare(picture(), planned, torch.device("cpu"), max_memory)
     return run.model, run.samples, run.generator

@@ -97,7 +97,7 @@ BAD_OPTIONS = {
     "value range of one number": (["--value_range", "5"], "--value_range"),
     "value range nan": (["--value_range", "0,nan"], "--value_range"),
     "memory without a number": (["--max_memory", "lots"], "--max_memory"),
-    "memory below one block": (["--max_memory", "1kB"], "--max_memory"),
+    "memory below one block": (["--max_memory", "99B"], "--max_memory"),
     "no threads": (["--threads", "0"], "--threads"),
     "config file missing": (["--config_path", "absent.yaml"], "absent.yaml"),
     "target psnr nan": (["--target_psnr", "nan"], "--target_psnr"),

@@ -14,7 +14,7 @@ from tests.small import prepared
 class NormalisedMomentum(torch.optim.Optimizer):
     """Steps every layer of every row by its normalised momentum, and keeps that layer by layer."""
 
-    def __init__(self, model, recipe):
+    def __init__(self, model, *_):
         super().__init__([model.local], {"lr": 0.0})
         self._unpack = model.unpack
 

@@ -102,7 +102,7 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_frozen_rows_stay_whatever_the_optimiser_does(monkeypatch, name):
-    monkeypatch.setattr(loop, "build_optimizer", lambda model, recipe: OPTIMIZERS[name](list(model.parameters())))
+    monkeypatch.setattr(loop, "build_optimizer", lambda model, *_: OPTIMIZERS[name](list(model.parameters())))
     model, samples, generator = prepared()
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     frozen = torch.arange(len(model.local)) % 3 > 0
@@ -154,7 +154,7 @@ def fitted(share, reduce, metric, **options):
 def test_ranks_with_half_of_the_blocks_each_fit_what_one_rank_fits(monkeypatch, options, metric, climbing):
     if climbing:
         monkeypatch.setattr(
-            loop, "build_optimizer", lambda model, recipe: torch.optim.SGD(model.parameters(), maximize=True)
+            loop, "build_optimizer", lambda model, *_: torch.optim.SGD(model.parameters(), maximize=True)
         )
     expected = fitted(slice(None), loop.no_reduction, metric, **options)
     for results in Ranks().fit(metric=metric, **options):

@@ -22,7 +22,7 @@ class Block:
         x: `[B, N, D]`, what the shared network sees; `[1, N, D]` if that is the same for all partitions.
         x_local: `[B, N, D]` or `[1, N, D]`, what local networks see instead, or None.
         target: `[B, N, C]` in [-1, 1].
-        weight: `[B, N, 1]`, 0 where there is no sample; None if all are there.
+        weight: `[B, N, 1]`, of the squared errors: 0 where there is no sample; None if all are there.
         own: `[B, N, 1]`, or `[1, N, 1]` if alike, 1 where the partition owns the sample and 0 in its halo; None if
             `weight` says it all.
         shared_features: what a shared network that does not move contributes at each depth, if that is known already.

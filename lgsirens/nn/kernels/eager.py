@@ -38,7 +38,8 @@ def errors(model: SirenPerPartition, block: Block) -> Tensor:
 def _squares(model: SirenPerPartition, block: Block, rows: Tensor) -> Tensor:
     """Squared errors `[B, N, C]`, 0 where there is no sample."""
     error: Tensor = model(block.x, rows, block.x_local, block.shared_features) - block.target
-    return (error if block.weight is None else error * block.weight).square()
+    squares = error.square()
+    return squares if block.weight is None else squares * block.weight
 
 
 def _owned(squares: Tensor, block: Block) -> Tensor:

@@ -5,6 +5,7 @@ Where it could not be compiled, or on another device than the CPU, the eager ker
 
 import ctypes
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -124,7 +125,6 @@ class _Run:
         )
         shared = self.shared if layout else None
         self.give(rows=rows, x=x, x_local=x_local, shared=shared, table=table)
-        self._room = self._functions.fused_workspace(ctypes.byref(self.job))
 
     def give(self, **tensors: Tensor | None) -> None:
         """Point the job to tensors, and keep them."""
@@ -140,7 +140,7 @@ class _Run:
         def work(thread: int, first: int, last: int, room: int) -> None:
             self._call("fused_table", first, last, table.data_ptr(), room)
 
-        threads.split(self.tables, self._room, work)
+        self._split(self.tables, work)
         self.give(table=table)
         return table
 
@@ -150,7 +150,7 @@ class _Run:
         def work(thread: int, first: int, last: int, room: int) -> None:
             self._call("fused_rows", first, last, _at(table, thread), _at(shared, thread), room)
 
-        threads.split(units, self._room, work)
+        self._split(units, work)
 
     def table_backward(self, table: Tensor, shared: Tensor) -> None:
         """Add what the gradient of the table gives to those of the shared tensors, `[threads, ...]`."""
@@ -158,7 +158,10 @@ class _Run:
         def work(thread: int, first: int, last: int, room: int) -> None:
             self._call("fused_table_backward", first, last, table.data_ptr(), _at(shared, thread), room)
 
-        threads.split(self.tables, self._room, work)
+        self._split(self.tables, work)
+
+    def _split(self, units: int, work: Callable[[int, int, int, int], None]) -> None:
+        threads.split(units, self._functions.fused_workspace(ctypes.byref(self.job)), work)
 
     def _call(self, name: str, first: int, last: int, *addresses: int | None) -> None:
         numbers = ctypes.c_int64(first), ctypes.c_int64(last)

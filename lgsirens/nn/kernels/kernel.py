@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from lgsirens.nn.kernels import eager, fused
 from lgsirens.nn.kernels.block import Block, Gradients
 from lgsirens.nn.kernels.library import library
 from lgsirens.nn.siren import SirenPerPartition
+from lgsirens.system.console import note
 
 KERNELS = ("auto", "fused", "eager")
 
@@ -54,5 +56,11 @@ def choose_kernel(name: str, device: torch.device) -> Kernel:
     if found is not None:
         return Kernel(f"fused, {found.instruction_set}", fused.errors_and_gradients, fused.errors)
     if name == "fused":
-        raise ConfigError("fused: was not compiled when lgsirens was installed; install again with gcc", "kernel")
+        raise ConfigError("fused: was not compiled when lgsirens was installed; install it again with gcc", "kernel")
+    _tell()
     return EAGER
+
+
+@cache
+def _tell() -> None:
+    note("the fused kernel was not compiled when lgsirens was installed (is there gcc?); PyTorch's takes longer")

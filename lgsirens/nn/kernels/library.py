@@ -55,20 +55,29 @@ class Library:
     functions: ctypes.CDLL
 
 
+# Each the better choice than those after it, on processors that PyTorch says to have it.
+INSTRUCTION_SETS = {"avx512": ("AVX512",), "avx2": ("AVX512", "AVX2"), "portable": None}
+
+
 @cache
 def library() -> Library | None:
     """The one for the best instruction set of this processor that has been compiled; None: there is none."""
-    better = {"AVX512": ("avx512", "avx2"), "AVX2": ("avx2",)}.get(torch.backends.cpu.get_cpu_capability(), ())
-    for name in (*better, "portable"):
-        for path in Path(__file__).parent.glob(f"_{name}.*"):
-            with suppress(OSError, AttributeError):
-                functions = ctypes.CDLL(str(path))
-                sizes = functions.fused_job_size, functions.soap_matrices_size
-                for function in (*sizes, functions.fused_workspace, functions.soap_workspace):
-                    function.restype = ctypes.c_int64
-                # Else it was compiled from other sources than these.
-                if [size() for size in sizes] == [ctypes.sizeof(Job), ctypes.sizeof(Matrices)]:
-                    return Library(name, functions)
+    return next((found for found in map(load, INSTRUCTION_SETS) if found is not None), None)
+
+
+def load(instruction_set: str) -> Library | None:
+    """The one for an instruction set; None: it was not compiled, or not from these sources, or cannot run here."""
+    needed = INSTRUCTION_SETS[instruction_set]
+    if needed is not None and torch.backends.cpu.get_cpu_capability() not in needed:
+        return None
+    for path in Path(__file__).parent.glob(f"_{instruction_set}.*"):
+        with suppress(OSError, AttributeError):
+            functions = ctypes.CDLL(str(path))
+            sizes = functions.fused_job_size, functions.soap_matrices_size
+            for function in (*sizes, functions.fused_workspace, functions.soap_workspace):
+                function.restype = ctypes.c_int64
+            if [size() for size in sizes] == [ctypes.sizeof(Job), ctypes.sizeof(Matrices)]:
+                return Library(instruction_set, functions)
     return None
 
 

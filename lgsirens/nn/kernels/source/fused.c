@@ -43,15 +43,25 @@ static uintptr_t lay_out(const Job *job, Room *room, uintptr_t at) {
         int last = k == job->depths;
         room->local[k] = take_layer(&at, k ? width : job->dims, last ? job->channels : width, last ? 1 : job->w0);
     }
+    /* Without gradients the features of two depths are all that is needed at a time. */
+    int64_t kept = job->row_gradient ? job->depths : 2;
     for (int k = 0; k < job->depths; k++) {
-        room->l[k] = take_features(&at, width + 1), room->l_cos[k] = take_features(&at, width);
-        room->h[k] = room->l[k], room->h_cos[k] = room->l_cos[k];
+        if (k >= kept) {
+            room->l[k] = room->l[k - kept], room->l_cos[k] = room->l_cos[k - kept];
+            room->h[k] = room->h[k - kept], room->h_cos[k] = room->h_cos[k - kept];
+            room->g[k] = room->g[k - kept], room->g_cos[k] = room->g_cos[k - kept];
+        } else {
+            room->l[k] = take_features(&at, width + 1), room->l_cos[k] = take_features(&at, width);
+            room->h[k] = room->l[k], room->h_cos[k] = room->l_cos[k];
+            if (job->mode != LOCAL_ONLY) {
+                room->h[k] = take_features(&at, width + 1), room->h_cos[k] = take_features(&at, width);
+                room->g[k] = take_features(&at, wide + 1), room->g_cos[k] = take_features(&at, wide);
+            }
+        }
         if (job->mode == LOCAL_ONLY) continue;
-        room->h[k] = take_features(&at, width + 1), room->h_cos[k] = take_features(&at, width);
         room->added[k] = take_features(&at, width), room->added_cos[k] = take_features(&at, width);
         room->of_added[k] = take_features(&at, width);
         room->global[k] = take_layer(&at, k ? wide : job->dims, wide, job->w0);
-        room->g[k] = take_features(&at, wide + 1), room->g_cos[k] = take_features(&at, wide);
         room->contribution[k] =
             job->mode == FC && k ? room->contribution[0] : take_layer(&at, wide, width, job->w0);
     }
@@ -154,12 +164,12 @@ static void network_forward(const Job *job, Room *room) {
     const vec *in = room->x;
     for (int k = 0; k < job->depths; in = room->g[k++]) {
         layer_forward(&room->global[k], in, room->g_cos[k]);
-        sines(job->wide, room->g_cos[k], room->g[k]);
+        (k ? sines : sines_of_coordinates)(job->wide, room->g_cos[k], room->g[k], job->row_gradient != 0);
         if (job->mode == FC) {
             layer_forward(&room->contribution[k], room->g[k], room->added[k]);
         } else {
             layer_forward(&room->contribution[k], room->g[k], room->added_cos[k]);
-            sines(job->width, room->added_cos[k], room->added[k]);
+            sines(job->width, room->added_cos[k], room->added[k], job->row_gradient != 0);
         }
     }
 }
@@ -185,10 +195,10 @@ static void rows_forward(const Job *job, Room *room, const vec *const *added) {
     const vec *in = room->x_local;
     for (int k = 0; k < job->depths; in = room->h[k++]) {
         layer_forward(&room->local[k], in, room->l_cos[k]);
-        sines(job->width, room->l_cos[k], room->l[k]);
+        (k ? sines : sines_of_coordinates)(job->width, room->l_cos[k], room->l[k], job->row_gradient != 0);
         if (job->mode == FC) {
             layer_forward_from(&room->aggregation, added[k], room->l[k], room->h_cos[k]);
-            sines(job->width, room->h_cos[k], room->h[k]);
+            sines(job->width, room->h_cos[k], room->h[k], job->row_gradient != 0);
         } else if (job->mode == FC_AND_ADD) {
             for (int i = 0; i < job->width * VECS; i++) room->h[k][i] = room->l[k][i] + added[k][i];
         }
@@ -236,9 +246,9 @@ static double loss(const Job *job, Room *room, int64_t partition, int64_t start,
     weights(count, job->own ? job->own + partition * job->own_stride + start : 0, room->own);
     vec squares = {0};
     for (int i = 0; i < channels * VECS; i++) {
-        vec weight = room->weight[i % VECS], error = (room->y[i] - room->target[i]) * weight;
-        squares += error * error * room->own[i % VECS];
-        room->y[i] = error * weight * job->factor;
+        vec error = room->y[i] - room->target[i], weighted = error * room->weight[i % VECS];
+        squares += error * weighted * room->own[i % VECS];
+        room->y[i] = weighted * job->factor;
     }
     return sum(squares);
 }

@@ -46,6 +46,7 @@ INLINE float sum(vec v) {
    x = k pi + r; pi in three parts, of which the first two have so few digits that k times them is exact for all k below
    2^13, with or without fused multiply-add. Both polynomials are minimax fits over [-pi/2, pi/2], and both change their
    sign with an odd k. */
+#define FARTHEST 16384.0f
 INLINE void sine_and_cosine(vec x, vec *sine, vec *cosine) {
     /* Adding 1.5 * 2^23 rounds to a whole number and leaves it in the low bits. */
     vec shifted = x * 0.31830988618379067f + 12582912.0f;

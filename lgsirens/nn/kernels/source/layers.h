@@ -5,6 +5,8 @@
 #ifndef LAYERS_H
 #define LAYERS_H
 
+#include <math.h>
+
 #include "products.h"
 
 enum { SAMPLES = 64, VECS = SAMPLES / LANES };
@@ -59,8 +61,30 @@ INLINE void layer_backward_input(const Layer *layer, const vec *output_gradient,
             start);
 }
 
-static void sines(int features, vec *z_and_cosine, vec *sine) {
-    for (int i = 0; i < features * VECS; i++) sine_and_cosine(z_and_cosine[i], sine + i, z_and_cosine + i);
+/* Sines of `z`, which becomes their cosines where they are `wanted`. */
+static void sines(int features, vec *z, vec *sine, int wanted) {
+    vec unused;
+    if (wanted) {
+        for (int i = 0; i < features * VECS; i++) sine_and_cosine(z[i], sine + i, z + i);
+    } else {
+        for (int i = 0; i < features * VECS; i++) sine_and_cosine(z[i], sine + i, &unused);
+    }
+}
+
+/* The same of a first layer, whose arguments grow with the coordinates: the C library has the farthest ones, each by
+   itself, so that no sample depends on its neighbours. */
+static void sines_of_coordinates(int features, vec *z, vec *sine, int wanted) {
+    vint far = {0};
+    for (int i = 0; i < features * VECS; i++) far |= (z[i] > FARTHEST) | (z[i] < -FARTHEST);
+    int any = 0;
+    for (int i = 0; i < LANES; i++) any |= far[i];
+    if (!any) return sines(features, z, sine, wanted);
+    for (int i = 0; i < features * VECS; i++) {
+        vec x = z[i];
+        sine_and_cosine(x, sine + i, z + i);
+        for (int lane = 0; lane < LANES; lane++)
+            if (fabsf(x[lane]) > FARTHEST) sine[i][lane] = sinf(x[lane]), z[i][lane] = cosf(x[lane]);
+    }
 }
 
 static void scale_by(int features, vec *values, const vec *factors) {
