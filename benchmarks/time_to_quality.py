@@ -26,7 +26,6 @@ from typing import Any
 import fit
 import numpy as np
 import record
-import torch
 from between import jump
 from record import Measurement
 
@@ -147,21 +146,10 @@ def baseline_step(case: Case, signal: lg.Signal, device: str) -> float:
     planned = plan(signal, EncodeConfig.from_options({"recipe": "paper", **case.model, **case.published}))
     run = prepare(signal, planned, resolve_device(device), DEFAULT_LIMIT)
     windows = fit.Windows(signal, planned, resolve_device(device))
-    lr = case.published["lr"]
-    plain = fit.Baseline(run.model, windows, lr) if planned.model.mode == "lg" else Plain(run.model, windows, lr)
+    plain = fit.Baseline(run.model, windows, case.published["lr"])
     plain.step()
     times = record.alternate({"step": plain.step}, BASELINE_STEPS, warm_up=0, device=device)["step"]
     return statistics.median(times) / 1000
-
-
-class Plain(fit.Baseline):
-    """The same for one network, or one for each partition, without a shared one."""
-
-    def __call__(self, x: torch.Tensor, rows: slice = slice(None)) -> torch.Tensor:
-        h = x
-        for k in range(self.depths):
-            h = self._sine(torch.matmul(h, self.local[2 * k][rows]) + self.local[2 * k + 1][rows])
-        return torch.matmul(h, self.local[-2][rows]) + self.local[-1][rows]
 
 
 def measure(case: Case, curves: dict[str, list[float]], device: str) -> list[Measurement]:

@@ -189,7 +189,8 @@ def test_several_regions_and_partitions_can_be_kept_or_dropped(files, capsys):
 
 def test_what_python_decodes_the_command_decodes(files, monkeypatch):
     module = importlib.import_module("lgsirens.representation.decode")
-    monkeypatch.setattr(module, "evaluation_bytes", lambda model: 1 << 21)  # as if one evaluation took 2 GiB
+    large = module.Call((8, 8), 64, 1, 1 << 31)  # as if one evaluation took 2 GiB
+    monkeypatch.setattr(module.Call, "of", lambda *_: large)
     lg.write("a.npy", lg.load("a.safetensors").decode())
     assert run("decode", "a.safetensors", "b.npy") == 0
     assert Path("a.npy").read_bytes() == Path("b.npy").read_bytes()

@@ -45,7 +45,7 @@ def problems(draw):
     """A model of any shape, and a block of samples as any of the ways to train makes one."""
     seed = torch.Generator().manual_seed(draw(seeds))
     mode, dimensions, channels = draw(st.sampled_from(MODES)), draw(st.integers(1, 3)), draw(st.integers(1, 5))
-    widths = draw(st.integers(4, 70)), draw(st.integers(1, 100)) if mode == "lg" else 0
+    widths = draw(st.integers(4, 70)), draw(st.integers(4, 100)) if mode == "lg" else 0
     config = ModelConfig(mode, dimensions, channels, *widths, draw(st.integers(0, 3)))
     config = replace(config, agg_type=draw(st.sampled_from(AGGREGATIONS)), w0=draw(st.sampled_from([1.0, 30.0])))
     partitions = 1 if mode == "mlp" else draw(st.integers(1, 20))

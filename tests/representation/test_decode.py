@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import lgsirens as lg
 from lgsirens.grid.coordinates import axis_coordinates
 from lgsirens.representation import report
+from lgsirens.representation.canvas import Block, Span
 from lgsirens.representation.decode import Call
 from lgsirens.training.config import EncodeConfig, plan
 from tests.small import representation
@@ -209,7 +210,8 @@ def test_coordinates_are_copied_to_the_device_per_axis(shape, tile, local_scale)
     inr = representation(shape, 1, "lg", tile, local_scale=local_scale)
     scales = (Fraction(3, 2),) * len(shape)
     call = Call.of(inr.model, tile, scales)
-    blocks = [decode_module._Block(0, 1, tuple(range(len(tile))), ())] * call.blocks
+    spans = tuple(Span(start, start, start + 1, 0, None) for start in range(len(tile)))
+    blocks = [Block(1, 0, spans)] * call.blocks
     on_cpu = decode_module._coordinates(inr, blocks, scales, call, torch.device("cpu"))
     with Copies() as copies:
         on_device = decode_module._coordinates(inr, blocks, scales, call, torch.device("meta"))

@@ -21,7 +21,7 @@ INLINE void product_tile(int rows, int vecs, int depth, const float *a, long a_r
     UNROLL
     for (int i = 0; i < rows; i++) {
         UNROLL
-        for (int v = 0; v < vecs; v++) sums[i][v] = start ? start[i * c_row + v] : (vec){0};
+        for (int v = 0; v < vecs; v++) sums[i][v] = (vec){0};
     }
     for (int k = 0; k < depth; k++, a += a_step, b += b_step) {
         UNROLL
@@ -34,7 +34,7 @@ INLINE void product_tile(int rows, int vecs, int depth, const float *a, long a_r
     UNROLL
     for (int i = 0; i < rows; i++) {
         UNROLL
-        for (int v = 0; v < vecs; v++) c[i * c_row + v] = sums[i][v];
+        for (int v = 0; v < vecs; v++) c[i * c_row + v] = start ? start[i * c_row + v] + sums[i][v] : sums[i][v];
     }
 }
 
@@ -50,7 +50,8 @@ static void product_of_tile(int rows, int vecs, int depth, const float *a, long 
 
 /* C = A B, or C = S + A B, for A `[rows][depth]` at any strides, and B, C and S in rows of `vecs` vectors.
 
-   Each number of C is one sum over k in order, however the product is tiled. */
+   Each number of C is one sum over k in order, however the product is tiled, and S is added last: where many products
+   add up, rounding grows with their number, not with that of all terms. */
 static void product(int rows, int vecs, int depth, const float *a, long a_row, long a_step, const vec *b, long b_step,
                     vec *c, long c_row, const vec *start) {
     int tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
