@@ -33,7 +33,7 @@ sanitize: $(READY)
 		$$(gcc -print-file-name=libubsan.so)" ../../$(BIN)/python -m pytest -n0 tests/nn/test_kernels.py
 
 profile: $(READY)
-	$(BIN)/python benchmarks/profile.py
+	$(BIN)/python benchmarks/floor.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/fit.py

@@ -37,12 +37,13 @@ class Adam(Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
+        tensors, number = [], 0
         for parameter, state in self.state.items():
             gradient: Tensor | None = parameter.grad
             if gradient is None:
                 continue
             if not state:
                 state |= {"step": 0, "mean": torch.zeros_like(parameter), "square": torch.zeros_like(parameter)}
-            state["step"] += 1
-            averages = state["mean"], state["square"]
-            kernel.step(parameter, gradient.contiguous(), *averages, self.param_groups[0]["lr"], state["step"])
+            number = state["step"] = state["step"] + 1
+            tensors.append((parameter, gradient.contiguous(), state["mean"], state["square"]))
+        kernel.step(tensors, self.param_groups[0]["lr"], number)

@@ -43,15 +43,19 @@ INLINE float sum(vec v) {
 
 /* Sine and cosine, absolute error below 2e-7 for arguments up to 1e4.
 
-   x = k pi + r; pi in three parts, of which the first two have so few digits that k times them is exact for all k below
-   2^13, with or without fused multiply-add. Both polynomials are minimax fits over [-pi/2, pi/2], and both change their
+   x = k pi + r, with pi in two parts where multiply and add are fused, else in three, of which the first two have so few
+   digits that k times them is exact for all k below 2^13. Both polynomials are minimax fits over [-pi/2, pi/2], and both change their
    sign with an odd k. */
 #define FARTHEST 16384.0f
 INLINE void sine_and_cosine(vec x, vec *sine, vec *cosine) {
     /* Adding 1.5 * 2^23 rounds to a whole number and leaves it in the low bits. */
     vec shifted = x * 0.31830988618379067f + 12582912.0f;
     vec k = shifted - 12582912.0f;
+#ifdef __FMA__
+    vec r = (x - k * 3.1415927410125732f) + k * 8.7422780e-8f;
+#else
     vec r = ((x - k * 3.140625f) - k * 9.675025939941406e-4f) - k * 1.5099580252808664e-7f;
+#endif
     vec r2 = r * r;
     vec s = (((2.59990291e-6f * r2 - 1.98065469e-4f) * r2 + 8.33301635e-3f) * r2 - 1.66666571e-1f) * (r2 * r) + r;
     vec c = ((((-2.60756597e-7f * r2 + 2.47618080e-5f) * r2 - 1.38884021e-3f) * r2 + 4.16666406e-2f) * r2 -
