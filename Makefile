@@ -21,13 +21,13 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The kernels' tests with the address and undefined-behaviour sanitizers; of a copy, built without optimisation.
+# The kernels' tests with the address and undefined-behaviour sanitizers; of a copy.
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all
 sanitize: $(READY)
 	rm -rf build/sanitize && mkdir -p build/sanitize && cp -r lgsirens tests pyproject.toml README.md build/sanitize
 	rm -f build/sanitize/lgsirens/nn/kernels/*.so
 	cd build/sanitize/lgsirens/nn/kernels && for set in portable: avx2:-mavx2,-mfma avx512:-mavx512f,-mfma; do \
-		gcc -std=gnu11 -g -O1 -ffp-contract=fast $(SANITIZERS) $$(echo $${set#*:} | tr , ' ') -fPIC -shared \
+		gcc -std=gnu11 -g -O2 -ffp-contract=fast $(SANITIZERS) $$(echo $${set#*:} | tr , ' ') -fPIC -shared \
 			source/*.c -lm -o _$${set%%:*}.so || exit 1; done
 	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(gcc -print-file-name=libasan.so) \
 		$$(gcc -print-file-name=libubsan.so)" ../../$(BIN)/python -m pytest -n0 tests/nn/test_kernels.py

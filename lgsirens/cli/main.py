@@ -28,7 +28,7 @@ from lgsirens.system.program import run
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.refit import FitOptions
 
-_OF_DECODE = ("region", "scale", "size", "full", "blend", "max_memory", "device")
+_OF_DECODE = ("region", "scale", "size", "full", "blend", "kernel", "max_memory", "device")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,6 +20,7 @@ from lgsirens.system.console import Progress
 from lgsirens.system.hardware import as_bytes
 from lgsirens.system.program import __version__
 from lgsirens.system.schema import Option, bare, declared, expected, from_plain, from_text, option, to_plain
+from lgsirens.training.config import EncodeConfig
 from lgsirens.training.refit import FitOptions
 
 # What the command line calls options, where it is something else than what the library calls them.
@@ -111,6 +112,7 @@ class Decode(_Computing):
     crf: int | None = option(None, shown="18", help="quality of H.264 in .mp4, 0 (best) to 51")
     full: bool = option(False, help="the whole extent instead of the window")
     blend: int | None = option(None, metavar="W", parse=_blend, shown="auto", help="cross-fade within W of borders")
+    kernel: str = option("auto", declared(EncodeConfig)["kernel"])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,7 +70,7 @@ class FitRecord:
             measured ("imported").
         stopped: why it ended: "steps", "seconds", "target_psnr" or "interrupted"; "running": weights on the way, from
             a log; "imported": trained by the published code, which says no steps and seconds.
-        device: where it ran.
+        device: where it ran, such as "cpu, fused avx512".
     """
 
     steps: int

@@ -182,7 +182,7 @@ def _assemble(
     signal: Signal, planned: Plan, run: Run, described: dict[str, Any], state: FitState, measure: bool = True
 ) -> Representation:
     """The representation of a run's model, its PSNR measured on what it decodes to."""
-    record = FitRecord(state.step, round(state.seconds, 3), None, state.stopped or "running", run.device.type)
+    record = FitRecord(state.step, round(state.seconds, 3), None, state.stopped or "running", run.where)
     where = planned.lattice, planned.coordinates, planned.extent
     rows, shared = run.model.local.detach().cpu(), {k: value.detach().cpu() for k, value in run.model.shared.items()}
     representation = first_encoding(
@@ -190,7 +190,7 @@ def _assemble(
     )
     overview = np.zeros((len(planned.lattice), signal.channels), dtype=np.float32)
     if measure:
-        decoded = decode(representation, device=run.device)
+        decoded = decode(representation, device=run.device, kernel=planned.config.kernel)
         overview = partition_means(decoded, planned.extent, planned.lattice)
         record = replace(record, psnr=recorded(psnr(signal, decoded)))
     return identified(replace(representation, fit=record, overview=overview))

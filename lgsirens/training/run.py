@@ -74,6 +74,11 @@ class Run:
         else:
             self.samples = AllSamples(*cut)
 
+    @property
+    def where(self) -> str:
+        """Device and kernel, as the record of a fit has them."""
+        return f"{self.device.type}, {self.kernel.name}"
+
     def key(self, signal: Signal, *more: Any) -> str:
         """Hash of all that the result depends on, but the number of threads.
 

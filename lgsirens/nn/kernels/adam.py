@@ -1,6 +1,7 @@
 """Adam's step by the compiled source: all that it keeps and changes is read and written once."""
 
 import ctypes
+from collections.abc import Sequence
 from itertools import accumulate
 
 from torch import Tensor
@@ -10,7 +11,7 @@ from lgsirens.nn.kernels.library import library, threads
 _BETAS = 0.9, 0.999  # as in adam.c
 
 
-def step(tensors: list[tuple[Tensor, Tensor, Tensor, Tensor]], rate: float, number: int) -> None:
+def step(tensors: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], rate: float, number: int) -> None:
     """The step of that number, counted from 1, in place (Kingma and Ba 2015).
 
     Args:

@@ -54,7 +54,7 @@ def choose_kernel(name: str, device: torch.device) -> Kernel:
         raise ConfigError(f"fused: works on the CPU alone, not on {device.type}; choose auto", "kernel")
     found = library()
     if found is not None:
-        return Kernel(f"fused, {found.instruction_set}", fused.errors_and_gradients, fused.errors)
+        return Kernel(f"fused {found.instruction_set}", fused.errors_and_gradients, fused.errors)
     if name == "fused":
         raise ConfigError("fused: was not compiled when lgsirens was installed; install it again with gcc", "kernel")
     _tell()

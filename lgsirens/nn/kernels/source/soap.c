@@ -47,8 +47,12 @@ static void read(Matrix to, const float *from) {
 static void write(Matrix from, float *to) {
     int vecs = vecs_of(from.columns), all = from.rows * from.columns;
     for (int i = 0; i < from.rows; i++, to += from.columns) {
-        int whole = i * from.columns + vecs * LANES <= all;
-        memcpy(to, from.at + (long)i * vecs, whole ? (size_t)vecs * sizeof(vec) : 4 * (size_t)from.columns);
+        const vec *at = from.at + (long)i * vecs;
+        if (i * from.columns + vecs * LANES <= all) {
+            for (int v = 0; v < vecs; v++) memcpy(to + v * LANES, at + v, sizeof(vec));
+        } else {
+            memcpy(to, at, 4 * (size_t)from.columns);
+        }
     }
 }
 
