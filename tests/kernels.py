@@ -3,12 +3,17 @@
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 
+import pytest
 import torch
 from torch import Tensor
 
 from lgsirens.nn.kernels.block import Block, Gradients
+from lgsirens.nn.kernels.library import library
 from lgsirens.nn.siren import SirenPerPartition
 from tests.small import in_double
+
+# Where none was compiled, PyTorch does everything, and is tested by everything else.
+needs_compiled = pytest.mark.skipif(library() is None, reason="no kernel was compiled when lgsirens was installed")
 
 Kernel = Callable[[SirenPerPartition, Block, int], Gradients]
 

@@ -17,7 +17,7 @@ from lgsirens.nn.kernels.block import Block
 from lgsirens.nn.siren import AGGREGATIONS, MODES, ModelConfig, build_model
 from lgsirens.training.optimizers import build_optimizer
 from lgsirens.training.soap import Layer, _step
-from tests.kernels import check
+from tests.kernels import check, needs_compiled
 from tests.small import in_double
 from tests.strategies import seeds
 
@@ -256,6 +256,7 @@ def test_fused_adam_steps_as_pytorchs_own(compiled, threads):
     torch.testing.assert_close(models[1].local, models[0].local, rtol=1e-6, atol=1e-7)
 
 
+@needs_compiled
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("recipe", ["adam", "paper"])
 def test_fits_end_alike_with_either_kernel(mode, recipe):
@@ -279,10 +280,10 @@ def test_without_a_compiled_kernel_pytorch_stands_in_and_says_so_once(monkeypatc
         kernel.choose_kernel("fused", CPU)
 
 
+@needs_compiled
 def test_a_build_of_other_sources_is_not_taken(monkeypatch):
     class Job(library.Job):
         _fields_ = (("more", library.ctypes.c_int64),)
 
-    assert LIBRARIES
     monkeypatch.setattr(library, "Job", Job)
     assert all(library.load(name) is None for name in library.INSTRUCTION_SETS)

@@ -21,6 +21,7 @@ from lgsirens.training.encode import prepare
 from lgsirens.training.loop import accumulate_gradients
 from lgsirens.training.samples import CachedSharedFeatures, GrowingNumber, RandomSamples, StratifiedSamples
 from lgsirens.training.windows import PositionedSignal, Windows
+from tests.kernels import needs_compiled
 from tests.small import all_samples, some_samples
 
 CPU = torch.device("cpu")
@@ -219,7 +220,7 @@ def storages(tensors):
     return [tensor.untyped_storage() for tensor in tree_leaves(tensors) if isinstance(tensor, torch.Tensor)]
 
 
-@pytest.mark.parametrize("kernel", ["eager", "fused"])
+@pytest.mark.parametrize("kernel", ["eager", pytest.param("fused", marks=needs_compiled)])
 @pytest.mark.parametrize("frozen", [False, True], ids=["all", "rows"])
 @pytest.mark.parametrize("sample_frac", [None, 0.5])
 @pytest.mark.parametrize(

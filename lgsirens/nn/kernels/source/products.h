@@ -42,10 +42,11 @@ INLINE void product_tile(int rows, int vecs, int depth, const float *a, long a_r
 static void product_of_tile(int rows, int vecs, int depth, const float *a, long a_row, long a_step, const vec *b,
                             long b_step, vec *c, long c_row, const vec *start) {
 #define SHAPE(r, v) \
-    if (r <= TILE_ROWS && v <= TILE_VECS && rows == r && vecs == v) \
-        return product_tile(r, v, depth, a, a_row, a_step, b, b_step, c, c_row, start);
+    case 8 * r + v: \
+        if (r <= TILE_ROWS && v <= TILE_VECS) product_tile(r, v, depth, a, a_row, a_step, b, b_step, c, c_row, start); \
+        return;
 #define SHAPES(r) SHAPE(r, 1) SHAPE(r, 2) SHAPE(r, 3) SHAPE(r, 4)
-    SHAPES(1) SHAPES(2) SHAPES(3) SHAPES(4) SHAPES(5) SHAPES(6) SHAPES(7)
+    switch (8 * rows + vecs) { SHAPES(1) SHAPES(2) SHAPES(3) SHAPES(4) SHAPES(5) SHAPES(6) SHAPES(7) }
 }
 
 /* C = A B, or C = S + A B, for A `[rows][depth]` at any strides, and B, C and S in rows of `vecs` vectors.
