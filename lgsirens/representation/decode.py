@@ -35,6 +35,7 @@ from lgsirens.system.hardware import as_bytes, check_fits, format_bytes, resolve
 # The fused kernel wants few calls, and blocks large enough that Python has little to do.
 _FUSED_BLOCK = 4096
 _FUSED_SAMPLES = 1 << 20
+_FUSED_BYTES = 64 << 20
 _TABLE_BYTES = 64 << 20
 
 
@@ -55,14 +56,21 @@ class Call:
     bytes: int
 
     @classmethod
-    def of(cls, model: ModelConfig, tile: tuple[int, ...], scale: tuple[Fraction, ...], fused: bool = False) -> "Call":
-        """The call for partitions of `tile` samples, what they reach beyond their borders included."""
+    def of(
+        cls, model: ModelConfig, tile: tuple[int, ...], scale: tuple[Fraction, ...], limit: int | None = None
+    ) -> "Call":
+        """The call for partitions of `tile` samples, what they reach beyond their borders included.
+
+        Args:
+            limit: bytes that a call of the fused kernel may take, whose results do not depend on the number of blocks;
+                None: the call is one of PyTorch's.
+        """
         fine = [max(1, math.ceil(size * s)) for size, s in zip(tile, scale, strict=True)]
-        block = block_shape(fine, _FUSED_BLOCK if fused else BLOCK_SAMPLES)
-        if fused:
+        block = block_shape(fine, BLOCK_SAMPLES if limit is None else _FUSED_BLOCK)
+        if limit is not None:
             samples = math.prod(block)
             each = 4 * (samples * (3 * model.channels + 4 * model.dimensions) + count(row_layout(model)))
-            blocks = max(1, _FUSED_SAMPLES // samples)
+            blocks = max(1, min(_FUSED_SAMPLES // samples, min(limit, _FUSED_BYTES) // each))
             return cls(block, samples, blocks, blocks * each)
         samples = -(-math.prod(block) // 16) * 16
         blocks = max(1, evaluation_samples(model) // samples)
@@ -116,8 +124,10 @@ def decode(
     fine = fine_box(box, scales)
     model, lattice, where = representation.model, representation.lattice, resolve_device(device)
     compiled = choose_kernel(kernel, where).fused
-    call = Call.of(model, tuple(t + 2 * more for t, more in zip(lattice.tile, reach, strict=True)), scales, compiled)
-    limit = max(DEFAULT_LIMIT, call.bytes) if max_memory is None else as_bytes(max_memory)
+    given = DEFAULT_LIMIT if max_memory is None else as_bytes(max_memory)
+    tile = tuple(t + 2 * more for t, more in zip(lattice.tile, reach, strict=True))
+    call = Call.of(model, tile, scales, given if compiled else None)
+    limit = max(given, call.bytes) if max_memory is None else given
     if limit < call.bytes:
         least = f"{call.bytes} bytes ({format_bytes(call.bytes)})"
         raise ConfigError(f"{format_bytes(limit)}: is below one evaluation; give at least {least}", "max_memory")
@@ -202,16 +212,19 @@ class _Fused:
     def __call__(self, rows: Tensor, blocks: Iterator[Block]) -> Iterator[tuple[list[Block], Array]]:
         """Blocks with their values `[B, M, C]`."""
         tiled = self._representation.coordinates.kind == "tile"
-        alike = defaultdict[tuple[int, ...], list[Block]](list)
-        for block in blocks:
-            alike[block.phase if tiled else ()].append(block)
-        for phase, members in alike.items():
-            for some in batches(iter(members), self._call.blocks):
-                seen = some[:1] if tiled else some
+        for some in batches(blocks, self._call.blocks):
+            alike = defaultdict[tuple[int, ...], list[int]](list)
+            for number, block in enumerate(some):
+                alike[block.phase if tiled else ()].append(number)
+            # Given back in their own order: where neighbours blend, the order in which they add up rounds.
+            y = torch.empty(len(some), self._call.samples, self._representation.model.channels)
+            for phase, numbers in alike.items():
+                seen = [some[number] for number in (numbers[:1] if tiled else numbers)]
                 x, x_local = _coordinates(self._representation, seen, self._scales, self._call, rows.device)
                 table = self._table(phase, x) if tiled and self._representation.model.mode == "lg" else None
-                y = fused.values(self._network, rows[[block.row for block in some]], x, x_local, table)
-                yield some, _in_range(y, self._representation)
+                own = rows[[some[number].row for number in numbers]]
+                y[numbers] = fused.values(self._network, own, x, x_local, table)
+            yield some, _in_range(y, self._representation)
 
     def _table(self, phase: tuple[int, ...], x: Tensor) -> Tensor:
         """What the shared network contributes to the blocks of one phase; kept until all that are take too much."""

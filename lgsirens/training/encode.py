@@ -133,8 +133,8 @@ def dry_run(
         **describe(representation),
         "seconds": min(filter(None, (config.seconds, seconds))),
         "at_most": config.target_psnr is not None or config.seconds is not None,
-        # the samples as read and as cut
-        "memory": model_bytes + 2 * signal.values.nbytes + run.block_bytes + kept,
+        # the samples as read, as cut, and in float32
+        "memory": model_bytes + 2 * signal.values.nbytes + 4 * signal.values.size + run.block_bytes + kept,
     }
 
 

@@ -35,7 +35,7 @@ from lgsirens.training.run import Run
 from lgsirens.training.samples import CachedSharedFeatures
 from lgsirens.training.windows import PositionedSignal, Windows
 
-_INHERITED = ("recipe", "steps", "sample_frac", "seed")
+_INHERITED = ("recipe", "steps", "sample_frac", "seed", "kernel")
 _OF_ENCODING = declared(EncodeConfig)
 _MOST_BOXES = 1024  # in an entry of the history
 

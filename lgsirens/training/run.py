@@ -54,7 +54,9 @@ class Run:
         self.model = model.to(self.device)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         self.kernel = choose_kernel(config.kernel, self.device)
-        fused, alike = self.kernel.fused, windows.alike
+        # What a shared network contributes is kept by PyTorch, feature by feature, where rows alone learn.
+        learns = all(parameter.requires_grad for parameter in model.shared.parameters())
+        fused, alike = self.kernel.fused and (learns or windows.tiled), windows.alike
         self.samples_per_block = training_samples(model.config, self.device.type != "cpu", limit, alike, fused)
         columns = training_columns(self.samples_per_block, alike, fused)
         self.block_bytes = training_bytes(model.config, self.samples_per_block, columns, fused)

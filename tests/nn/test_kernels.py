@@ -155,11 +155,29 @@ def test_the_farthest_coordinates_have_sines_too(compiled):
     assert torch.equal(values[:, 4:], fused.values(model, model.local.detach(), x[:, 4:]))
 
 
+def test_the_farthest_arguments_of_inner_layers_stay_sines(compiled):
+    """As of weights that are about to diverge: what PyTorch makes of them is bounded, too."""
+    generator = torch.Generator().manual_seed(0)
+    for mode, agg_type in (("lc", "fc"), ("lg", "fc"), ("lg", "fc_and_add")):
+        model = build_model(ModelConfig(mode, 2, 2, 9, 8 if mode == "lg" else 0, agg_type=agg_type), 3, generator)
+        for parameter in model.parameters():
+            parameter.data *= 1e8
+        model.unpack(model.local.data)[-2][:] = 1
+        model.unpack(model.local.data)[-1][:] = 0
+        x = torch.rand(3, 100, 2, generator=generator)
+        values = fused.values(model, model.local.detach(), x)
+        assert values.abs().max() <= 2 * 9 + 1e-3
+        assert values.std() > 0.1
+
+
 def in_a_child(work):
     """Whether `work()` is true in a forked process."""
     child = os.fork()
     if child == 0:
-        os._exit(0 if work() else 1)
+        try:
+            os._exit(0 if work() else 1)
+        finally:
+            os._exit(2)
     return os.waitpid(child, 0)[1] == 0
 
 
@@ -211,6 +229,22 @@ def test_fused_soap_steps_as_pytorch_does(compiled, mode, agg_type, widths):
                 for basis in ours.bases:
                     eye = torch.eye(basis.shape[-1]).expand_as(basis)
                     torch.testing.assert_close(basis.mT @ basis, eye, rtol=0, atol=1e-5)
+
+
+def test_every_layer_is_stepped_once_with_any_number_of_threads(compiled, threads):
+    found = []
+    for counts in ((1, 1), (4, 2), (4, 3), (2, 5)):
+        model = build_model(ModelConfig("lg", 2, 3, 9, 17), 5, torch.Generator().manual_seed(0))
+        optimizer, generator = build_optimizer(model, "fast", True), torch.Generator().manual_seed(1)
+        optimizer.param_groups[0]["lr"] = 1e-2
+        for step in range(6):
+            threads(counts[step // 3])
+            for parameter in model.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            optimizer.step()
+        found.append([parameter.detach() for parameter in model.parameters()])
+    for again in found[1:]:
+        assert all(map(torch.equal, again, found[0]))
 
 
 def _layer(size, generator):

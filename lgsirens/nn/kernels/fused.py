@@ -28,13 +28,13 @@ def errors_and_gradients(model: SirenPerPartition, block: Block, count: int) -> 
     job.factor = 2 / count
     job.learns_shared = learns = any(parameter.requires_grad for parameter in model.shared.parameters())
     job.chunks = chunks = max(1, min(_UNITS // partitions, run.tables))
-    errors = torch.zeros(chunks, partitions, dtype=torch.float64)
-    rows = torch.zeros(chunks, *run.rows.shape)
+    errors = torch.zeros(chunks, partitions, dtype=torch.float64, device="cpu")
+    rows = _zeros(chunks, *run.rows.shape)
     job.errors, job.row_gradient = errors.data_ptr(), rows.data_ptr()
     most = torch.get_num_threads()
-    shared = torch.zeros(most, run.shared.numel() if learns else 0)
+    shared = _zeros(most, run.shared.numel() if learns else 0)
     # With tables of their own partitions need no gradient of them: these belong to a shared network that stays.
-    table = torch.zeros(most, run.table.numel() if learns and run.table is not None else 0)
+    table = _zeros(most, run.table.numel() if learns and run.table is not None else 0)
     run.rows_pass(partitions * chunks, table, shared)
     if table.numel():
         run.table_backward(table.sum(dim=0), shared)
@@ -48,7 +48,7 @@ def errors_and_gradients(model: SirenPerPartition, block: Block, count: int) -> 
 def errors(model: SirenPerPartition, block: Block) -> Tensor:
     """As `eager.errors`, which see."""
     run = _run_of(model, block)
-    errors = torch.zeros(1, run.job.partitions, dtype=torch.float64)
+    errors = torch.zeros(1, run.job.partitions, dtype=torch.float64, device="cpu")
     run.job.errors = errors.data_ptr()
     run.rows_pass(run.job.partitions)
     return errors[0].to(run.rows.dtype)
@@ -70,7 +70,7 @@ def values(
         table: the shared network's contribution to `x`, the same for all rows; None: it is evaluated for each.
     """
     run = _Run(model, rows.contiguous(), x, x_local, table)
-    out = torch.empty(len(rows), x.shape[1], model.config.channels)
+    out = _zeros(len(rows), x.shape[1], model.config.channels)
     run.job.values = out.data_ptr()
     # Where rows are few, the blocks of each are split, too.
     run.job.chunks = max(1, min(_UNITS // len(rows), run.tables))
@@ -130,12 +130,13 @@ class _Run:
         """Point the job to tensors, and keep them."""
         for name, tensor in tensors.items():
             if tensor is not None:
+                assert (tensor.device.type, tensor.dtype) == ("cpu", torch.float32), name
                 self._kept.append(tensor.contiguous())
                 setattr(self.job, name, self._kept[-1].data_ptr())
 
     def fill_table(self) -> Tensor:
         """Evaluate the shared network once for all rows."""
-        self.table = table = torch.empty(1, self.tables, self.job.depths, self.job.width, _SAMPLES)
+        self.table = table = _zeros(1, self.tables, self.job.depths, self.job.width, _SAMPLES)
 
         def work(thread: int, first: int, last: int, room: int) -> None:
             self._call("fused_table", first, last, table.data_ptr(), room)
@@ -166,6 +167,11 @@ class _Run:
     def _call(self, name: str, first: int, last: int, *addresses: int | None) -> None:
         numbers = ctypes.c_int64(first), ctypes.c_int64(last)
         self._functions[name](ctypes.byref(self.job), *numbers, *map(ctypes.c_void_p, addresses))
+
+
+def _zeros(*shape: int) -> Tensor:
+    """Whatever PyTorch's defaults are: C reads and writes it."""
+    return torch.zeros(shape, dtype=torch.float32, device="cpu")
 
 
 def _table(features: list[Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -81,6 +81,15 @@ def load(instruction_set: str) -> Library | None:
     return None
 
 
+def _wait(others: list[Future[None]]) -> None:
+    """Wait for all of them even if Ctrl-C comes in between: they write to what a caller would then give free."""
+    try:
+        wait(others)
+    except KeyboardInterrupt:
+        _wait(others)
+        raise
+
+
 class _Threads:
     """As many threads as PyTorch uses, the calling one among them; made anew after a fork, which ends them."""
 
@@ -100,14 +109,19 @@ class _Threads:
             if threads > self._size:
                 self._pool, self._size = ThreadPoolExecutor(max(1, threads - 1)), threads
             if len(self._rooms) < threads or self._rooms[0].numel() < room:
-                self._rooms = [torch.empty(room, dtype=torch.uint8) for _ in range(threads)]
+                self._rooms = [torch.empty(room, dtype=torch.uint8, device="cpu") for _ in range(threads)]
             edges = [units * thread // threads for thread in range(threads + 1)]
             parts = [(thread, *edges[thread : thread + 2], self._rooms[thread].data_ptr()) for thread in range(threads)]
-            others = [self._pool.submit(work, *part) for part in parts[1:]]
+            try:
+                others = [self._pool.submit(work, *part) for part in parts[1:]]
+            except RuntimeError:  # the interpreter is about to end, and starts no thread any more
+                for part in parts:
+                    work(*part)
+                return
             try:
                 work(*parts[0])
             finally:
-                wait(others)
+                _wait(others)
             for other in others:
                 other.result()
 

@@ -33,12 +33,13 @@ def step(layers: list[Layer], beta: float, epsilon: float, rate: float, renews: 
     # Layers of many matrices are split among the threads; of those of one matrix each thread takes some whole.
     several = [(struct, len(layer.weight)) for struct, layer in zip(structs, layers, strict=True)]
     most = max(count for _, count in several)
+    parts = threads.count(most)  # here: PyTorch's number of threads is another one in each thread
 
     def work(thread: int, first: int, last: int, room: int) -> None:
         for number, (struct, count) in enumerate(several):
             low, high = (count * edge // most for edge in (first, last))
             if count < most:
-                low, high = (0, count) if number // 2 % threads.count(most) == thread else (0, 0)
+                low, high = (0, count) if number // 2 % parts == thread else (0, 0)
             where = ctypes.c_int64(low), ctypes.c_int64(high), ctypes.c_void_p(room)
             functions.soap_step(ctypes.byref(struct), *where)
 

@@ -5,7 +5,7 @@
 #include "fused.h"
 #include "layers.h"
 
-enum { MOST_DEPTHS = 66 };
+enum { MOST_DEPTHS = 65 }; /* LARGEST_DEPTH of nn/siren.py, and the first layer */
 
 /* One thread's room: layers, and the features of one block at every depth. */
 typedef struct {
@@ -159,17 +159,21 @@ static void scatter(int features, int count, const vec *from, float *to) {
     }
 }
 
+/* How far what a layer gives may lie; a first one (depth 0) sees coordinates of any size. */
+static float bound(const Layer *layer, int depth) { return depth ? 2 * layer->bound : INFINITY; }
+
 /* The shared network on the block whose coordinates are in room->x. */
 static void network_forward(const Job *job, Room *room) {
     const vec *in = room->x;
     for (int k = 0; k < job->depths; in = room->g[k++]) {
         layer_forward(&room->global[k], in, room->g_cos[k]);
-        (k ? sines : sines_of_coordinates)(job->wide, room->g_cos[k], room->g[k], job->row_gradient != 0);
+        sines(job->wide, room->g_cos[k], room->g[k], job->row_gradient != 0, bound(&room->global[k], k));
         if (job->mode == FC) {
             layer_forward(&room->contribution[k], room->g[k], room->added[k]);
         } else {
             layer_forward(&room->contribution[k], room->g[k], room->added_cos[k]);
-            sines(job->width, room->added_cos[k], room->added[k], job->row_gradient != 0);
+            sines(job->width, room->added_cos[k], room->added[k], job->row_gradient != 0,
+                  bound(&room->contribution[k], 1));
         }
     }
 }
@@ -195,10 +199,11 @@ static void rows_forward(const Job *job, Room *room, const vec *const *added) {
     const vec *in = room->x_local;
     for (int k = 0; k < job->depths; in = room->h[k++]) {
         layer_forward(&room->local[k], in, room->l_cos[k]);
-        (k ? sines : sines_of_coordinates)(job->width, room->l_cos[k], room->l[k], job->row_gradient != 0);
+        sines(job->width, room->l_cos[k], room->l[k], job->row_gradient != 0, bound(&room->local[k], k));
         if (job->mode == FC) {
             layer_forward_from(&room->aggregation, added[k], room->l[k], room->h_cos[k]);
-            sines(job->width, room->h_cos[k], room->h[k], job->row_gradient != 0);
+            sines(job->width, room->h_cos[k], room->h[k], job->row_gradient != 0,
+                  room->aggregation.bound + room->contribution[k].bound);
         } else if (job->mode == FC_AND_ADD) {
             for (int i = 0; i < job->width * VECS; i++) room->h[k][i] = room->l[k][i] + added[k][i];
         }

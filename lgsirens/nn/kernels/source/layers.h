@@ -16,14 +16,19 @@ typedef struct {
     float factor; /* of weights and biases, w0 or 1 */
     float *weight; /* [out][in + 1], times the factor */
     vec *gradient; /* [out][padded(in + 1)], of these */
+    float bound;   /* of the outputs if no input is beyond 1 */
 } Layer;
 
 /* Weights `[out]` rows of `weight_row`, the first `in` of each, and biases `[out]` as one matrix, times the factor. */
 static void layer_pack(Layer *layer, const float *weight, long weight_row, const float *bias) {
     long in = layer->in;
+    layer->bound = 0;
     for (long j = 0; j < layer->out; j++) {
-        for (long i = 0; i < in; i++) layer->weight[j * (in + 1) + i] = layer->factor * weight[j * weight_row + i];
-        layer->weight[j * (in + 1) + in] = bias ? layer->factor * bias[j] : 0;
+        float *row = layer->weight + j * (in + 1), reached = 0;
+        for (long i = 0; i < in; i++) row[i] = layer->factor * weight[j * weight_row + i];
+        row[in] = bias ? layer->factor * bias[j] : 0;
+        for (long i = 0; i <= in; i++) reached += fabsf(row[i]);
+        if (!(reached <= layer->bound)) layer->bound = reached; /* NaN, too */
     }
 }
 
@@ -62,7 +67,7 @@ INLINE void layer_backward_input(const Layer *layer, const vec *output_gradient,
 }
 
 /* Sines of `z`, which becomes their cosines where they are `wanted`. */
-static void sines(int features, vec *z, vec *sine, int wanted) {
+static void near_sines(int features, vec *z, vec *sine, int wanted) {
     vec unused;
     if (wanted) {
         for (int i = 0; i < features * VECS; i++) sine_and_cosine(z[i], sine + i, z + i);
@@ -71,14 +76,15 @@ static void sines(int features, vec *z, vec *sine, int wanted) {
     }
 }
 
-/* The same of a first layer, whose arguments grow with the coordinates: the C library has the farthest ones, each by
-   itself, so that no sample depends on its neighbours. */
-static void sines_of_coordinates(int features, vec *z, vec *sine, int wanted) {
+/* The same of arguments that may lie as far as `bound`: the C library has the farthest ones, each by itself, so that no
+   sample depends on its neighbours. */
+static void sines(int features, vec *z, vec *sine, int wanted, float bound) {
+    if (bound < FARTHEST) return near_sines(features, z, sine, wanted);
     vint far = {0};
     for (int i = 0; i < features * VECS; i++) far |= (z[i] > FARTHEST) | (z[i] < -FARTHEST);
     int any = 0;
     for (int i = 0; i < LANES; i++) any |= far[i];
-    if (!any) return sines(features, z, sine, wanted);
+    if (!any) return near_sines(features, z, sine, wanted);
     for (int i = 0; i < features * VECS; i++) {
         vec x = z[i];
         sine_and_cosine(x, sine + i, z + i);
