@@ -1,6 +1,5 @@
 """The laws of the design, one section each. They are the spine of the package: none may be weakened."""
 
-import itertools
 import math
 import os
 from dataclasses import replace
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 
 import lgsirens as lg
 from lgsirens.grid.box import box_of_shape, grown
-from lgsirens.grid.coordinates import COORDINATES, Coordinates, axis_coordinates, fine_box
+from lgsirens.grid.coordinates import COORDINATES, Coordinates, axis_coordinates
 from lgsirens.grid.lattice import Lattice, join, split
 from lgsirens.nn.kernels.eager import errors_and_gradients
 from lgsirens.nn.siren import ModelConfig, build_model
@@ -269,13 +268,12 @@ def test_a_region_is_cut_from_the_full_decode_and_reads_only_its_rows(tmp_path_f
 
 def test_where_many_neighbours_blend_a_region_adds_them_up_as_the_full_decode_does():
     """Three and more of them meet here, whose sum rounds by their order."""
-    tile = Coordinates("tile", (20, 20), (1.0, 1.0), (1.0, 1.0))
+    tile, scale = Coordinates("tile", (20, 20), (1.0, 1.0), (1.0, 1.0)), Fraction(3, 2)
     inr = representation((20, 20), 1, "lg", (5, 5), halo=(2, 2), coordinates=tile)
-    whole = inr.decode(scale="3/2").values
-    for row, column in itertools.product(range(0, 20, 4), repeat=2):
-        box = ((row, row + 4), (column, column + 4))
-        fine = tuple(slice(low, high) for low, high in fine_box(box, (Fraction(3, 2),) * 2))
-        assert np.array_equal(inr.decode(box, scale="3/2").values, whole[fine])
+    whole = inr.decode(scale=scale)
+    for row, column in np.ndindex(5, 5):
+        box = ((4 * row, 4 * row + 4), (4 * column, 4 * column + 4))
+        assert np.array_equal(inr.decode(box, scale=scale).values, inner(whole, box, inr.extent, scale))
 
 
 def test_opening_a_file_reads_no_row(tmp_path):
