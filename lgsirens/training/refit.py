@@ -59,6 +59,7 @@ class FitOptions:
     lr: float | None = option(None, _OF_ENCODING["lr"], shown=_OF_ENCODING["lr"].shown)
     sample_frac: float | None = option(None, _OF_ENCODING["sample_frac"], shown="as encoded")
     seed: int | None = option(None, _OF_ENCODING["seed"], shown="as encoded")
+    kernel: str | None = option(None, _OF_ENCODING["kernel"], shown="as encoded")
     device: str | torch.device = option("auto", help="auto, cpu or cuda")
     max_memory: int | str = DEFAULT_LIMIT
     checkpoint: str | os.PathLike[str] | None = None

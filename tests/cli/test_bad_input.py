@@ -173,7 +173,7 @@ BAD_REQUESTS = {
     "size zero": (["decode", "a.safetensors", "b.png", "--size", "0,5"], "0,5"),
     "size of one number": (["decode", "a.safetensors", "b.png", "--size", "5"], "5"),
     "scale and size": (["decode", "a.safetensors", "b.png", "--size", "5,5", "--scale", "2"], "--scale"),
-    "memory below one evaluation": (["decode", "a.safetensors", "b.png", "--max_memory", "1MB"], "--max_memory"),
+    "memory below one evaluation": (["decode", "a.safetensors", "b.png", "--max_memory", "9kB"], "--max_memory"),
     "crop outside": (["crop", "a.safetensors", "c.safetensors", "--region", "0:1000,0:5"], "0:65,0:64"),
     "crop of nothing": (["crop", "a.safetensors", "c.safetensors"], "region"),
     "crop by two means": (

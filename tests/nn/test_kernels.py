@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lgsirens as lg
@@ -48,8 +48,8 @@ def problems(draw):
     widths = draw(st.integers(4, 70)), draw(st.integers(4, 100)) if mode == "lg" else 0
     config = ModelConfig(mode, dimensions, channels, *widths, draw(st.integers(0, 3)))
     config = replace(config, agg_type=draw(st.sampled_from(AGGREGATIONS)), w0=draw(st.sampled_from([1.0, 30.0])))
-    partitions = 1 if mode == "mlp" else draw(st.integers(1, 20))
-    samples = draw(st.integers(1, 200) | st.sampled_from([64, 128, 1000]))
+    partitions = 1 if mode == "mlp" else draw(st.integers(1, 9))
+    samples = draw(st.integers(1, 200) | st.sampled_from([64, 128, 500]))
 
     def numbers(*shape):
         return 2 * torch.rand(shape, generator=seed) - 1
@@ -67,6 +67,7 @@ def problems(draw):
     return build_model(config, partitions, seed), Block(slice(0, partitions), x, x_local, target, weight, own)
 
 
+@settings(max_examples=15)
 @given(problems())
 def test_fused_errors_and_gradients_are_those_of_the_whole_loss(compiled, problem):
     model, block = problem
@@ -77,6 +78,7 @@ def test_fused_errors_and_gradients_are_those_of_the_whole_loss(compiled, proble
     )
 
 
+@settings(max_examples=15)
 @given(problems(), st.data())
 def test_rows_alone_and_some_of_them_are_differentiated_as_by_pytorch(compiled, problem, data):
     """With the shared network as it is, and what it contributes known."""
@@ -97,6 +99,7 @@ def _features(model, x):
     return [part for _, part in zip(range(model.config.hidden_layers + 1), model.shared_features(x), strict=False)]
 
 
+@settings(max_examples=15)
 @given(problems(), st.data())
 def test_every_sample_is_evaluated_by_itself(compiled, problem, data):
     model, block = problem
@@ -118,6 +121,7 @@ def test_every_sample_is_evaluated_by_itself(compiled, problem, data):
     assert torch.equal(fused.values(model, rows[row : row + 1], x, x_local, table)[0], values[row, first:])
 
 
+@settings(max_examples=15)
 @given(problems())
 def test_bits_are_the_same_in_every_run_and_those_of_rows_with_any_threads(compiled, threads, problem):
     model, block = problem
