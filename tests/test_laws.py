@@ -266,16 +266,6 @@ def test_a_region_is_cut_from_the_full_decode_and_reads_only_its_rows(tmp_path_f
     assert asked == 4 * inr.parameters["per_partition"] * len(reached)
 
 
-def test_where_many_neighbours_blend_a_region_adds_them_up_as_the_full_decode_does():
-    """Three and more of them meet here, whose sum rounds by their order."""
-    tile, scale = Coordinates("tile", (20, 20), (1.0, 1.0), (1.0, 1.0)), Fraction(3, 2)
-    inr = representation((20, 20), 1, "lg", (5, 5), halo=(2, 2), coordinates=tile)
-    whole = inr.decode(scale=scale)
-    for row, column in np.ndindex(5, 5):
-        box = ((4 * row, 4 * row + 4), (4 * column, 4 * column + 4))
-        assert np.array_equal(inr.decode(box, scale=scale).values, inner(whole, box, inr.extent, scale))
-
-
 def test_opening_a_file_reads_no_row(tmp_path):
     inr = representation((40, 40), 1, "lg", (4, 4), 0)
     inr.save(tmp_path / "a.safetensors")

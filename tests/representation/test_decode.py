@@ -14,7 +14,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lgsirens as lg
-from lgsirens.grid.coordinates import axis_coordinates
+from lgsirens.grid.coordinates import Coordinates, axis_coordinates
 from lgsirens.representation import report
 from lgsirens.representation.canvas import Block, Span
 from lgsirens.representation.decode import Call
@@ -219,3 +219,14 @@ def test_coordinates_are_copied_to_the_device_per_axis(shape, tile, local_scale)
         assert (there is None) == (here is None)
         assert here is None or (there.is_meta and there.shape == here.shape and there.stride() == here.stride())
     assert copies.bytes == (1 if local_scale is None else 2) * 4 * call.blocks * sum(call.block)
+
+
+def test_where_many_neighbours_blend_a_region_adds_them_up_as_the_full_decode_does():
+    """Law 7 where three and more of them meet, whose sum rounds by their order."""
+    tile = Coordinates("tile", (20, 20), (1.0, 1.0), (1.0, 1.0))
+    inr = representation((20, 20), 1, "lg", (5, 5), halo=(2, 2), coordinates=tile)
+    whole = inr.decode(scale="3/2").values
+    for row, column in np.ndindex(5, 5):
+        box = ((4 * row, 4 * row + 4), (4 * column, 4 * column + 4))
+        part = whole[6 * row : 6 * row + 6, 6 * column : 6 * column + 6]
+        assert np.array_equal(inr.decode(box, scale="3/2").values, part)

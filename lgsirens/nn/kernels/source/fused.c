@@ -299,14 +299,19 @@ void fused_rows(const Job *job, int64_t first, int64_t last, float *table_gradie
     if (job->row_gradient && job->mode != LOCAL_ONLY && job->learns_shared) shared_layers(job, &room, shared_gradient);
 }
 
+/* The shared network on block t of coordinates that all partitions share. */
+static void table_block(const Job *job, Room *room, int64_t t) {
+    int64_t left = job->samples - t * SAMPLES;
+    gather(job->dims, left < SAMPLES ? (int)left : SAMPLES, job->x + t * SAMPLES * job->dims, room->x);
+    network_forward(job, room);
+}
+
 void fused_table(const Job *job, int64_t first, int64_t last, float *table, void *memory) {
     Room room = {0};
     begin(job, &room, memory);
     int64_t slab = (int64_t)job->width * SAMPLES;
     for (int64_t t = first; t < last; t++) {
-        int64_t left = job->samples - t * SAMPLES;
-        gather(job->dims, left < SAMPLES ? (int)left : SAMPLES, job->x + t * SAMPLES * job->dims, room.x);
-        network_forward(job, &room);
+        table_block(job, &room, t);
         for (int k = 0; k < job->depths; k++)
             memcpy(table + (t * job->depths + k) * slab, room.added[k], (size_t)slab * 4);
     }
@@ -318,9 +323,7 @@ void fused_table_backward(const Job *job, int64_t first, int64_t last, const flo
     begin(job, &room, memory);
     int64_t slab = (int64_t)job->width * SAMPLES;
     for (int64_t t = first; t < last; t++) {
-        int64_t left = job->samples - t * SAMPLES;
-        gather(job->dims, left < SAMPLES ? (int)left : SAMPLES, job->x + t * SAMPLES * job->dims, room.x);
-        network_forward(job, &room);
+        table_block(job, &room, t);
         for (int k = 0; k < job->depths; k++)
             memcpy(room.of_added[k], table_gradient + (t * job->depths + k) * slab, (size_t)slab * 4);
         network_backward(job, &room);
