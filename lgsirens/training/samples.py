@@ -182,7 +182,7 @@ class StratifiedSamples(AllSamples):
 
     def _picked(self, rows: slice, picks: Tensor) -> Block:
         known = None if self._known is None else self._known_at(rows, picks)
-        return self._windows.block(rows, self._places(picks), self._samples[rows].flatten(1, -2)[:, picks], known)
+        return self._windows.block(rows, self._places(picks), self._samples[rows].flatten(1, -2).index_select(1, picks), known)
 
     def _places(self, picks: Tensor) -> list[Tensor]:
         return list(torch.unravel_index(picks[None], self._windows.sizes))

@@ -5,9 +5,11 @@ A row's layers are small matrices, so that bases of both sides cost little; and 
 nothing to do with one another, so that all of them are stepped as one batch.
 """
 
+import operator
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import starmap
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,20 +43,31 @@ class Soap(Optimizer):
     ) -> None:
         super().__init__(parameters)
         self._layers, self._fused = layers, fused
+        self._seen: list[Tensor | None] = []
 
     @torch.no_grad()
     def step(self) -> None:
         """Step all parameters that have a gradient; the first step only begins the averages."""
-        with_gradient = [parameter for parameter in self.state if parameter.grad is not None]
-        layers = [layer for parameter in with_gradient for layer in self._layers_of(parameter)]
-        step = self.state[with_gradient[0]]["step"]
+        gradients = [parameter.grad for parameter in self.state]
+        if not self._seen or any(map(operator.is_not, gradients, self._seen)):
+            parameters = [parameter for parameter in self.state if parameter.grad is not None]
+            self._seen, self._stepped = gradients, [layer for p in parameters for layer in self._layers_of(p)]
+            self._fused_steps = kernel.Steps(self._stepped) if self._fused else None
+        for parameter, gradient in zip(self.state, gradients, strict=True):
+            if gradient is not None:
+                self.state[parameter]["step"] += 1
+                step = self.state[parameter]["step"]
         # Both averages begin at 0; Adam's correction of that.
         rate = self.param_groups[0]["lr"] / (1 - _BETA**step) ** 0.5
-        if self._fused and step > 1:
-            kernel.step(layers, _BETA, _EPSILON, rate, step % _STEPS_BETWEEN_BASES == 0)
+        if self._fused_steps is not None and step > 1:
+            self._fused_steps(_BETA, _EPSILON, rate, step % _STEPS_BETWEEN_BASES == 0)
         else:
-            for layer in layers:
+            for layer in self._stepped:
                 _step(layer, step, rate)
+
+    def load_state_dict(self, kept: dict[str, Any]) -> None:
+        super().load_state_dict(kept)
+        self._seen = []
 
     def _layers_of(self, parameter: torch.nn.Parameter) -> Iterator[Layer]:
         layers, state, gradient = partial(self._layers, parameter), self.state[parameter], parameter.grad
@@ -63,7 +76,6 @@ class Soap(Optimizer):
             sides = [[_no_product(g, side) for side in (-2, -1)] if g.shape[-1] > 1 else [] for g in layers(gradient)]
             state |= {"step": 0, "mean": torch.zeros_like(parameter), "square": torch.zeros_like(parameter)}
             state |= {"products": sides, "bases": [[side.clone() for side in pair] for pair in sides]}
-        state["step"] += 1
         tensors = map(layers, (parameter, state["mean"], state["square"], gradient))
         return starmap(Layer, zip(*tensors, state["products"], state["bases"], strict=True))
 

@@ -221,7 +221,7 @@ def test_fused_soap_steps_as_pytorch_does(compiled, mode, agg_type, widths):
                 for many in (layers, plain, exact):
                     for layer, gradient in zip(many, fresh, strict=True):
                         layer.gradient.copy_(gradient)
-                soap.step(layers, 0.95, 1e-3, 1e-2, step % 10 == 0)
+                soap.Steps(layers)(0.95, 1e-3, 1e-2, step % 10 == 0)
                 for many in (plain, exact):
                     for layer in many:
                         _step(layer, step, 1e-2)
@@ -273,8 +273,9 @@ def test_bases_come_out_orthonormal_whatever_the_gradients(compiled):
     layer.gradient[2] = torch.outer(torch.arange(14.0), torch.ones(14))
     for product in layer.products:
         product.zero_()
+    steps = soap.Steps([layer])
     for step in range(2, 32):
-        soap.step([layer], 0.95, 1e-3, 1e-3, step % 10 == 0)
+        steps(0.95, 1e-3, 1e-3, step % 10 == 0)
     assert all(tensor.isfinite().all() for tensor in (layer.weight, *layer.bases))
     for basis in layer.bases:
         torch.testing.assert_close(basis.mT @ basis, torch.eye(14).expand(size), rtol=0, atol=1e-5)

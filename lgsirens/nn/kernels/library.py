@@ -39,12 +39,17 @@ class Matrices(ctypes.Structure):
     """The struct of soap.h."""
 
     _fields_ = (
-        *_fields(ctypes.c_int32, "out into renews"),
-        *_fields(ctypes.c_float, "beta epsilon rate"),
-        *_fields(ctypes.c_int64, "stride"),
+        *_fields(ctypes.c_int32, "out into"),
+        *_fields(ctypes.c_int64, "count stride"),
         *_fields(ctypes.c_void_p, "weight mean square gradient"),
         *_fields(ctypes.c_void_p * 2, "products bases"),
     )
+
+
+class Step(ctypes.Structure):
+    """The other struct of soap.h."""
+
+    _fields_ = (*_fields(ctypes.c_float, "beta epsilon rate"), ("renews", ctypes.c_int32))
 
 
 @dataclass(frozen=True)

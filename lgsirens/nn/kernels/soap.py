@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lgsirens.nn.kernels.library import Matrices, library, threads
+from lgsirens.nn.kernels.library import Matrices, Step, library, threads
 
 
 @dataclass(frozen=True)
@@ -25,33 +25,34 @@ class Layer:
     bases: list[Tensor]
 
 
-def step(layers: list[Layer], beta: float, epsilon: float, rate: float, renews: bool) -> None:
-    """Step all layers in place."""
-    found = library()
-    assert found is not None
-    functions, structs = found.functions, [_struct(layer, beta, epsilon, rate, renews) for layer in layers]
-    # Layers of many matrices are split among the threads; of those of one matrix each thread takes some whole.
-    several = [(struct, len(layer.weight)) for struct, layer in zip(structs, layers, strict=True)]
-    most = max(count for _, count in several)
-    parts = threads.count(most)  # here: PyTorch's number of threads is another one in each thread
+class Steps:
+    """Steps of the same layers, in place."""
 
-    def work(thread: int, first: int, last: int, room: int) -> None:
-        for number, (struct, count) in enumerate(several):
-            low, high = (count * edge // most for edge in (first, last))
-            if count < most:
-                low, high = (0, count) if number // 2 % parts == thread else (0, 0)
-            where = ctypes.c_int64(low), ctypes.c_int64(high), ctypes.c_void_p(room)
-            functions.soap_step(ctypes.byref(struct), *where)
+    def __init__(self, layers: list[Layer]) -> None:
+        found = library()
+        assert found is not None
+        self._layers, self._functions = layers, found.functions  # kept: the structs point into the layers
+        self._structs = (Matrices * len(layers))(*map(_struct, layers))
+        self._most = max(len(layer.weight) for layer in layers)
+        self._room = max(self._functions.soap_workspace(ctypes.byref(struct)) for struct in self._structs)
 
-    threads.split(most, max(functions.soap_workspace(ctypes.byref(struct)) for struct in structs), work)
+    def __call__(self, beta: float, epsilon: float, rate: float, renews: bool) -> None:
+        step = Step(beta, epsilon, rate, renews)
+        # here: PyTorch's number of threads is another one in each thread
+        number, parts = ctypes.c_int64(len(self._layers)), threads.count(self._most)
+
+        def work(thread: int, first: int, last: int, room: int) -> None:
+            part = ctypes.c_int64(first), ctypes.c_int64(parts)
+            self._functions.soap_step(self._structs, number, ctypes.byref(step), *part, ctypes.c_void_p(room))
+
+        threads.split(parts, self._room, work)
 
 
-def _struct(layer: Layer, beta: float, epsilon: float, rate: float, renews: bool) -> Matrices:
-    _, out, into = layer.weight.shape
+def _struct(layer: Layer) -> Matrices:
+    count, out, into = layer.weight.shape
     if not layer.bases:  # a row of numbers fills whole vectors
         out, into = 1, out * into
-    struct = Matrices(out=out, into=into, renews=renews, beta=beta, epsilon=epsilon, rate=rate)
-    struct.stride = layer.weight.stride(0)
+    struct = Matrices(out=out, into=into, count=count, stride=layer.weight.stride(0))
     for name in ("weight", "mean", "square", "gradient"):
         tensor: Tensor = getattr(layer, name)
         assert tensor[0].is_contiguous()

@@ -141,7 +141,7 @@ static void as_bases_see(Matrix a, const Room *room, Matrix seen) {
 }
 
 /* Averages of G G^T and G^T G, and now and then their eigenbases. */
-static void update_bases(const Matrices *m, Room *room, int64_t place) {
+static void update_bases(const Matrices *m, const Step *step, Room *room, int64_t place) {
     int sides[2] = {m->out, m->in};
     for (int side = 0; side < 2; side++) {
         int wide = sides[side];
@@ -151,9 +151,9 @@ static void update_bases(const Matrices *m, Room *room, int64_t place) {
         else multiply_turned(room->gradient, room->gradient, fresh);
         read(average, m->products[side] + at), read(room->bases[side], m->bases[side] + at);
         for (int v = 0; v < size(average); v++)
-            average.at[v] += (fresh.at[v] - average.at[v]) * (1 - m->beta);
+            average.at[v] += (fresh.at[v] - average.at[v]) * (1 - step->beta);
         write(average, m->products[side] + at);
-        if (!m->renews) continue;
+        if (!step->renews) continue;
         renew(average, room->bases[side], fresh, (Matrix){wide, wide, room->room[1].at});
         write(room->bases[side], m->bases[side] + at);
     }
@@ -164,29 +164,29 @@ INLINE vec roots(vec of) {
     return of;
 }
 
-void soap_step(const Matrices *m, int64_t first, int64_t last, void *memory) {
+static void step_matrices(const Matrices *m, const Step *step, int64_t first, int64_t last, void *memory) {
     Room room;
     lay_out(m, memory, &room);
     int turns = m->products[0] != 0, all = size(room.gradient);
     for (int64_t at = first * m->stride, place = first; place < last; place++, at += m->stride) {
         read(room.gradient, m->gradient + at), read(room.mean, m->mean + at), read(room.square, m->square + at);
-        for (int v = 0; v < all; v++) room.mean.at[v] += (room.gradient.at[v] - room.mean.at[v]) * (1 - m->beta);
+        for (int v = 0; v < all; v++) room.mean.at[v] += (room.gradient.at[v] - room.mean.at[v]) * (1 - step->beta);
         write(room.mean, m->mean + at);
         Matrix seen = room.gradient, change = room.mean;
         if (turns) {
             turn(room.gradient, room.turned);
-            update_bases(m, &room, place);
+            update_bases(m, step, &room, place);
             seen = room.seen, change = room.gradient;
             as_bases_see(room.gradient, &room, seen);
             as_bases_see(room.mean, &room, change);
         }
         vec total = {0};
         for (int v = 0; v < all; v++) {
-            room.square.at[v] = m->beta * room.square.at[v] + (1 - m->beta) * seen.at[v] * seen.at[v];
+            room.square.at[v] = step->beta * room.square.at[v] + (1 - step->beta) * seen.at[v] * seen.at[v];
             total += room.square.at[v];
         }
         write(room.square, m->square + at);
-        float least = sqrtf(sum(total) / (float)(m->out * m->in)) * m->epsilon + 1e-30f;
+        float least = sqrtf(sum(total) / (float)(m->out * m->in)) * step->epsilon + 1e-30f;
         for (int v = 0; v < all; v++) change.at[v] /= roots(room.square.at[v]) + least;
         if (turns) { /* and back: Q_l C Q_r^T */
             Matrix turned = {m->in, m->in, room.room[0].at};
@@ -196,7 +196,17 @@ void soap_step(const Matrices *m, int64_t first, int64_t last, void *memory) {
             change = room.seen;
         }
         read(room.weight, m->weight + at);
-        for (int v = 0; v < all; v++) room.weight.at[v] -= m->rate * change.at[v];
+        for (int v = 0; v < all; v++) room.weight.at[v] -= step->rate * change.at[v];
         write(room.weight, m->weight + at);
+    }
+}
+
+void soap_step(const Matrices *layers, int64_t number, const Step *step, int64_t thread, int64_t threads,
+               void *memory) {
+    for (int64_t k = 0; k < number; k++) {
+        int64_t count = layers[k].count, first = count * thread / threads, last = count * (thread + 1) / threads;
+        /* Of layers of fewer matrices, a weight and its bias, each thread takes some whole. */
+        if (count < threads) first = 0, last = k / 2 % threads == thread ? count : 0;
+        step_matrices(layers + k, step, first, last, memory);
     }
 }
