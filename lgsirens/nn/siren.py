@@ -128,15 +128,26 @@ class SirenPerPartition(nn.Module):
         Returns:
             `[B, N, C]`, nominally in [-1, 1].
         """
+        *_, last, last_bias = self.unpack(self.local if rows is None else rows)
+        return torch.baddbmm(last_bias, last, self.features(x, rows, x_local, shared_features)).mT
+
+    def features(
+        self,
+        x: Tensor,
+        rows: Tensor | None = None,
+        x_local: Tensor | None = None,
+        shared_features: Iterable[Tensor | None] | None = None,
+    ) -> Tensor:
+        """What the output layers see, `[B, L, N]`, of arguments as `forward` takes them."""
         # w0 (W h + b) = (w0 W) h + w0 b, and weights are few.
-        *layers, last, last_bias = self.unpack(self.local if rows is None else rows)
-        layers = [weight * self.config.w0 for weight in layers]
+        *weights, last, _ = self.unpack(self.local if rows is None else rows)
+        layers = [weight * self.config.w0 for weight in weights]
         # Features run along rows from here on, [B, F, N]: a matrix product of a wide, contiguous sample axis is the
         # faster one, and a bias is added by the product itself.
         h = (x if x_local is None else x_local).mT.expand(len(last), -1, -1)
         for k, shared in enumerate(self.shared_features(x) if shared_features is None else shared_features):
             h = self._aggregate(self._sine(layers[2 * k], layers[2 * k + 1], h), shared)
-        return torch.baddbmm(last_bias, last, h).mT
+        return h
 
     def shared_features(self, x: Tensor) -> Iterator[Tensor | None]:
         """What the shared network, if there is one, contributes at each depth to coordinates `[B, N, D]`: `[B, L, N]`;

@@ -17,7 +17,8 @@ from lgsirens.representation.metrics import psnr_of_error
 from lgsirens.system.console import Progress, interruption
 from lgsirens.training.adam import Optimizer
 from lgsirens.training.checkpoint import BestWeights, Checkpoint
-from lgsirens.training.optimizers import build_optimizer, learning_rate
+from lgsirens.training.optimizers import RECIPES, build_optimizer, learning_rate
+from lgsirens.training.output_layer import solve_output_layers
 from lgsirens.training.rest import STEPS_BETWEEN_LOOKS, Rest
 from lgsirens.training.samples import Draw, Samples
 
@@ -107,6 +108,8 @@ def fit(
     all_next = False
     if checkpoint is not None and checkpoint.resume:
         state = checkpoint.load(model, optimizer, generator, best, rest)
+    if state.step == 0 and RECIPES[recipe].least_squares:
+        solve_output_layers(model, samples, metric_rows, reduce)
     steps = rule.expected_steps(state)
     progress.start(steps, state.step)
     began, saved = time.monotonic() - state.seconds, time.monotonic()

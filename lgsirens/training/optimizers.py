@@ -33,6 +33,7 @@ class Recipe:
             good to stop at whenever a target is reached; "cosine", to 2 % at the last step.
         by_width: the rates are to be divided by the local width, at least 8 (Yang et al. 2021, arXiv:2203.03466): wide
             networks diverge at the rate that narrow ones like best.
+        least_squares: output layers begin where they fit best.
         soap: narrow rows beside a shared network step by SOAP, others by Adam.
         first_samples: how many samples of each tile the first step sees, by mode, where networks see tile coordinates;
             None: all.
@@ -43,6 +44,7 @@ class Recipe:
     steps: int
     decay: str
     by_width: bool = False
+    least_squares: bool = False
     soap: bool = False
     first_samples: dict[str, int] | None = None
 
@@ -61,10 +63,11 @@ class Recipe:
 RECIPES = {
     "fast": Recipe(
         "tile",
-        {"lg": 0.035, "lc": 0.06, "mlp": 0.25},
+        {"lg": 0.025, "lc": 0.06, "mlp": 0.25},
         300,
         "inverse",
         by_width=True,
+        least_squares=True,
         soap=True,
         first_samples={"lg": 64, "lc": 64, "mlp": 8192},
     ),

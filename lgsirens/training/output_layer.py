@@ -1,0 +1,68 @@
+"""Output layers that begin where they fit best.
+
+All but the output layer is random at first, and yet its features already fit a signal fairly well: what they are to be
+multiplied by is a linear least-squares problem of a few unknowns for each row. Solved once (the linear half of variable
+projection, Golub and Pereyra 1973, doi:10.1137/0710036), it saves the steps that a gradient takes to find it.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from lgsirens.nn.kernels.block import Block
+from lgsirens.nn.siren import SirenPerPartition
+from lgsirens.training.samples import Samples
+
+_SAMPLES_PER_UNKNOWN = 16
+# Of the mean of the diagonal: what draws of few samples say nothing of stays as it is.
+_RIDGE = 1e-3
+
+
+@torch.no_grad()
+def solve_output_layers(
+    model: SirenPerPartition,
+    samples: Samples,
+    wanted: Tensor | None,
+    reduce: Callable[[list[Tensor]], None],
+) -> None:
+    """Set the output layers of rows to those of least squared error over the samples of some first steps, 16 of each
+    row or more for each of its unknowns.
+
+    Args:
+        model: changed in place.
+        samples: of all partitions.
+        wanted: `[P]` bool, rows to solve; None: all.
+        reduce: adds up what the ranks of a fit have, in place.
+    """
+    weight, bias = model.unpack(model.local)[-2:]
+    before = torch.cat([weight, bias], dim=2).mT.double()  # [P, L + 1, C]
+    unknowns, outputs = before.shape[1:]
+    products, sums = before.new_zeros(len(before), unknowns, unknowns), torch.zeros_like(before)
+    for draw in _first_draws(samples, _SAMPLES_PER_UNKNOWN * unknowns * len(before) * outputs):
+        for block in draw:
+            _add(model, block, products, sums)
+    reduce([products, sums])
+    ridge = _RIDGE * products.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None].clamp(min=1e-30)
+    ridges = ridge * torch.eye(unknowns, dtype=ridge.dtype, device=ridge.device)
+    after = torch.linalg.solve(products + ridges, sums + ridge * before)
+    if wanted is not None:
+        after = torch.where(wanted[:, None, None], after, before)
+    model.local[:, -unknowns * outputs :] = torch.cat([after[:, :-1].mT.flatten(1), after[:, -1]], dim=1).float()
+
+
+def _first_draws(samples: Samples, enough: int) -> Iterable[Iterable[Block]]:
+    seen = step = 0
+    while seen < enough:
+        draw = samples.draw(step)
+        yield draw.blocks
+        seen, step = enough if draw.complete else seen + draw.count, step + 1
+
+
+def _add(model: SirenPerPartition, block: Block, products: Tensor, sums: Tensor) -> None:
+    """Add a block's samples to the normal equations."""
+    features = model.features(block.x, model.local[block.rows], block.x_local, block.shared_features)
+    features = torch.cat([features, torch.ones_like(features[:, :1])], dim=1)
+    weighted = features if block.weight is None else features * block.weight.mT
+    products[block.rows] += weighted @ features.mT
+    sums[block.rows] += weighted @ block.target
