@@ -108,7 +108,7 @@ def fit(
     all_next = False
     if checkpoint is not None and checkpoint.resume:
         state = checkpoint.load(model, optimizer, generator, best, rest)
-    if state.step == 0 and RECIPES[recipe].least_squares:
+    if state.step == 0 and RECIPES[recipe].solves_output(model.config):
         solve_output_layers(model, samples, metric_rows, reduce)
     steps = rule.expected_steps(state)
     progress.start(steps, state.step)

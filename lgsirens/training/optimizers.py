@@ -33,7 +33,8 @@ class Recipe:
             good to stop at whenever a target is reached; "cosine", to 2 % at the last step.
         by_width: the rates are to be divided by the local width, at least 8 (Yang et al. 2021, arXiv:2203.03466): wide
             networks diverge at the rate that narrow ones like best.
-        least_squares: output layers begin where they fit best.
+        least_squares: the output layers of rows begin where they fit best; that of an `mlp`, whose many features
+            hardly differ at first, comes to nothing (docs/lab-notes.md).
         soap: narrow rows beside a shared network step by SOAP, others by Adam.
         first_samples: how many samples of each tile the first step sees, by mode, where networks see tile coordinates;
             None: all.
@@ -51,10 +52,13 @@ class Recipe:
     def peak(self, model: ModelConfig) -> float:
         """The highest learning rate for a model.
 
-        >>> RECIPES["fast"].peak(ModelConfig("lg", 2, 3, local_width=14, global_width=84))
-        0.0025
+        >>> RECIPES["fast"].peak(ModelConfig("lg", 2, 3, local_width=12, global_width=72))
+        0.0015
         """
         return self.rates[model.mode] / (max(_LEAST_WIDTH, model.local_width) if self.by_width else 1)
+
+    def solves_output(self, model: ModelConfig) -> bool:
+        return self.least_squares and model.mode != "mlp"
 
     def uses_soap(self, model: ModelConfig) -> bool:
         return self.soap and model.mode == "lg" and model.local_width <= _WIDEST_FOR_SOAP
@@ -63,7 +67,7 @@ class Recipe:
 RECIPES = {
     "fast": Recipe(
         "tile",
-        {"lg": 0.025, "lc": 0.06, "mlp": 0.25},
+        {"lg": 0.018, "lc": 0.06, "mlp": 0.25},
         300,
         "inverse",
         by_width=True,

@@ -5,18 +5,21 @@ multiplied by is a linear least-squares problem of a few unknowns for each row. 
 projection, Golub and Pereyra 1973, doi:10.1137/0710036), it saves the steps that a gradient takes to find it.
 """
 
+import itertools
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
 from lgsirens.nn.kernels.block import Block
+from lgsirens.nn.memory import evaluation_samples
 from lgsirens.nn.siren import SirenPerPartition
 from lgsirens.training.samples import Samples
 
 _SAMPLES_PER_UNKNOWN = 16
-# Of the mean of the diagonal: what draws of few samples say nothing of stays as it is.
-_RIDGE = 1e-3
+# Of the mean of the diagonal. The features are far from what they will be, so large weights would have to be unlearnt
+# (docs/lab-notes.md).
+_RIDGE = 0.1
 
 
 @torch.no_grad()
@@ -38,10 +41,11 @@ def solve_output_layers(
     weight, bias = model.unpack(model.local)[-2:]
     before = torch.cat([weight, bias], dim=2).mT.double()  # [P, L + 1, C]
     unknowns, outputs = before.shape[1:]
+    most = evaluation_samples(model.config)
     products, sums = before.new_zeros(len(before), unknowns, unknowns), torch.zeros_like(before)
     for draw in _first_draws(samples, _SAMPLES_PER_UNKNOWN * unknowns * len(before) * outputs):
-        for block in draw:
-            _add(model, block, products, sums)
+        for part in itertools.chain.from_iterable(block.parts(most) for block in draw):
+            _add(model, part, products, sums)
     reduce([products, sums])
     ridge = _RIDGE * products.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None].clamp(min=1e-30)
     ridges = ridge * torch.eye(unknowns, dtype=ridge.dtype, device=ridge.device)

@@ -177,21 +177,24 @@ class StratifiedSamples(AllSamples):
         columns = min(number, self._columns)
         rows = _cuts(len(self._samples), max(1, self._limit // columns))
         known = self._known_at(slice(None), picks)
-        own = self._windows.owned(slice(None), self._places(picks), known).sum(dim=1) * self._samples.shape[-1]
+        own = self._windows.owned(slice(None), self._places(picks), known).sum(dim=1).expand(len(self._samples))
         blocks = itertools.starmap(self._picked, itertools.product(rows, torch.split(picks, columns)))
-        return Draw(max(1, int(known.sum()) * self._samples.shape[-1]), own, blocks, number / self._size)
+        channels, alike = self._samples.shape[-1], len(self._samples) // len(known)
+        return Draw(max(1, int(known.sum()) * alike * channels), own * channels, blocks, number / self._size)
 
     def _picked(self, rows: slice, picks: Tensor) -> Block:
         known = None if self._known is None else self._known_at(rows, picks)
-        return self._windows.block(rows, self._places(picks), self._samples[rows].flatten(1, -2).index_select(1, picks), known)
+        samples = self._samples[rows].flatten(1, -2).index_select(1, picks)
+        return self._windows.block(rows, self._places(picks), samples, known)
 
     def _places(self, picks: Tensor) -> list[Tensor]:
         return list(torch.unravel_index(picks[None], self._windows.sizes))
 
     def _known_at(self, rows: slice, picks: Tensor) -> Tensor:
+        """`[B, N]`, or `[1, N]` if all is known."""
         if self._known is not None:
             return self._known[rows].flatten(1)[:, picks]
-        return torch.ones(len(self._samples[rows]), len(picks), dtype=torch.bool, device=picks.device)
+        return torch.ones(1, len(picks), dtype=torch.bool, device=picks.device)
 
 
 class RandomSamples:

@@ -4,9 +4,12 @@ Every kernel has functions as those of `eager.py`. It may be faster than those, 
 are held against the eager ones in float64 (tests/kernels.py).
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 # Partitions, by their places: consecutive ones, or `[B]`.
@@ -40,6 +43,28 @@ class Block:
     def nbytes(self) -> int:
         tensors = (self.x, self.x_local, self.target, self.weight, self.own, *(self.shared_features or ()))
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+    def parts(self, samples: int) -> Iterator["Block"]:
+        """The same samples, at most so many at a time.
+
+        >>> block = Block(slice(3, 6), torch.zeros(1, 5, 2), None, torch.zeros(3, 5, 1), None, None)
+        >>> [(part.rows.tolist(), part.target.shape[1]) for part in block.parts(10)]
+        [([3, 4], 5), ([5], 5)]
+        """
+        rows = torch.arange(self.rows.start, self.rows.stop) if isinstance(self.rows, slice) else self.rows
+        columns = self.target.shape[1]
+        wide = min(columns, samples)
+        for first, start in itertools.product(range(0, len(rows), samples // wide), range(0, columns, wide)):
+            some = slice(first, first + samples // wide)
+
+            def cut(tensor: Tensor, axis: int = 1, some: slice = some, start: int = start) -> Tensor:
+                return tensor[some if len(tensor) > 1 else slice(None)].narrow(axis, start, min(wide, columns - start))
+
+            optional = {"x_local": self.x_local, "weight": self.weight, "own": self.own}
+            known: Any = {name: cut(tensor) for name, tensor in optional.items() if tensor is not None}
+            if self.shared_features is not None:
+                known["shared_features"] = [part if part is None else cut(part, 2) for part in self.shared_features]
+            yield replace(self, rows=rows[some], x=cut(self.x), target=cut(self.target), **known)
 
 
 class Gradients(NamedTuple):
