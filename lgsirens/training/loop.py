@@ -132,7 +132,7 @@ def fit(
                 best.see(state.error)
             if rule.target_psnr is not None and tells and psnr >= rule.target_psnr:
                 if all_seen or not samples.complete:
-                    state.stopped = "target_psnr"
+                    state.stopped, state.seconds = "target_psnr", time.monotonic() - began
                     break
                 # A look at all samples takes as long as so many steps.
                 if state.step % round(1 / draw.fraction) == 0:

@@ -52,8 +52,8 @@ class Recipe:
     def peak(self, model: ModelConfig) -> float:
         """The highest learning rate for a model.
 
-        >>> RECIPES["fast"].peak(ModelConfig("lg", 2, 3, local_width=12, global_width=72))
-        0.0015
+        >>> RECIPES["fast"].peak(ModelConfig("lg", 2, 3, local_width=16, global_width=72))
+        0.001125
         """
         return self.rates[model.mode] / (max(_LEAST_WIDTH, model.local_width) if self.by_width else 1)
 

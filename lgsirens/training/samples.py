@@ -193,7 +193,7 @@ class StratifiedSamples(AllSamples):
     def _known_at(self, rows: slice, picks: Tensor) -> Tensor:
         """`[B, N]`, or `[1, N]` if all is known."""
         if self._known is not None:
-            return self._known[rows].flatten(1)[:, picks]
+            return self._known[rows].flatten(1).index_select(1, picks)
         return torch.ones(1, len(picks), dtype=torch.bool, device=picks.device)
 
 

@@ -42,12 +42,12 @@ def rests(monkeypatch):
 
 @pytest.mark.usefixtures("all_from_the_first")
 def test_the_sky_rests_and_the_psnr_is_that_of_all_rows(rests):
-    inr = lg.encode(sky_and_grass(), target_psnr=26.0, steps=300, device="cpu", **SIZE)
+    inr = lg.encode(sky_and_grass(), target_psnr=28.0, steps=300, device="cpu", **SIZE)
     assert inr.fit.stopped == "target_psnr"
-    assert inr.fit.psnr >= 26.0
+    assert inr.fit.psnr >= 28.0
     assert rests[0] == rests[-1] == len(inr.ids) == 36
     assert all(count == 36 for count in rests[::20][:2])
-    assert min(rests) <= 18
+    assert min(rests) <= 24  # the sky, but for what lies beside the grass
 
 
 @pytest.mark.parametrize(
@@ -59,9 +59,10 @@ def test_none_rests_without_a_target_or_where_steps_see_a_part_or_in_the_papers_
 
 
 def test_no_row_rests_in_steps_that_draw_some_of_the_samples(rests):
-    inr = lg.encode(sky_and_grass(), target_psnr=16.0, steps=150, device="cpu", **SIZE)
+    larger = {**SIZE, "partition_size": (16, 16)}
+    inr = lg.encode(sky_and_grass(), target_psnr=16.0, steps=130, device="cpu", **larger)
     assert inr.fit.stopped == "target_psnr"
-    assert set(rests) == {36}  # those that looked whether the target is met
+    assert set(rests) == {9}  # those that looked whether the target is met
 
 
 @pytest.mark.parametrize("finetune", ["shared", "all"])

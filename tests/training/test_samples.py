@@ -142,7 +142,7 @@ def test_with_tile_coordinates_a_growing_draw_ends_with_all_samples():
     signal = lg.Signal.from_array(np.arange(64, dtype=np.float32)[:, None], "audio", (0.0, 4096.0))
     lattice, coordinates = Lattice.covering(((0, 64),), (16,)), Coordinates("tile", (64,), (1.0,), (1.0,))
     samples = StratifiedSamples(windows(signal, lattice, coordinates), 1000, 100, GrowingNumber(3, 16), 0, True)
-    draws = [samples.draw(step) for step in (0, 60, 120, 144, 145, 10_000)]
+    draws = [samples.draw(step) for step in (0, 60, 120, 130, 145, 10_000)]
     assert [draw.count for draw in draws] == [12, 24, 48, 60, 64, 64]
     assert [draw.complete for draw in draws] == [False] * 4 + [True] * 2
     assert samples.draw().count == 64
