@@ -57,6 +57,7 @@ class Samples(Protocol):
 
 
 _DOUBLING_STEPS = 60
+_MULTIPLE = 64  # a fused kernel takes as long for a part of so many samples as for all of them
 _COST_OF_NO_SAMPLE = 0.04  # of a step: mostly the optimiser's (docs/lab-notes.md)
 
 
@@ -103,8 +104,7 @@ class AllSamples:
 
 @dataclass(frozen=True)
 class GrowingNumber:
-    """How many samples of a window each step sees: twice as many every 60 steps, until they are all, and always a
-    multiple of the first number: a fused kernel takes as long for a part of its 64 samples as for all of them.
+    """How many samples of a window each step sees: twice as many every 60 steps, until they are all.
 
     A coarse gradient is good enough at first; later its noise is lowered, as by a decay of the rate (Smith et al.
     2018, arXiv:1711.00489).
@@ -123,7 +123,7 @@ class GrowingNumber:
         [128, 256, 384, 1024]
         """
         doublings = min(step / _DOUBLING_STEPS, math.log2(self.all / min(self.first, self.all)))
-        return min(self.all, math.ceil(2**doublings - 1e-6) * self.first)
+        return min(self.all, math.ceil(self.first * 2**doublings / _MULTIPLE - 1e-6) * _MULTIPLE)
 
     def work(self, steps: int) -> float:
         """What so many steps take, in steps that see a whole window, about: their samples, and what does not depend on
@@ -176,25 +176,21 @@ class StratifiedSamples(AllSamples):
         picks = torch.from_numpy(stream.integers(edges[:-1], edges[1:])).to(self._samples.device)
         columns = min(number, self._columns)
         rows = _cuts(len(self._samples), max(1, self._limit // columns))
-        known = self._known_at(slice(None), picks)
-        own = self._windows.owned(slice(None), self._places(picks), known).sum(dim=1).expand(len(self._samples))
-        blocks = itertools.starmap(self._picked, itertools.product(rows, torch.split(picks, columns)))
-        channels, alike = self._samples.shape[-1], len(self._samples) // len(known)
-        return Draw(max(1, int(known.sum()) * alike * channels), own * channels, blocks, number / self._size)
-
-    def _picked(self, rows: slice, picks: Tensor) -> Block:
-        known = None if self._known is None else self._known_at(rows, picks)
-        samples = self._samples[rows].flatten(1, -2).index_select(1, picks)
-        return self._windows.block(rows, self._places(picks), samples, known)
-
-    def _places(self, picks: Tensor) -> list[Tensor]:
-        return list(torch.unravel_index(picks[None], self._windows.sizes))
-
-    def _known_at(self, rows: slice, picks: Tensor) -> Tensor:
-        """`[B, N]`, or `[1, N]` if all is known."""
+        known = torch.ones(1, number, dtype=torch.bool, device=picks.device)
         if self._known is not None:
-            return self._known[rows].flatten(1).index_select(1, picks)
-        return torch.ones(1, len(picks), dtype=torch.bool, device=picks.device)
+            known = self._known.flatten(1).index_select(1, picks)
+        places = torch.unravel_index(picks[None], self._windows.sizes)
+        partitions, channels = len(self._samples), self._samples.shape[-1]
+        own = self._windows.owned(slice(None), list(places), known).sum(dim=1).expand(partitions) * channels
+        count = int(known.sum()) * (partitions // len(known)) * channels
+
+        def picked(rows: slice, part: slice) -> Block:
+            there = None if self._known is None else known[rows, part]
+            samples = self._samples[rows].flatten(1, -2).index_select(1, picks[part])
+            return self._windows.block(rows, [axis[:, part] for axis in places], samples, there)
+
+        blocks = itertools.starmap(picked, itertools.product(rows, _cuts(number, columns)))
+        return Draw(max(1, count), own, blocks, number / self._size)
 
 
 class RandomSamples:

@@ -139,13 +139,13 @@ def test_with_tile_coordinates_one_sample_is_drawn_of_each_part_of_a_window(prob
 
 
 def test_with_tile_coordinates_a_growing_draw_ends_with_all_samples():
-    signal = lg.Signal.from_array(np.arange(64, dtype=np.float32)[:, None], "audio", (0.0, 4096.0))
-    lattice, coordinates = Lattice.covering(((0, 64),), (16,)), Coordinates("tile", (64,), (1.0,), (1.0,))
-    samples = StratifiedSamples(windows(signal, lattice, coordinates), 1000, 100, GrowingNumber(3, 16), 0, True)
+    signal = lg.Signal.from_array(np.arange(4096, dtype=np.float32)[:, None], "audio", (0.0, 4096.0))
+    lattice, coordinates = Lattice.covering(((0, 4096),), (1024,)), Coordinates("tile", (4096,), (1.0,), (1.0,))
+    samples = StratifiedSamples(windows(signal, lattice, coordinates), 10_000, 300, GrowingNumber(192, 1024), 0, True)
     draws = [samples.draw(step) for step in (0, 60, 120, 130, 145, 10_000)]
-    assert [draw.count for draw in draws] == [12, 24, 48, 60, 64, 64]
+    assert [draw.count // 4 for draw in draws] == [192, 384, 768, 896, 1024, 1024]
     assert [draw.complete for draw in draws] == [False] * 4 + [True] * 2
-    assert samples.draw().count == 64
+    assert samples.draw().count == 4096
 
 
 def test_random_samples_reach_every_sample_of_a_window_and_repeat_some():
