@@ -128,8 +128,8 @@ class SirenPerPartition(nn.Module):
         Returns:
             `[B, N, C]`, nominally in [-1, 1].
         """
-        *_, last, last_bias = self.unpack(self.local if rows is None else rows)
-        return torch.baddbmm(last_bias, last, self.features(x, rows, x_local, shared_features)).mT
+        *hidden, last, last_bias = self.unpack(self.local if rows is None else rows)
+        return torch.baddbmm(last_bias, last, self._features(hidden, x, x_local, shared_features)).mT
 
     def features(
         self,
@@ -139,12 +139,20 @@ class SirenPerPartition(nn.Module):
         shared_features: Iterable[Tensor | None] | None = None,
     ) -> Tensor:
         """What the output layers see, `[B, L, N]`, of arguments as `forward` takes them."""
+        return self._features(self.unpack(self.local if rows is None else rows)[:-2], x, x_local, shared_features)
+
+    def _features(
+        self,
+        hidden: list[Tensor],
+        x: Tensor,
+        x_local: Tensor | None,
+        shared_features: Iterable[Tensor | None] | None,
+    ) -> Tensor:
         # w0 (W h + b) = (w0 W) h + w0 b, and weights are few.
-        *weights, last, _ = self.unpack(self.local if rows is None else rows)
-        layers = [weight * self.config.w0 for weight in weights]
+        layers = [weight * self.config.w0 for weight in hidden]
         # Features run along rows from here on, [B, F, N]: a matrix product of a wide, contiguous sample axis is the
         # faster one, and a bias is added by the product itself.
-        h = (x if x_local is None else x_local).mT.expand(len(last), -1, -1)
+        h = (x if x_local is None else x_local).mT.expand(len(layers[0]), -1, -1)
         for k, shared in enumerate(self.shared_features(x) if shared_features is None else shared_features):
             h = self._aggregate(self._sine(layers[2 * k], layers[2 * k + 1], h), shared)
         return h

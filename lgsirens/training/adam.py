@@ -29,7 +29,15 @@ class Optimizer:
         return {"state": list(self.state.values())}
 
     def load_state_dict(self, kept: dict[str, Any]) -> None:
-        self.state = dict(zip(self.state, kept["state"], strict=True))
+        states = zip(self.state, kept["state"], strict=True)
+        self.state = {p: {name: _on(p.device, value) for name, value in state.items()} for p, state in states}
+
+
+def _on(device: torch.device, value: Any) -> Any:
+    """Tensors, in lists too, moved to a device; all else as it is."""
+    if isinstance(value, list):
+        return [_on(device, item) for item in value]
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 class Adam(Optimizer):

@@ -54,7 +54,8 @@ class StopRule:
 # Sees the state after a step. Must not touch what the fit uses.
 Watch = Callable[[FitState], None]
 
-# Adds up, in place, what the ranks of a fit have: gradients in the order of the parameters, then errors `[P]`.
+# Adds up, in place, what the ranks of a fit have: gradients in the order of the parameters, then errors `[P]`; before
+# the first step, the normal equations of the output layers.
 Reduce = Callable[[list[torch.Tensor]], None]
 
 
@@ -96,7 +97,7 @@ def fit(
         recipe: a key of `optimizers.RECIPES`.
         rest: rows that steps may leave out; without `frozen_rows` and `metric_rows`.
         kernel: what evaluates and differentiates the model.
-        reduce: called once a step. A rank has some of the blocks of each draw, whose counts are those of all ranks.
+        reduce: called once a step, and once before the first where output layers are solved. A rank has some of the blocks of each draw, whose counts are those of all ranks.
 
     Raises:
         RunError: the loss is no longer finite.
@@ -108,11 +109,11 @@ def fit(
     all_next = False
     if checkpoint is not None and checkpoint.resume:
         state = checkpoint.load(model, optimizer, generator, best, rest)
-    if state.step == 0 and RECIPES[recipe].solves_output(model.config):
-        solve_output_layers(model, samples, metric_rows, reduce)
     steps = rule.expected_steps(state)
     progress.start(steps, state.step)
     began, saved = time.monotonic() - state.seconds, time.monotonic()
+    if state.step == 0 and RECIPES[recipe].solves_output(model.config):
+        solve_output_layers(model, samples, metric_rows if frozen_rows is None else ~frozen_rows, reduce)
     with interruption() as interrupted:
         while state.step < steps and not state.stopped:
             if rest is not None and state.step % STEPS_BETWEEN_LOOKS == 0:

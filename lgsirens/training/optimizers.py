@@ -96,10 +96,13 @@ def build_optimizer(model: SirenPerPartition, recipe: str, fused: bool = False) 
 
 
 def fit_bytes(model: ModelConfig, partitions: int, recipe: str) -> int:
-    """What a fit keeps of a model: weights, the best ones, gradients, and the state of the optimiser."""
+    """What a fit keeps of a model: weights, the best ones, gradients, and the state of the optimiser; or, if that is
+    more, what solving the output layers takes before."""
     size = state_size if RECIPES[recipe].uses_soap(model) else lambda layout: 2 * count(layout)
     rows, shared = row_layout(model), shared_layout(model)
-    return 12 * sum(parameter_counts(model, partitions)) + 4 * (partitions * size(rows) + size(shared))
+    numbers = sum(parameter_counts(model, partitions))
+    equations = partitions * (model.local_width + 1) ** 2 if RECIPES[recipe].solves_output(model) else 0
+    return max(12 * numbers + 4 * (partitions * size(rows) + size(shared)), 4 * numbers + 16 * equations)
 
 
 def learning_rate(step: int, steps: int, recipe: str, model: ModelConfig, lr: float | None) -> float:

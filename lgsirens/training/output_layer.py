@@ -29,8 +29,8 @@ def solve_output_layers(
     wanted: Tensor | None,
     reduce: Callable[[list[Tensor]], None],
 ) -> None:
-    """Set the output layers of rows to those of least squared error over the samples of some first steps, 16 of each
-    row or more for each of its unknowns.
+    """Set the output layers of rows to those of least squared error over some draws, of 16 places in each window for
+    each of its unknowns or more. No step sees these draws: its PSNR would be that of samples that are fitted already.
 
     Args:
         model: changed in place.
@@ -43,24 +43,25 @@ def solve_output_layers(
     unknowns, outputs = before.shape[1:]
     most = evaluation_samples(model.config)
     products, sums = before.new_zeros(len(before), unknowns, unknowns), torch.zeros_like(before)
-    for draw in _first_draws(samples, _SAMPLES_PER_UNKNOWN * unknowns * len(before) * outputs):
+    for draw in _draws(samples, _SAMPLES_PER_UNKNOWN * unknowns):
         for part in itertools.chain.from_iterable(block.parts(most) for block in draw):
             _add(model, part, products, sums)
     reduce([products, sums])
     ridge = _RIDGE * products.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None].clamp(min=1e-30)
-    ridges = ridge * torch.eye(unknowns, dtype=ridge.dtype, device=ridge.device)
-    after = torch.linalg.solve(products + ridges, sums + ridge * before)
+    products.diagonal(dim1=1, dim2=2).add_(ridge[:, 0])
+    after = torch.linalg.solve(products, sums + ridge * before)
     if wanted is not None:
         after = torch.where(wanted[:, None, None], after, before)
-    model.local[:, -unknowns * outputs :] = torch.cat([after[:, :-1].mT.flatten(1), after[:, -1]], dim=1).float()
+    model.local[:, -unknowns * outputs :] = torch.cat([after[:, :-1].mT.flatten(1), after[:, -1]], dim=1)
 
 
-def _first_draws(samples: Samples, enough: int) -> Iterable[Iterable[Block]]:
-    seen = step = 0
+def _draws(samples: Samples, enough: int) -> Iterable[Iterable[Block]]:
+    # Places count, not samples: no row is to depend on how much is known of others.
+    seen, step = 0, -1
     while seen < enough:
         draw = samples.draw(step)
         yield draw.blocks
-        seen, step = enough if draw.complete else seen + draw.count, step + 1
+        seen, step = enough if draw.complete else seen + draw.number, step - 1
 
 
 def _add(model: SirenPerPartition, block: Block, products: Tensor, sums: Tensor) -> None:

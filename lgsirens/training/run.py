@@ -25,6 +25,10 @@ from lgsirens.training.rest import Rest
 from lgsirens.training.samples import AllSamples, GrowingNumber, RandomSamples, Samples, StratifiedSamples
 from lgsirens.training.windows import Windows
 
+# Of a step by the eager kernel and by the fused one, what does not depend on its samples: mostly the optimiser's
+# (docs/lab-notes.md).
+_OVERHEAD, _FUSED_OVERHEAD = 0.04, 0.15
+
 
 class Run:
     """A fit about to start.
@@ -70,7 +74,7 @@ class Run:
             number = max(1, int(some * size))
             self.samples = StratifiedSamples(*cut, lambda step: number, config.seed, False)
         elif windows.tiled and first is not None:
-            growing = GrowingNumber(first[model.config.mode], size)
+            growing = GrowingNumber(first[model.config.mode], size, _FUSED_OVERHEAD if self.kernel.fused else _OVERHEAD)
             self.samples = StratifiedSamples(*cut, growing, config.seed, True)
             self.work = growing.work
         else:

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -23,11 +24,13 @@ class Draw:
     Attributes:
         count: in the loss; at least 1.
         own: `[P]`, in the PSNR, which is of what will be decoded: halos left out.
+        number: of places in each window, whether there are samples or not.
         fraction: of all samples, each at most once; 0 where one may come twice.
     """
 
     count: int
     own: Tensor
+    number: int
     blocks: Iterable[Block]
     fraction: float
 
@@ -50,7 +53,8 @@ class Samples(Protocol):
         """What a step sees.
 
         Args:
-            step: which one, counted from 0; None: all samples, where there are such draws.
+            step: which one, counted from 0; before that are draws that no step sees. None: all samples, where there
+                are such draws.
             awake: `[P]` bool, rows without which a complete draw may do.
         """
         ...
@@ -58,7 +62,6 @@ class Samples(Protocol):
 
 _DOUBLING_STEPS = 60
 _MULTIPLE = 64  # a fused kernel takes as long for a part of so many samples as for all of them
-_COST_OF_NO_SAMPLE = 0.04  # of a step: mostly the optimiser's (docs/lab-notes.md)
 
 
 class AllSamples:
@@ -95,7 +98,7 @@ class AllSamples:
         if awake is not None and not awake.all():
             rows = awake.nonzero()[:, 0].split(self._cuts[0][0].stop)  # type: ignore[no-untyped-call]
         blocks = itertools.starmap(self._block, itertools.product(rows, *self._cuts[1:]))
-        return Draw(self._count, self._own, blocks, 1.0)
+        return Draw(self._count, self._own, math.prod(self._windows.sizes), blocks, 1.0)
 
     def _block(self, rows: Rows, *box: slice) -> Block:
         known = None if self._known is None else self._known[(rows, *box)].flatten(1)
@@ -104,7 +107,8 @@ class AllSamples:
 
 @dataclass(frozen=True)
 class GrowingNumber:
-    """How many samples of a window each step sees: twice as many every 60 steps, until they are all.
+    """How many samples of a window each step sees: twice as many every 60 steps, until they are all, rounded up to
+    a multiple of 64.
 
     A coarse gradient is good enough at first; later its noise is lowered, as by a decay of the rate (Smith et al.
     2018, arXiv:1711.00489).
@@ -112,10 +116,12 @@ class GrowingNumber:
     Attributes:
         first: in step 0.
         all: in the window.
+        overhead: of a step, what does not depend on its samples, as a part of one that sees all of them.
     """
 
     first: int
     all: int
+    overhead: float = 0.0
 
     def __call__(self, step: int) -> int:
         """
@@ -126,16 +132,19 @@ class GrowingNumber:
         return min(self.all, math.ceil(self.first * 2**doublings / _MULTIPLE - 1e-6) * _MULTIPLE)
 
     def work(self, steps: int) -> float:
-        """What so many steps take, in steps that see a whole window, about: their samples, and what does not depend on
-        those.
+        """What so many steps take, in steps that see a whole window, about.
 
-        >>> round(GrowingNumber(128, 1024).work(180)), round(GrowingNumber(128, 1024).work(300))
-        (83, 208)
+        >>> round(GrowingNumber(128, 1024, 0.04).work(180)), round(GrowingNumber(128, 1024, 0.04).work(300))
+        (86, 211)
         """
-        first = min(self.first / self.all, 1.0)
-        growing = min(float(steps), -_DOUBLING_STEPS * math.log2(first))
-        seen = steps - growing + first * (2 ** (growing / _DOUBLING_STEPS) - 1) * _DOUBLING_STEPS / math.log(2)
-        return seen + _COST_OF_NO_SAMPLE * steps
+        growing = self._seen_by_step
+        return growing[min(steps, len(growing) - 1)] + max(0, steps - len(growing) + 1) + self.overhead * steps
+
+    @cached_property
+    def _seen_by_step(self) -> list[float]:
+        """Of how many whole windows the samples have been seen, until each step sees all."""
+        growing = itertools.takewhile(lambda number: number < self.all, map(self, itertools.count()))
+        return list(itertools.accumulate((number / self.all for number in growing), initial=0.0))
 
 
 class StratifiedSamples(AllSamples):
@@ -172,7 +181,7 @@ class StratifiedSamples(AllSamples):
         if step is None or number >= self._size:
             return super().draw(step, awake)
         edges = np.arange(number + 1) * self._size // number
-        stream = np.random.Generator(np.random.Philox(key=[self._seed, 1], counter=[0, step, 0, 0]))
+        stream = np.random.Generator(np.random.Philox(key=[self._seed, 1], counter=[0, step % 2**64, 0, 0]))
         picks = torch.from_numpy(stream.integers(edges[:-1], edges[1:])).to(self._samples.device)
         columns = min(number, self._columns)
         rows = _cuts(len(self._samples), max(1, self._limit // columns))
@@ -190,7 +199,7 @@ class StratifiedSamples(AllSamples):
             return self._windows.block(rows, [axis[:, part] for axis in places], samples, there)
 
         blocks = itertools.starmap(picked, itertools.product(rows, _cuts(number, columns)))
-        return Draw(max(1, count), own, blocks, number / self._size)
+        return Draw(max(1, count), own, number, blocks, number / self._size)
 
 
 class RandomSamples:
@@ -230,7 +239,7 @@ class RandomSamples:
             own[rows] += self._windows.owned(rows, places, inside).sum(dim=1)
         whole = int(count) == partitions * self._each
         blocks = (self._block(rows, places, whole) for rows, places in self._places(again))
-        return Draw(max(1, int(count)) * channels, own * channels, blocks, 0.0)
+        return Draw(max(1, int(count)) * channels, own * channels, self._each, blocks, 0.0)
 
     def _places(self, generator: torch.Generator) -> Iterator[tuple[slice, list[Tensor]]]:
         """Per block its rows, and where in their windows the samples drawn are, along each axis `[B, N]`. A CPU draws

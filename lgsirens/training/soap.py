@@ -5,7 +5,6 @@ A row's layers are small matrices, so that bases of both sides cost little; and 
 nothing to do with one another, so that all of them are stepped as one batch.
 """
 
-import operator
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import starmap
@@ -43,20 +42,22 @@ class Soap(Optimizer):
     ) -> None:
         super().__init__(parameters)
         self._layers, self._fused = layers, fused
-        self._seen: list[Tensor | None] = []
+        self._addresses: list[tuple[int, int]] = []  # of what the layers are views of
+        self._stepped: list[Layer] = []
+        self._fused_steps: kernel.Steps | None = None
 
     @torch.no_grad()
     def step(self) -> None:
         """Step all parameters that have a gradient; the first step only begins the averages."""
-        gradients = [parameter.grad for parameter in self.state]
-        if not self._seen or any(map(operator.is_not, gradients, self._seen)):
-            parameters = [parameter for parameter in self.state if parameter.grad is not None]
-            self._seen, self._stepped = gradients, [layer for p in parameters for layer in self._layers_of(p)]
+        gradients = {parameter: parameter.grad for parameter in self.state if parameter.grad is not None}
+        addresses = [(parameter.data_ptr(), gradient.data_ptr()) for parameter, gradient in gradients.items()]
+        if addresses != self._addresses:
+            self._addresses = addresses
+            self._stepped = [layer for parameter in gradients for layer in self._layers_of(parameter)]
             self._fused_steps = kernel.Steps(self._stepped) if self._fused else None
-        for parameter, gradient in zip(self.state, gradients, strict=True):
-            if gradient is not None:
-                self.state[parameter]["step"] += 1
-                step = self.state[parameter]["step"]
+        for parameter in gradients:
+            self.state[parameter]["step"] += 1
+        step = self.state[next(iter(gradients))]["step"]
         # Both averages begin at 0; Adam's correction of that.
         rate = self.param_groups[0]["lr"] / (1 - _BETA**step) ** 0.5
         if self._fused_steps is not None and step > 1:
@@ -67,7 +68,7 @@ class Soap(Optimizer):
 
     def load_state_dict(self, kept: dict[str, Any]) -> None:
         super().load_state_dict(kept)
-        self._seen = []
+        self._addresses = []
 
     def _layers_of(self, parameter: torch.nn.Parameter) -> Iterator[Layer]:
         layers, state, gradient = partial(self._layers, parameter), self.state[parameter], parameter.grad

@@ -359,7 +359,7 @@ def test_an_edit_of_a_file_that_stopped_at_a_target_goes_by_the_steps_that_took(
 
 def test_replacing_a_part_of_one_network_begins_with_as_many_samples_as_encoding_did(monkeypatch):
     begun = []
-    monkeypatch.setattr(run, "GrowingNumber", lambda first, size: begun.append(first) or GrowingNumber(first, size))
+    monkeypatch.setattr(run, "GrowingNumber", lambda first, *more: begun.append(first) or GrowingNumber(first, *more))
     inr = lg.encode(image(((0, 20), (0, 20))), mode="mlp", local_width=8, steps=2)
     inr.replace(image(((0, 5), (0, 5))), (0, 0), steps=2)
     assert begun == [RECIPES["fast"].first_samples["mlp"]] * 2

@@ -2,16 +2,21 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import lgsirens as lg
 from lgsirens.nn.kernels.block import Block
+from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.nn.siren import ModelConfig, build_model
+from lgsirens.training.config import EncodeConfig, plan
+from lgsirens.training.encode import prepare
 from lgsirens.training.loop import no_reduction
 from lgsirens.training.output_layer import solve_output_layers
-from lgsirens.training.samples import Draw
+from lgsirens.training.samples import Draw, StratifiedSamples
 from tests.strategies import seeds
 
 
@@ -22,10 +27,9 @@ class Drawn:
         self.blocks, self.complete, self.drawn = blocks, complete, 0
 
     def draw(self, step=None, awake=None):
-        assert step == self.drawn
         self.drawn += 1
-        count = sum(block.target.numel() for block in self.blocks)
-        return Draw(count, torch.ones(4), self.blocks, 1.0 if self.complete else 0.1)
+        assert step == -self.drawn
+        return Draw(1, torch.ones(4), 60, self.blocks, 1.0 if self.complete else 0.1)
 
 
 def problem(mode, seed, dimensions=2, channels=3, samples=60):
@@ -117,3 +121,34 @@ def test_parts_of_a_block_are_its_samples(mode, samples):
         mine = model(part.x, model.local[part.rows], None, part.shared_features)
         torch.testing.assert_close(mine, model(part.x, model.local[part.rows]), rtol=1e-5, atol=1e-6)
     assert (seen == 1).all()
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 3), seeds)
+def test_no_row_depends_on_what_is_known_of_others(high, wide, more, seed):
+    """A row of a tile that is whole begins alike beside whole tiles and beside those that lie outside for the most."""
+    values = np.random.default_rng(seed % 1000).random((high + 64 * more, wide + 64)).astype(np.float32)
+    found = {}
+    for name, part in (("partial", values), ("whole", values[: 64 * more, :64])):
+        signal = lg.Signal.from_array(part, "image", (0.0, 1.0))
+        size = {"partition_size": (64, 64), "mode": "lc", "local_width": 8, "overlaps": (0, 0)}
+        planned = plan(signal, EncodeConfig.from_options({**size, "seed": seed % 1000}))
+        run = prepare(signal, planned, torch.device("cpu"), DEFAULT_LIMIT)
+        solve_output_layers(run.model, run.samples, None, no_reduction)
+        found[name] = dict(zip(map(tuple, planned.lattice.ids), output(run.model), strict=True))
+    for place, layer in found["whole"].items():
+        torch.testing.assert_close(found["partial"][place], layer, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_target_is_not_met_by_the_draws_that_output_layers_were_solved_on(seed, monkeypatch):
+    noise = np.random.default_rng(seed).random((64, 64)).astype(np.float32)
+    seen, real = [], StratifiedSamples.draw
+
+    def draw(samples, step=None, awake=None):
+        seen.append(step)
+        return real(samples, step, awake)
+
+    monkeypatch.setattr(StratifiedSamples, "draw", draw)
+    lg.encode(lg.Signal.from_array(noise), partitions=(2, 2), local_width=8, global_width=8, sample_frac=0.1, steps=2)
+    assert seen == [-1, -2, 0, 1]

@@ -78,10 +78,10 @@ def load(instruction_set: str) -> Library | None:
     for path in Path(__file__).parent.glob(f"_{instruction_set}.*"):
         with suppress(OSError, AttributeError):
             functions = ctypes.CDLL(str(path))
-            sizes = functions.fused_job_size, functions.soap_matrices_size
+            sizes = functions.fused_job_size, functions.soap_matrices_size, functions.soap_step_size
             for function in (*sizes, functions.fused_workspace, functions.soap_workspace):
                 function.restype = ctypes.c_int64
-            if [size() for size in sizes] == [ctypes.sizeof(Job), ctypes.sizeof(Matrices)]:
+            if [size() for size in sizes] == [ctypes.sizeof(struct) for struct in (Job, Matrices, Step)]:
                 return Library(instruction_set, functions)
     return None
 

@@ -42,8 +42,9 @@ class Steps:
         number, parts = ctypes.c_int64(len(self._layers)), threads.count(self._most)
 
         def work(thread: int, first: int, last: int, room: int) -> None:
-            part = ctypes.c_int64(first), ctypes.c_int64(parts)
-            self._functions.soap_step(self._structs, number, ctypes.byref(step), *part, ctypes.c_void_p(room))
+            for part in range(first, last):
+                which = ctypes.c_int64(part), ctypes.c_int64(parts)
+                self._functions.soap_step(self._structs, number, ctypes.byref(step), *which, ctypes.c_void_p(room))
 
         threads.split(parts, self._room, work)
 

@@ -129,6 +129,8 @@ static vec *lay_out(const Matrices *m, vec *at, Room *room) {
 
 int64_t soap_matrices_size(void) { return sizeof(Matrices); }
 
+int64_t soap_step_size(void) { return sizeof(Step); }
+
 int64_t soap_workspace(const Matrices *matrices) {
     Room room;
     return (char *)lay_out(matrices, (vec *)64, &room) - (char *)64;

@@ -23,6 +23,8 @@ typedef struct {
 
 int64_t soap_matrices_size(void); /* sizeof(Matrices) */
 
+int64_t soap_step_size(void); /* sizeof(Step) */
+
 int64_t soap_workspace(const Matrices *matrices);
 
 /* One of several threads' part of a step of layers. */
