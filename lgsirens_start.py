@@ -17,6 +17,9 @@ def main() -> int:
 def start(module: str, *arguments: object, **options: object) -> int:
     """Import a module and call its `main`; returns the exit code."""
     end_at_once()
+    # Threads of PyTorch's spin after each of its calls, on the cores that a compiled kernel's then want; read when
+    # PyTorch is imported (docs/lab-notes.md).
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         program = importlib.import_module(module).main
         if signal.getsignal(signal.SIGINT) is _end:

@@ -97,7 +97,8 @@ def fit(
         recipe: a key of `optimizers.RECIPES`.
         rest: rows that steps may leave out; without `frozen_rows` and `metric_rows`.
         kernel: what evaluates and differentiates the model.
-        reduce: called once a step, and once before the first where output layers are solved. A rank has some of the blocks of each draw, whose counts are those of all ranks.
+        reduce: called once a step, and once before the first where output layers are solved. A rank has some of the
+            blocks of each draw, whose counts are those of all ranks.
 
     Raises:
         RunError: the loss is no longer finite.

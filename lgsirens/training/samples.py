@@ -181,7 +181,8 @@ class StratifiedSamples(AllSamples):
         if step is None or number >= self._size:
             return super().draw(step, awake)
         edges = np.arange(number + 1) * self._size // number
-        stream = np.random.Generator(np.random.Philox(key=[self._seed, 1], counter=[0, step % 2**64, 0, 0]))
+        counter = np.array([0, step % 2**64, 0, 0], dtype=np.uint64)
+        stream = np.random.Generator(np.random.Philox(key=[self._seed, 1], counter=counter))
         picks = torch.from_numpy(stream.integers(edges[:-1], edges[1:])).to(self._samples.device)
         columns = min(number, self._columns)
         rows = _cuts(len(self._samples), max(1, self._limit // columns))
