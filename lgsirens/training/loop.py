@@ -111,10 +111,10 @@ def fit(
     if checkpoint is not None and checkpoint.resume:
         state = checkpoint.load(model, optimizer, generator, best, rest)
     steps = rule.expected_steps(state)
-    progress.start(steps, state.step)
     began, saved = time.monotonic() - state.seconds, time.monotonic()
     if state.step == 0 and RECIPES[recipe].solves_output(model.config):
         solve_output_layers(model, samples, metric_rows if frozen_rows is None else ~frozen_rows, reduce)
+    progress.start(steps, state.step)  # here: what is left is told by the steps that were taken
     with interruption() as interrupted:
         while state.step < steps and not state.stopped:
             if rest is not None and state.step % STEPS_BETWEEN_LOOKS == 0:
