@@ -16,7 +16,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 OUT = Path("out")
-STEPS = 240
+STEPS = 225
 REGION = "96:224,176:304"  # the photographer's head and the camera
 
 

@@ -135,7 +135,7 @@ class GrowingNumber:
         """What so many steps take, in steps that see a whole window, about.
 
         >>> round(GrowingNumber(128, 1024, 0.04).work(180)), round(GrowingNumber(128, 1024, 0.04).work(300))
-        (86, 211)
+        (88, 213)
         """
         growing = self._seen_by_step
         return growing[min(steps, len(growing) - 1)] + max(0, steps - len(growing) + 1) + self.overhead * steps
