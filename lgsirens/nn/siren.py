@@ -129,25 +129,17 @@ class SirenPerPartition(nn.Module):
             `[B, N, C]`, nominally in [-1, 1].
         """
         *hidden, last, last_bias = self.unpack(self.local if rows is None else rows)
-        return torch.baddbmm(last_bias, last, self._features(hidden, x, x_local, shared_features)).mT
+        return torch.baddbmm(last_bias, last, self.features(hidden, x, x_local, shared_features)).mT
 
     def features(
         self,
+        hidden: list[Tensor],
         x: Tensor,
-        rows: Tensor | None = None,
         x_local: Tensor | None = None,
         shared_features: Iterable[Tensor | None] | None = None,
     ) -> Tensor:
-        """What the output layers see, `[B, L, N]`, of arguments as `forward` takes them."""
-        return self._features(self.unpack(self.local if rows is None else rows)[:-2], x, x_local, shared_features)
-
-    def _features(
-        self,
-        hidden: list[Tensor],
-        x: Tensor,
-        x_local: Tensor | None,
-        shared_features: Iterable[Tensor | None] | None,
-    ) -> Tensor:
+        """What the output layers see, `[B, L, N]`, of B unpacked rows without output layers; the rest as `forward`
+        takes it."""
         # w0 (W h + b) = (w0 W) h + w0 b, and weights are few.
         layers = [weight * self.config.w0 for weight in hidden]
         # Features run along rows from here on, [B, F, N]: a matrix product of a wide, contiguous sample axis is the

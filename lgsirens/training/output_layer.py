@@ -66,7 +66,8 @@ def _draws(samples: Samples, enough: int) -> Iterable[Iterable[Block]]:
 
 def _add(model: SirenPerPartition, block: Block, products: Tensor, sums: Tensor) -> None:
     """Add a block's samples to the normal equations."""
-    features = model.features(block.x, model.local[block.rows], block.x_local, block.shared_features)
+    hidden = model.unpack(model.local[block.rows])[:-2]
+    features = model.features(hidden, block.x, block.x_local, block.shared_features)
     features = torch.cat([features, torch.ones_like(features[:, :1])], dim=1)
     weighted = features if block.weight is None else features * block.weight.mT
     products[block.rows] += weighted @ features.mT

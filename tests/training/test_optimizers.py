@@ -7,6 +7,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from lgsirens.nn.siren import MODES, ModelConfig, build_model
+from lgsirens.training.adam import Adam
 from lgsirens.training.checkpoint import BestWeights
 from lgsirens.training.optimizers import RECIPES, build_optimizer, fit_bytes, learning_rate
 
@@ -119,3 +120,12 @@ def test_a_layer_without_gradient_stays():
         optimizer.step()
     assert torch.equal(model.local[[0, 2]], start[[0, 2]])
     assert model.local.isfinite().all()
+
+
+def test_a_state_that_is_loaded_is_where_the_parameters_are():
+    parameter = torch.nn.Parameter(torch.zeros(3, device="meta"))
+    optimizer = Adam([parameter])
+    optimizer.load_state_dict({"state": [{"step": 4, "mean": torch.zeros(3), "bases": [[torch.zeros(2, 2)], []]}]})
+    state = optimizer.state[parameter]
+    assert state["step"] == 4
+    assert state["mean"].device == state["bases"][0][0].device == parameter.device

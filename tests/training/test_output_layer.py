@@ -53,7 +53,7 @@ def loss(model, block, before, ridge):
 
 
 def ridge_of(model, block):
-    features = model.features(block.x).detach()
+    features = model.features(model.unpack(model.local)[:-2], block.x).detach()
     ones = torch.ones_like(features[:, :1])
     squares = (torch.cat([features, ones], dim=1) ** 2 * block.weight.mT).sum(dim=2)
     return 0.1 * squares.mean(dim=1)
