@@ -39,16 +39,23 @@ class StopRule:
     target_psnr: float | None = None
     seconds: float | None = None
 
-    def expected_steps(self, state: FitState) -> int:
+    def expected_steps(self, state: FitState, before: float = 0.0) -> int:
         """How many steps there will be if they go on as fast as they did.
+
+        Args:
+            before: how many of the seconds were over before the first step.
 
         >>> StopRule(None, seconds=30).expected_steps(FitState(step=10, seconds=2))
         150
+        >>> StopRule(None, seconds=30).expected_steps(FitState(step=1, seconds=20.5), before=20)
+        20
         """
         steps = sys.maxsize if self.steps is None else self.steps
         if self.seconds is None:
             return steps
-        return min(steps, int(state.step * self.seconds / state.seconds) if state.step else 1)
+        if not state.step:
+            return min(steps, 1)
+        return min(steps, int(state.step * (self.seconds - before) / (state.seconds - before)))
 
 
 # Sees the state after a step. Must not touch what the fit uses.
@@ -114,6 +121,7 @@ def fit(
     began, saved = time.monotonic() - state.seconds, time.monotonic()
     if state.step == 0 and RECIPES[recipe].solves_output(model.config):
         solve_output_layers(model, samples, metric_rows if frozen_rows is None else ~frozen_rows, reduce)
+    before = time.monotonic() - began - state.seconds
     progress.start(steps, state.step)  # here: what is left is told by the steps that were taken
     with interruption() as interrupted:
         while state.step < steps and not state.stopped:
@@ -150,7 +158,7 @@ def fit(
             _step(optimizer, model.local.detach(), frozen_rows if asleep is None else asleep)
             state.step += 1
             state.seconds = time.monotonic() - began
-            steps = rule.expected_steps(state)
+            steps = rule.expected_steps(state, before)
             seconds = math.inf if rule.seconds is None else rule.seconds - state.seconds
             progress.advance(total=steps, seconds=seconds, psnr=f"{psnr:.2f} dB")
             if watch is not None:

@@ -1,5 +1,6 @@
 """Output layers that begin where they fit best."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ import lgsirens as lg
 from lgsirens.nn.kernels.block import Block
 from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.nn.siren import ModelConfig, build_model
+from lgsirens.training import loop
 from lgsirens.training.config import EncodeConfig, plan
 from lgsirens.training.encode import prepare
 from lgsirens.training.loop import no_reduction
@@ -152,3 +154,14 @@ def test_a_target_is_not_met_by_the_draws_that_output_layers_were_solved_on(seed
     monkeypatch.setattr(StratifiedSamples, "draw", draw)
     lg.encode(lg.Signal.from_array(noise), partitions=(2, 2), local_width=8, global_width=8, sample_frac=0.1, steps=2)
     assert seen == [-1, -2, 0, 1]
+
+
+def test_what_the_solve_takes_is_not_taken_for_steps(monkeypatch):
+    def slow(*given):
+        time.sleep(0.6)
+
+    monkeypatch.setattr(loop, "solve_output_layers", slow)
+    signal = lg.Signal.from_array(np.zeros((8, 8), np.uint8))
+    inr = lg.encode(signal, partitions=(1, 1), local_width=4, global_width=4, seconds=1.0)
+    assert inr.fit.steps > 2
+    assert inr.fit.seconds >= 0.6
