@@ -84,6 +84,8 @@ class Signal:
         dtype: sample type that the signal has in a file ("uint8", "int24", "float32", ...).
         sampling_rate: samples (frames) per second along the first axis, exactly, where the signal has one.
         spacing: distance of samples along each axis, in the file's unit of length, where the file says so.
+        colour: primaries and transfer characteristics of the samples, as ITU-T H.273 numbers them, where they are other
+            than those of sRGB and BT.709: (9, 16) is BT.2020 with PQ.
         mask: `[*shape]` bool, true where a partition is present; None if all are.
     """
 
@@ -93,6 +95,7 @@ class Signal:
     dtype: str
     sampling_rate: Fraction | None = None
     spacing: tuple[float, ...] | None = None
+    colour: tuple[int, int] | None = None
     mask: NDArray[np.bool_] | None = None
 
     @classmethod

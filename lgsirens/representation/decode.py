@@ -156,6 +156,7 @@ def decode(
         known.dtype,
         None if known.rate is None else known.rate * scales[0],
         None if known.spacing is None else tuple(d / float(s) for d, s in zip(known.spacing, scales, strict=True)),
+        known.colour,
         mask,
     )
 

@@ -40,12 +40,14 @@ class SignalInfo:
     dtype: str = option(choices=SAMPLE_TYPES)
     sampling_rate: tuple[int, int] | None = option(None, least=1)
     spacing: tuple[float, ...] | None = option(None, above=0)
+    colour: tuple[int, int] | None = option(None, least=1, most=255)
 
     @classmethod
     def of(cls, signal: Signal) -> "SignalInfo":
         """What is known of a signal."""
         rate = None if signal.sampling_rate is None else signal.sampling_rate.as_integer_ratio()
-        return cls(signal.kind, signal.channels, signal.value_range, signal.dtype, rate, signal.spacing)
+        known = signal.value_range, signal.dtype, rate, signal.spacing, signal.colour
+        return cls(signal.kind, signal.channels, *known)
 
     @property
     def rate(self) -> Fraction | None:

@@ -122,6 +122,7 @@ def _placed(representation: Representation, signal: Signal, offset: Sequence[int
         ("sample type", signal.dtype, known.dtype),
         ("sampling rate", signal.sampling_rate, known.rate),
         ("spacing", signal.spacing, known.spacing),
+        ("colour (primaries, transfer)", signal.colour, known.colour),
         ("value range", None if KINDS[known.kind].symmetric else signal.value_range, known.value_range),
     ):
         if given != own and None not in (given, own):
