@@ -24,6 +24,7 @@ from lgsirens.representation.representation import FitRecord, Representation, Si
 from lgsirens.signal import KINDS, Signal, check_signal
 from lgsirens.system.console import note
 from lgsirens.system.hardware import as_bytes, resolve_device
+from lgsirens.system.pytorch import as_it_starts
 from lgsirens.system.schema import canonical_json, to_plain
 from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig, Plan, plan
@@ -35,6 +36,7 @@ from lgsirens.training.samples import CachedSharedFeatures
 from lgsirens.training.windows import PositionedSignal, Windows
 
 
+@as_it_starts()
 def encode(
     signal: Signal,
     config: EncodeConfig | None = None,
@@ -104,6 +106,7 @@ def encode(
     return representation
 
 
+@as_it_starts()
 def dry_run(
     signal: Signal,
     config: EncodeConfig,

@@ -83,7 +83,7 @@ class AllSamples:
         known, everywhere = torch.from_numpy(mask).to(windows.device), (slice(None),) * len(windows.sizes)
         self._windows, self._known = windows, None if mask.all() else known.reshape(shape)
         # In float32 from here on: to convert them in every step takes longer than a fused kernel takes for them.
-        self._samples = torch.empty(*shape, signal.channels, device=windows.device)
+        self._samples = torch.empty(*shape, signal.channels, dtype=torch.float32, device=windows.device)
         for part in _cuts(len(lattice), max(1, samples_per_block // math.prod(windows.sizes))):
             self._samples[part] = windows.target(torch.from_numpy(samples[part]).view_as(self._samples[part]))
         self._count = max(1, int(mask.sum()) * signal.channels)
