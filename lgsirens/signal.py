@@ -182,14 +182,14 @@ def to_sample_type(values: Array, dtype: str) -> Array:
     return np.where(inside, converted, np.where(rounded < 0, lowest, highest).astype(stored))
 
 
-def _checked_array(values: Any) -> Array:
-    if np.ma.is_masked(values):
-        count = counted(int(np.ma.count_masked(values)), "sample")
-        raise SignalError(f"masked array, {count} hidden; give values for them (filled), or a part without")
-    if isinstance(values, torch.Tensor):
-        values = _plain_tensor(values)
+def _checked_array(given: Any) -> Array:
+    if isinstance(given, np.ma.MaskedArray) and given.mask.any():
+        hidden = counted(int(given.mask.sum()), "sample")
+        raise SignalError(f"masked array, {hidden} hidden; give values for them (filled), or a part without")
     try:
-        values = np.asarray(values)
+        values: Array = np.asarray(_plain_tensor(given) if isinstance(given, torch.Tensor) else given)
+    except SignalError:
+        raise
     except Exception as error:  # whatever an object's own conversion raises
         reason = " ".join(str(error).split())
         raise SignalError(f"no array of samples: {reason}; give a NumPy array, or rows of one length") from None
