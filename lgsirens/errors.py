@@ -39,6 +39,10 @@ class FileFormatError(LgsirensError):
     """A `.safetensors` file that is damaged, or that is not an lgsirens representation."""
 
 
+class OtherRunError(FileFormatError):
+    """A checkpoint of another run."""
+
+
 class MissingDependencyError(LgsirensError):
     """An optional package that the request needs; the message names the extra that installs it."""
 

@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lgsirens.errors import SignalError
@@ -67,6 +68,8 @@ SAMPLE_TYPES = (
     *("float16", "float32", "float64"),
 )
 
+_NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
+
 LARGEST_VALUE = float(np.finfo(np.float32).max)
 SMALLEST_SPAN = 1e-30
 LEAST_STEPS = 256  # of float32, that a value range must have
@@ -101,7 +104,7 @@ class Signal:
     @classmethod
     def from_array(
         cls,
-        values: Array,
+        values: Any,
         kind: str | None = None,
         value_range: tuple[float, float] | None = None,
         sampling_rate: Fraction | int | None = None,
@@ -111,7 +114,7 @@ class Signal:
 
         Args:
             values: image `[H, W]` or `[H, W, C]`, audio `[S]` or `[S, C]`, video and volume `[T, H, W]` or
-                `[T, H, W, C]`; integers, booleans or floats.
+                `[T, H, W, C]`; integers, booleans or floats; a tensor may be on any device, sparse, of bfloat16.
             kind: settled by the rank when None: 1 audio, 2 image, 3 image if the last axis is at most 4 and a
                 volume otherwise, 4 video.
             value_range: lowest and highest value. Default: -peak to peak for audio; that of the integer type
@@ -179,11 +182,17 @@ def to_sample_type(values: Array, dtype: str) -> Array:
     return np.where(inside, converted, np.where(rounded < 0, lowest, highest).astype(stored))
 
 
-def _checked_array(values: Array) -> Array:
+def _checked_array(given: Any) -> Array:
+    if isinstance(given, np.ma.MaskedArray) and given.mask.any():
+        hidden = counted(int(given.mask.sum()), "sample")
+        raise SignalError(f"masked array, {hidden} hidden; give values for them (filled), or a part without")
     try:
-        values = np.asarray(values)
-    except ValueError as error:
-        raise SignalError(f"no array of samples: {error}; give rows of one length") from None
+        values: Array = np.asarray(_plain_tensor(given) if isinstance(given, torch.Tensor) else given)
+    except SignalError:
+        raise
+    except Exception as error:  # whatever an object's own conversion raises
+        reason = " ".join(str(error).split())
+        raise SignalError(f"no array of samples: {reason}; give a NumPy array, or rows of one length") from None
     if values.dtype.kind == "b":
         values = values.astype(np.float32)
     if values.dtype.name not in SAMPLE_TYPES:
@@ -194,6 +203,18 @@ def _checked_array(values: Array) -> Array:
         count = int(values.size - np.isfinite(values).sum())
         raise SignalError(f"{count} samples are NaN or infinite; replace them with finite values first")
     return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def _plain_tensor(values: torch.Tensor) -> torch.Tensor:
+    """The same numbers where NumPy can read them: on the CPU, dense, of a type that it has."""
+    if values.is_complex() or values.is_meta:
+        what = "complex" if values.is_complex() else "on the meta device, without data"
+        raise SignalError(f"a tensor that is {what}: samples must be integers or floats; convert it first")
+    values = values.detach().cpu().resolve_neg()
+    if values.layout != torch.strided:
+        values = values.to_dense()
+    # bfloat16 and the types of 8 bits, which float32 holds exactly
+    return values.float() if values.is_floating_point() and values.dtype not in _NUMPY_FLOATS else values
 
 
 def _settle_kind(values: Array, kind: str | None) -> str:

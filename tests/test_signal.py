@@ -2,12 +2,14 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lgsirens.errors import SignalError
 from lgsirens.signal import KINDS, SAMPLE_TYPES, Signal, to_sample_type
+from lgsirens.training.encode import encode
 
 shapes = hnp.array_shapes(min_dims=1, max_dims=4, max_side=6).filter(lambda shape: len(shape) < 4 or shape[-1] <= 4)
 grids = hnp.array_shapes(min_dims=2, max_dims=3, min_side=1, max_side=4)  # no audio
@@ -193,3 +195,58 @@ def test_a_box_is_read_from_the_first_sample_on(data):
     for index in np.ndindex(read.shape[:-1]):
         place = tuple(start + i for start, i in zip(starts, index, strict=True))
         assert np.array_equal(read[index], signal.values[place])
+
+
+BASE = np.arange(24, dtype=np.float32).reshape(4, 6) / 32
+TENSOR = torch.from_numpy(BASE.copy())
+
+
+@pytest.mark.parametrize(
+    "values",
+    {
+        "that takes a gradient": TENSOR.clone().requires_grad_(),
+        "sparse": TENSOR.to_sparse(),
+        "of bfloat16": TENSOR.bfloat16(),
+        "of float8": (TENSOR > 0.25).to(torch.float8_e4m3fn),
+        "lazily negated": torch._neg_view(-TENSOR),
+        "big-endian": BASE.astype(">f4"),
+        "turned": BASE[::-1, ::-1],
+        "masked nowhere": np.ma.array(BASE),
+        "nested lists": BASE.tolist(),
+        "buffer": memoryview(BASE),
+    }.items(),
+    ids=lambda case: case[0],
+)
+def test_arrays_and_tensors_of_any_layout_are_read(values):
+    name, values = values
+    dense = values.to_dense() if isinstance(values, torch.Tensor) else np.asarray(values)
+    exact = dense.detach().double().resolve_neg().numpy() if isinstance(dense, torch.Tensor) else dense
+    signal = Signal.from_array(values)
+    assert signal.values.dtype.isnative
+    assert np.array_equal(signal.values[..., 0], exact), name
+
+
+def test_a_read_only_array_stays_as_it_is():
+    values = BASE.copy()
+    values.flags.writeable = False
+    signal = Signal.from_array(values)
+    encode(signal, steps=1)
+    assert np.array_equal(values, BASE)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (np.ma.masked_equal(np.where(BASE == 0, 1e6, 0.5), 1e6), "masked array, 1 sample hidden"),
+        (TENSOR.to(torch.complex64), "complex"),
+        (TENSOR.to("meta"), "meta"),
+        ([TENSOR, TENSOR[:1]], "no array of samples"),
+        (BASE.astype(object), "object"),
+        (BASE.astype(np.complex64), "complex64"),
+        (np.array([["a"]]), "convert it first"),
+    ],
+)
+def test_what_is_no_array_of_numbers_is_refused_in_one_line(values, reason):
+    with pytest.raises(SignalError, match=reason) as caught:
+        Signal.from_array(values)
+    assert "\n" not in str(caught.value)

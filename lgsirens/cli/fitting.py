@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lgsirens.cli.options import Edit, Encode, Extend, Reading, Replace, part
-from lgsirens.errors import ConfigError
+from lgsirens.errors import ConfigError, OtherRunError
 from lgsirens.monitoring.log import CHECKPOINT_SUFFIX, RunLog, check_folder
 from lgsirens.representation.file import load, save
 from lgsirens.representation.report import dry_run_text, edit_text, fitted_anew, summary
@@ -18,7 +18,7 @@ from lgsirens.system.hardware import use_threads
 from lgsirens.system.output import check_output
 from lgsirens.system.program import ended
 from lgsirens.system.schema import declared, from_plain
-from lgsirens.training.checkpoint import check_checkpoint, checkpoint_path
+from lgsirens.training.checkpoint import check_checkpoint, checkpoint_path, claimed
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.encode import dry_run, encode
 from lgsirens.training.extend import extend, replace
@@ -33,7 +33,6 @@ def encode_command(asked: Encode) -> int:
     log = _run_log(asked)
     if not asked.dry_run:
         check_result(asked.output, asked.overwrite or _resuming(asked), [*filter(None, [asked.shared_from])])
-        check_checkpoint(checkpoint_path(asked.output), asked.resume)
         if log is not None:
             check_folder(log, asked.resume, _resuming(asked))
     use_threads(asked.threads)
@@ -46,8 +45,8 @@ def encode_command(asked: Encode) -> int:
         print(dry_run_text(dry_run(signal, config, asked.device, asked.max_memory, shared_from)))
         return 0
     how: dict[str, Any] = {"log": log, "shared_from": shared_from, "source": reading.reduced()}
-    fit = _saved(asked, partial(encode, signal, config, **how)).fit
-    return ended(fit.stopped, fit.steps, checkpoint_path(asked.output))
+    result, checkpoint = _saved(asked, partial(encode, signal, config, **how))
+    return ended(result.fit.stopped, result.fit.steps, checkpoint)
 
 
 def extend_command(asked: Extend) -> int:
@@ -60,34 +59,53 @@ def replace_command(asked: Replace) -> int:
 
 def _edit(asked: Extend | Replace, edit: Callable[..., Representation]) -> int:
     check_result(asked.output, asked.overwrite or _resuming(asked), [asked.file])
-    check_checkpoint(checkpoint_path(asked.output), asked.resume)
     use_threads(asked.threads)
     whole = load(asked.file)
     of_signal = {"frames": None, **part(Reading, asked.given)}
     signal = Reading.like(whole, **of_signal).read(asked.signal, asked.quiet)
-    edited = _saved(asked, partial(edit, whole, signal, asked.offset, **part(FitOptions, asked.given)), whole)
+    fit = partial(edit, whole, signal, asked.offset, **part(FitOptions, asked.given))
+    edited, checkpoint = _saved(asked, fit, whole)
     if edited is whole:
         note("nothing to add: all of the signal lies where the file has partitions; %s is a copy", asked.output)
         return 0
     done = edited.history[-1]
     print(edit_text(done, fitted_anew(whole, edited)))
-    return ended(done["stopped"], done["steps"], checkpoint_path(asked.output))
+    return ended(done["stopped"], done["steps"], checkpoint)
 
 
 def _resuming(asked: Encode | Edit) -> bool:
-    return asked.resume and os.path.exists(checkpoint_path(asked.output))
+    return asked.resume and any(map(os.path.exists, _checkpoints(asked)))
+
+
+def _checkpoints(asked: Encode | Edit) -> list[Path]:
+    """Where a run may keep its state: the first, unless runs with the same OUTPUT are under way."""
+    return [checkpoint_path(asked.output, number) for number in range(1, 10)]
 
 
 def _saved(
     asked: Encode | Edit, fit: Callable[..., Representation], before: Representation | None = None
-) -> Representation:
-    """What comes of a fit, saved and told; a stopped run that gave another result than `before` is gone on with."""
-    resuming = _resuming(asked)
-    with interruption():  # Ctrl-C while the result is measured and saved must not lose it
-        how = {"device": asked.device, "max_memory": asked.max_memory, "resume": asked.resume}
-        result = fit(checkpoint=checkpoint_path(asked.output), progress=not asked.quiet, **how)
-        save_and_tell(result, asked.output, asked.overwrite or (resuming and result is not before))
-    return result
+) -> tuple[Representation, Path]:
+    """What comes of a fit, saved and told, and its checkpoint; a stopped run that gave another result than `before` is
+    gone on with."""
+    refused: OtherRunError | None = None
+    for path in _checkpoints(asked):
+        if refused is not None and not os.path.exists(path):
+            break
+        with interruption(), claimed(path) as free:  # Ctrl-C while the result is measured and saved must not lose it
+            if not free:
+                note("%s: is of a run that is under way with the same OUTPUT", path)
+                continue
+            check_checkpoint(path, asked.resume)
+            resuming = asked.resume and os.path.exists(path)
+            how = {"device": asked.device, "max_memory": asked.max_memory, "resume": asked.resume}
+            try:
+                result = fit(checkpoint=path, progress=not asked.quiet, **how)
+            except OtherRunError as error:
+                refused = refused or error
+                continue
+            save_and_tell(result, asked.output, asked.overwrite or (resuming and result is not before))
+            return result, path
+    raise refused or ConfigError(f"{asked.output}: nine runs write it already; choose another OUTPUT")
 
 
 def save_and_tell(representation: Representation, output: Path, overwrite: bool) -> None:

@@ -93,7 +93,9 @@ class _Computing(_Writing):
 class Encode(_Computing):
     """Fit a representation to a signal."""
 
-    input: Path = option(metavar="INPUT", positional=True, help="an image, sound, film, volume or .npy array")
+    input: Path = option(
+        metavar="INPUT", positional=True, help="an image, sound, film, volume or .npy array, - for standard input"
+    )
     config_path: Path | None = option(None, metavar="run.yaml", help="options from a file, as `info --config` prints")
     shared_from: Path | None = option(None, metavar="FILE", help="with that file's shared network: rows alone learn")
     dry_run: bool = option(False, help="print parameters, bytes, expected time and memory; write nothing")

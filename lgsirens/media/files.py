@@ -15,6 +15,7 @@ from typing import BinaryIO
 from lgsirens.errors import ConfigError, LgsirensError, SignalError, require
 from lgsirens.media.formats import FOLDER, FORMATS, Format, named, recognised, suffixes
 from lgsirens.media.frames import Frames, check_options
+from lgsirens.media.pipe import kept
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored
 from lgsirens.signal import Signal, check_signal
@@ -36,7 +37,7 @@ def read(
     """Read a picture, a sound, a film, a folder of numbered pictures (a film too) or a `.npy` array.
 
     Args:
-        path: a file, whose content decides how it is read, or a folder.
+        path: a file, whose content decides how it is read, a folder, a pipe, or `-`, standard input.
         kind: what a `.npy` array is, settled by its rank when None; "volume" reads all pages of a TIFF file.
         value_range: lowest and highest value; None for the default of `Signal.from_array`.
         frames: of a film, the first frame and the one after the last; None for an open end.
@@ -50,7 +51,13 @@ def read(
     """
     path, progress = _as_path(path), progress or Progress("read", "frame", quiet=True)
     check_options(frames, max_side)
-    request = Request(path, kind, value_range, frames, max_side, progress, lambda name: read(name, "image"))
+    with kept(path) as path:
+        request = Request(path, kind, value_range, frames, max_side, progress, lambda name: read(name, "image"))
+        return _read(request)
+
+
+def _read(request: Request) -> Signal:
+    path = request.path
     with (
         warnings.catch_warnings(),
         _one_line(path, "cannot be read, it is damaged", "get or save the file again"),
@@ -150,7 +157,7 @@ def check_target(path: str | os.PathLike[str], overwrite: bool = False) -> None:
 def _as_path(path: str | os.PathLike[str]) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise SignalError(f"{path!r} is no path; name a file")
-    return Path(path)
+    return Path(os.path.expanduser(path))
 
 
 def _say_converted(path: Path, signal: Signal, target: str) -> None:

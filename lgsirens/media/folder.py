@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -93,11 +92,11 @@ def replacing_folder(path: Path, overwrite: bool) -> Iterator[Path]:
     try:
         exists = path.is_dir()
         temporary.mkdir(0o700 if exists else 0o777)
-        mode = stat.S_IMODE((path if exists else temporary).stat().st_mode)
+        before = (path if exists else temporary).stat()
         yield temporary
         for name in temporary.iterdir():
             settle(name)
-        settle(temporary, mode)
+        settle(temporary, before)
         if path.is_dir():
             check_folder(path, overwrite)  # again: the work took long
             old = temporary.with_name(f"{temporary.name}.old")

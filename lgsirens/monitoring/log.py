@@ -82,7 +82,7 @@ class RunLog:
     def __post_init__(self) -> None:
         if not os.fspath(self.folder):
             raise ConfigError(f"{self.folder!r}: name the folder of the log", "folder")
-        object.__setattr__(self, "folder", Path(self.folder))
+        object.__setattr__(self, "folder", Path(os.path.expanduser(self.folder)))
         check(self)
 
     @property

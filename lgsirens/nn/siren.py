@@ -10,6 +10,7 @@ one after the other (`row_layout`). A forward pass takes the rows to use, so sel
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise, repeat
 
 import torch
@@ -104,8 +105,9 @@ class SirenPerPartition(nn.Module):
         super().__init__()
         self.config = config
         self.layout = row_layout(config)
-        self.local = nn.Parameter(torch.zeros(partitions, count(self.layout)))
-        self.shared = nn.ParameterDict({name: torch.zeros(shape) for name, shape in shared_layout(config)})
+        new = partial(torch.zeros, dtype=torch.float32, device="cpu")  # as files have them, whatever the defaults
+        self.local = nn.Parameter(new(partitions, count(self.layout)))
+        self.shared = nn.ParameterDict({name: new(shape) for name, shape in shared_layout(config)})
         if generator is not None:
             self._initialise(generator)
 

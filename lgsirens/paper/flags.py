@@ -5,6 +5,7 @@ options.
 import argparse
 import difflib
 import math
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -135,7 +136,7 @@ def given_values(argv: Sequence[str]) -> dict[str, Any]:
             entries[-1][1].append(word)
     found = {name: _from_words(name, words) for name, words in entries}
     path = found.pop("config_path", None)
-    settings = {} if path is None else read_settings(Path(path), "configs/ has examples")
+    settings = {} if path is None else read_settings(Path(os.path.expanduser(path)), "configs/ has examples")
     return {_known(name): value for name, value in settings.items()} | found
 
 

@@ -95,7 +95,7 @@ def _train(asked: flags.Flags) -> int:
 
 
 def _folder(asked: flags.Flags) -> Path:
-    return Path(asked.logging_root, asked.experiment_name)
+    return Path(os.path.expanduser(asked.logging_root), asked.experiment_name)
 
 
 def _run_folders(asked: flags.Flags) -> tuple[Path, Path]:
@@ -164,7 +164,7 @@ def _checkpoint(asked: flags.VideoFlags, given: set[str]) -> Representation:
     """What `--checkpoint_path` holds, ours or the published code's: the content tells."""
     if asked.checkpoint_path is None:
         raise ConfigError("is missing; name what training wrote", "checkpoint_path")
-    path = Path(asked.checkpoint_path)
+    path = Path(os.path.expanduser(asked.checkpoint_path))
     if not os.path.exists(path):
         trained = RunLog(_run_folders(asked)[0]).final
         wrote = "wrote" if os.path.exists(trained) else "with this --experiment_name writes"

@@ -31,6 +31,7 @@ from lgsirens.representation.representation import Representation
 from lgsirens.signal import Array, Signal
 from lgsirens.system.console import Progress, times
 from lgsirens.system.hardware import as_bytes, check_fits, format_bytes, resolve_device
+from lgsirens.system.pytorch import as_it_starts
 
 # The fused kernel wants few calls, and blocks large enough that Python has little to do.
 _FUSED_BLOCK = 4096
@@ -78,6 +79,7 @@ class Call:
         return cls(block, samples, blocks, blocks * (samples * evaluation_bytes(model) + row_bytes))
 
 
+@as_it_starts()
 def decode(
     representation: Representation,
     region: Region | None = None,
@@ -218,7 +220,7 @@ class _Fused:
             for number, block in enumerate(some):
                 alike[block.phase if tiled else ()].append(number)
             # Given back in their own order: where neighbours blend, the order in which they add up rounds.
-            y = torch.empty(len(some), self._call.samples, self._representation.model.channels)
+            y = torch.empty(len(some), self._call.samples, self._representation.model.channels, dtype=torch.float32)
             for phase, numbers in alike.items():
                 seen = [some[number] for number in (numbers[:1] if tiled else numbers)]
                 x, x_local = _coordinates(self._representation, seen, self._scales, self._call, rows.device)

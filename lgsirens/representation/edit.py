@@ -16,12 +16,14 @@ from lgsirens.grid.lattice import Lattice, bounding_extent
 from lgsirens.representation.representation import Representation, history_entry
 from lgsirens.representation.rows import FileRows, GatheredRows, gather
 from lgsirens.system.console import commas, note
+from lgsirens.system.pytorch import as_it_starts
 from lgsirens.system.schema import canonical_json, to_plain
 
 # What pieces of one origin have in common, beside coordinates and shared network.
 _OF_ORIGIN = ("model", "tile")
 
 
+@as_it_starts()
 def crop(
     representation: Representation,
     *regions: Region,
@@ -60,6 +62,7 @@ def crop(
     return replace(kept, extent=extent, window=window, history=(*representation.history, entry))
 
 
+@as_it_starts()
 def move(representation: Representation, offset: Sequence[int]) -> Representation:
     """The same rows elsewhere: with tile coordinates they mean the same anywhere.
 
@@ -122,6 +125,7 @@ def _moved(entry: dict[str, Any], by: Sequence[int]) -> dict[str, Any]:
     return {**entry, **to_plain(boxes)}
 
 
+@as_it_starts()
 def merge(
     representation: Representation, *others: Representation, prefer: Representation | None = None
 ) -> Representation:

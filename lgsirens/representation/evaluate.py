@@ -2,18 +2,19 @@
 
 import itertools
 from collections.abc import Hashable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from lgsirens.errors import RegionError
 from lgsirens.nn.memory import evaluation_samples
 from lgsirens.nn.siren import ModelConfig, SirenPerPartition, build_model, count, row_layout
 from lgsirens.representation.representation import Representation
 from lgsirens.signal import Array
+from lgsirens.system.pytorch import as_it_starts
 
 T = TypeVar("T")
 
@@ -22,8 +23,9 @@ _ROW_BYTES = 16 << 20
 _TABLE_BYTES = 64 << 20
 
 
+@as_it_starts(gradients=False)
 def evaluate(representation: Representation, positions: Tensor | Array) -> Tensor:
-    """Values at arbitrary positions, differentiable in the positions.
+    """Values at arbitrary positions, differentiable in the positions, by `torch.func` too.
 
     Args:
         positions: `[M, D]`, absolute, in samples; integers are the samples themselves. Arrays become tensors.
@@ -39,34 +41,87 @@ def evaluate(representation: Representation, positions: Tensor | Array) -> Tenso
         positions = torch.as_tensor(positions)
     except (TypeError, ValueError, RuntimeError):
         raise RegionError("positions are no array of numbers; give a tensor [M, D]") from None
-    model, lattice, coordinates = representation.model, representation.lattice, representation.coordinates
+    model = representation.model
     if positions.ndim != 2 or positions.shape[1] != model.dimensions:
         raise RegionError(f"positions of shape {tuple(positions.shape)}: expected [M, {model.dimensions}]")
     exact = positions.double()
-    if not bool(exact.isfinite().all()):
-        raise RegionError("positions are NaN or infinite; give finite ones")
-    tile = torch.tensor(lattice.tile, dtype=torch.float64, device=exact.device)
-    ids = torch.floor((exact.detach() + 0.5) / tile).clamp(-(2.0**62), 2.0**62).long()
-    place = lattice.find(ids.cpu().numpy())
+    if torch._C._functorch.is_functorch_wrapped_tensor(positions):
+        return _one_by_one(representation, exact)
+    ids, place = _owners(representation, exact)
     lowest, highest = representation.signal.value_range
-    out = torch.full((len(place), model.channels), representation.signal.blank, device=exact.device)
+    out = torch.full(
+        (len(place), model.channels), representation.signal.blank, dtype=torch.float32, device=exact.device
+    )
     # In the graph to every order even where nothing is present; the sine keeps the largest positions finite.
     out = out + 0 * exact.sin().sum(dim=1, keepdim=True).float()
     network = network_of(representation, exact.device)
     for members, real in _member_blocks(place, evaluation_samples(model), rows_at_once(model)):
         points = torch.from_numpy(members).to(exact.device)
-        inside = exact[points]
-        offset = inside - ids[points] * tile
-        seen = [coordinates.seen(d, t, inside[..., d], offset[..., d]) for d, t in enumerate(lattice.tile)]
-        x = torch.stack([shared.float() for shared, _ in seen], dim=-1)
-        own = [local.float() for _, local in seen if local is not None]
-        x_local = torch.stack(own, dim=-1) if own else None
+        x, x_local = _seen(representation, exact[points], ids[points])
         owners, block_row = np.unique(place[members[:, 0]], return_inverse=True)
         rows = representation.rows.read(owners)[torch.from_numpy(block_row)].to(exact.device)
         y = network(x, rows, x_local)
         kept = torch.from_numpy(real).to(exact.device)
         out = out.index_put((points[kept],), to_range(y[kept], lowest, highest))
     return out
+
+
+def _owners(representation: Representation, exact: Tensor) -> tuple[Tensor, NDArray[np.int64]]:
+    """The ids of the partitions of positions `[M, D]` float64, `[M, D]`, and their places `[M]`, -1 if they are absent
+    (raises RegionError)."""
+    if not bool(exact.isfinite().all()):
+        raise RegionError("positions are NaN or infinite; give finite ones")
+    tile = torch.tensor(representation.lattice.tile, dtype=torch.float64, device=exact.device)
+    ids = torch.floor((exact.detach() + 0.5) / tile).clamp(-(2.0**62), 2.0**62).long()
+    return ids, representation.lattice.find(ids.cpu().numpy())
+
+
+def _seen(representation: Representation, position: Tensor, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What the networks see of positions `[..., D]` in the partitions of these ids: `x` and `x_local` of the model."""
+    tile = representation.lattice.tile
+    offset = position - ids * torch.tensor(tile, dtype=torch.float64, device=position.device)
+    axes = [representation.coordinates.seen(d, t, position[..., d], offset[..., d]) for d, t in enumerate(tile)]
+    own = [local.float() for _, local in axes if local is not None]
+    return torch.stack([shared.float() for shared, _ in axes], dim=-1), torch.stack(own, dim=-1) if own else None
+
+
+def _one_by_one(representation: Representation, exact: Tensor) -> Tensor:
+    """As `evaluate`, with a copy of its row for every position: `torch.func` follows no sorting by partition."""
+    lowest, highest = representation.signal.value_range
+    ids, rows, present = _OwnRows.apply(exact, representation)  # type: ignore[no-untyped-call]
+    x, x_local = _seen(representation, exact[:, None], ids[:, None])
+    y = network_of(representation, exact.device)(x, rows, x_local)[:, 0]
+    return torch.where(present, to_range(y, lowest, highest), representation.signal.blank)
+
+
+class _OwnRows(torch.autograd.Function):
+    """Of positions `[M, D]` the ids `[M, D]` and rows `[M, K]` of their partitions, and which are present `[M, 1]`: all
+    of it constant as far as derivatives go."""
+
+    @staticmethod
+    def forward(exact: Tensor, representation: Representation) -> tuple[Tensor, Tensor, Tensor]:
+        ids, place = _owners(representation, exact)
+        owners, which = np.unique(place.clip(min=0), return_inverse=True)
+        rows = representation.rows.read(owners)[torch.from_numpy(which)].to(exact.device)
+        return ids, rows, torch.from_numpy(place >= 0)[:, None].to(exact.device)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.mark_non_differentiable(*output)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None]:
+        return None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> tuple[None, None, None]:
+        return None, None, None
+
+    @staticmethod
+    def vmap(info: Any, axes: Any, exact: Tensor, representation: Representation) -> tuple[Any, Any]:
+        batched = exact.movedim(axes[0], 0)
+        found = _OwnRows.apply(batched.flatten(0, 1), representation)  # type: ignore[no-untyped-call]
+        return tuple(part.unflatten(0, batched.shape[:2]) for part in found), (0, 0, 0)
 
 
 def _member_blocks(
@@ -95,8 +150,11 @@ def _width(block: NDArray[np.int64]) -> int:
 def network_of(representation: Representation, device: torch.device | str = "cpu") -> SirenPerPartition:
     """The model with the shared weights of a representation, its own rows left out; weights take no gradient."""
     network = build_model(representation.model, 1)
-    network.load_state_dict({"local": network.local, **{f"shared.{k}": v for k, v in representation.shared.items()}})
-    return network.requires_grad_(False).to(device)
+    # New parameters, because within `torch.func` a module's own methods are forbidden.
+    network.local = nn.Parameter(network.local.detach().to(device), requires_grad=False)
+    for name, tensor in representation.shared.items():
+        network.shared[name] = nn.Parameter(tensor.to(device), requires_grad=False)
+    return network
 
 
 class SharedTable:

@@ -31,6 +31,7 @@ from lgsirens.representation.rows import CODECS, TENSOR_TYPES, FileRows, check_f
 from lgsirens.representation.sources import FileSource, PathLike
 from lgsirens.signal import KINDS
 from lgsirens.system.output import replacing
+from lgsirens.system.pytorch import as_it_starts
 from lgsirens.system.schema import Option, canonical_json, convert, from_plain, option, to_plain
 
 FORMAT_VERSION = 2
@@ -61,6 +62,7 @@ class Manifest(Header):
     crc32: dict[str, int]
 
 
+@as_it_starts()
 def save(representation: Representation, path: PathLike, overwrite: bool = False) -> None:
     """Write a representation to one `.safetensors` file, whole or not at all.
 
@@ -79,6 +81,7 @@ def save(representation: Representation, path: PathLike, overwrite: bool = False
             file.write(codec.encode(chunk).data)
 
 
+@as_it_starts()
 def load(path: PathLike) -> Representation:
     """Open a representation; rows stay in the file until they are needed.
 

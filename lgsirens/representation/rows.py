@@ -153,7 +153,7 @@ class GatheredRows:
         return self.sources[0].width
 
     def read(self, places: NDArray[Any]) -> Tensor:
-        out = torch.empty(len(places), self.width)
+        out = torch.empty(len(places), self.width, dtype=torch.float32, device="cpu")
         for number, source in enumerate(self.sources):
             here = np.flatnonzero(self.owners[places] == number)
             out[torch.from_numpy(here)] = source.read(self.places[places][here])

@@ -29,7 +29,7 @@ class FileSource:
     def __init__(self, path: PathLike) -> None:
         if not isinstance(path, str | os.PathLike):
             raise SignalError(f"{path!r} is no path; name a .safetensors file")
-        self._path = Path(path)
+        self._path = Path(os.path.expanduser(path))
         self.name = str(self._path)
         status = os.fstat(self._descriptor)
         if not stat.S_ISREG(status.st_mode):

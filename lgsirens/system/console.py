@@ -7,12 +7,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from tqdm import tqdm
 
 log = logging.getLogger("lgsirens")
+
+# What asks a program to end, beside Ctrl-C; of a terminal that is closed not on Windows.
+TERMINATIONS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<LEFT, {rate_fmt}{postfix}]"
 _SECONDS_BETWEEN_LINES = 10.0
@@ -38,27 +41,34 @@ class Progress(AbstractContextManager["Progress"]):
         self._started = self._told = time.monotonic()
         if not self._quiet and sys.stderr is not None and sys.stderr.isatty():
             name, unit, scaled = self._label, self._unit, total > 10_000
-            self._bar = tqdm(desc=name, unit=unit, total=total, initial=done, unit_scale=scaled, dynamic_ncols=True)
+            with suppress(OSError):
+                self._bar = tqdm(desc=name, unit=unit, total=total, initial=done, unit_scale=scaled, dynamic_ncols=True)
 
     def advance(self, count: int = 1, total: int | None = None, seconds: float = math.inf, **figures: str) -> None:
         """Count on, to another total if one is given; no more than `seconds` are left; `figures` are shown beside the
         count."""
         self._done, self._total, self._most = self._done + count, total or self._total, seconds
-        if self._bar is not None:
-            self._bar.total = self._total
-            if figures:
-                self._bar.set_postfix(figures, refresh=False)
-            left = tqdm.format_interval(self.seconds_left())
-            self._bar.bar_format = _BAR.replace("LEFT", left)
-            self._bar.update(count)
-        elif not self._quiet and time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
-            self._tell(figures)
+        try:
+            if self._bar is not None:
+                self._draw(self._bar, count, figures)
+            elif not self._quiet and time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
+                self._tell(figures)
+        except OSError:  # the terminal is gone, the work is not
+            self._bar, self._quiet = None, True
 
     def seconds_left(self) -> float:
         """Until all is done, if it goes on as it did."""
         done, total = (self._work(count) - self._work(self._first) for count in (self._done, self._total))
         left = (total - done) * (time.monotonic() - self._started) / max(1e-9, done)
         return max(0.0, min(left, self._most))
+
+    def _draw(self, bar: "tqdm[Any]", count: int, figures: dict[str, str]) -> None:
+        bar.total = self._total
+        if figures:
+            bar.set_postfix(figures, refresh=False)
+        left = tqdm.format_interval(self.seconds_left())
+        bar.bar_format = _BAR.replace("LEFT", left)
+        bar.update(count)
 
     def _tell(self, figures: dict[str, str]) -> None:
         self._told = time.monotonic()
@@ -70,7 +80,8 @@ class Progress(AbstractContextManager["Progress"]):
 
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
-            self._bar.close()
+            with suppress(OSError):
+                self._bar.close()
 
 
 def note(message: str, *args: object) -> None:
@@ -80,11 +91,11 @@ def note(message: str, *args: object) -> None:
 
 @contextmanager
 def interruption() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; the second acts as usual.
+    """An event that the first signal to end sets (Ctrl-C, a closed terminal); the second acts as usual.
 
     Inside another one it is the other's event. Only the main thread can listen to signals.
     """
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *TERMINATIONS)}
     # What is ignored (nohup) stays ignored, and what Python did not install cannot be put back.
     previous = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
     outer = [handler.event for handler in previous.values() if hasattr(handler, "event")]

@@ -3,6 +3,7 @@
 import errno
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,8 @@ from pathlib import Path
 from lgsirens.errors import OutputError, RunError
 
 _MARK = "lgsirens-"  # in the names of temporary files
+# What file systems answer that move no file, or none over another.
+_NO_MOVES = (errno.EPERM, errno.EACCES, errno.EEXIST, errno.EXDEV, errno.ENOTSUP, errno.ENOSYS)
 
 
 def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
@@ -21,7 +24,7 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         RunError: the folder is not writable.
     """
     try:
-        path = Path(os.path.realpath(path))
+        path = Path(os.path.realpath(os.path.expanduser(path)))
         if not path.parent.is_dir():
             raise OutputError(f"{path}: the folder {path.parent} does not exist; create it first")
         if path.exists() and not path.is_file():
@@ -41,8 +44,9 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
     """Yield a temporary path in the same folder; move it to `path` if the block succeeds, delete it if not.
 
     The temporary name keeps the suffix of `path`, because encoders choose their format by it. A link stays a link, an
-    existing file keeps its permissions; other names of that file (hard links) keep the old content. Of several writers
-    each has its own temporary file.
+    existing file keeps its permissions and, where the process may give it away, its owner; other names of that file
+    (hard links) keep the old content. Of several writers each has its own temporary file. Where the file system moves
+    no files, the content is copied; should that fail, it stays under the temporary name.
 
     Raises:
         OutputError: as `check_output`, also of what came to `path` meanwhile.
@@ -50,25 +54,36 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
     """
     suffix = Path(path).suffix
     path = check_output(path, overwrite)
-    temporary = temporary_beside(path, suffix)
+    temporary, copying = temporary_beside(path, suffix), False
     try:
         exists = path.exists()
         # Permissions are the kernel's affair: to ask for the umask is to change it, for all threads.
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if exists else 0o666))
-        mode = stat.S_IMODE((path if exists else temporary).stat().st_mode)
+        before = (path if exists else temporary).stat()
         yield temporary
         # The content before the name: after a crash there is the old file or the whole new one.
-        settle(temporary, mode)
+        settle(temporary, before)
         check_output(path, overwrite)
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except OSError as error:
+            if error.errno not in _NO_MOVES:
+                raise
+            with temporary.open("rb") as source, path.open("wb") as target:
+                copying = True
+                shutil.copyfileobj(source, target)
+            settle(path)
+            copying = False
         with suppress(OSError):  # it is in place already, and some platforms open no folder
             settle(path.parent)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise RunError(f"{path}: cannot be written: {reason}; free space or choose another folder") from error
+        remedy = f"the whole file is {temporary}" if copying else "free space or choose another folder"
+        raise RunError(f"{path}: cannot be written: {reason}; {remedy}") from error
     finally:
-        with suppress(OSError):
-            temporary.unlink()
+        if not copying:
+            with suppress(OSError):
+                temporary.unlink()
 
 
 def temporary_beside(path: Path, suffix: str) -> Path:
@@ -76,17 +91,22 @@ def temporary_beside(path: Path, suffix: str) -> Path:
     return path.with_name(f".{path.stem[:40]}.{_MARK}{secrets.token_hex(4)}{suffix}")
 
 
-def settle(path: Path, mode: int | None = None) -> None:
-    """Wait until a file or folder is on the disk, and give it its permissions, where the file system can do that."""
+def settle(path: Path, before: os.stat_result | None = None) -> None:
+    """Wait until a file or folder is on the disk, and give it the permissions and the owner that another had `before`,
+    where the file system and the process can do that."""
     # A folder is opened to be read; a file, on some systems, has to be opened to be written.
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
-        if mode is not None:
+        if before is not None:
+            now = path.stat()
             with suppress(OSError):
-                os.chmod(path, mode)
+                if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+                    os.chown(path, before.st_uid, before.st_gid)
+            with suppress(OSError):  # last: to give a file away clears bits of its permissions
+                os.chmod(path, stat.S_IMODE(before.st_mode))
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
             raise
     finally:
         os.close(descriptor)

@@ -1,18 +1,22 @@
 """How every program of ours runs and ends: errors in one line, exit codes.
 
-Exit code 0 if all went well, 1 for a failure at run time, 2 for wrong use or bad input, 130 if Ctrl-C ended the run.
+Exit code 0 if all went well, 1 for a failure at run time, 2 for wrong use or bad input, 130 if Ctrl-C ended the run,
+or another signal a fit, whose result is saved; 128 and its number if another signal ended something else.
 """
 
 import io
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, NoReturn, TextIO
 
 from lgsirens.errors import LgsirensError
-from lgsirens.system.console import log, note
+from lgsirens.system.console import TERMINATIONS, log, note
 
 __version__ = "0.1.0"
 
@@ -34,16 +38,18 @@ def run(program: Callable[[], int | None], names: Mapping[str, str] | None = Non
     handler.setFormatter(logging.Formatter("lgsirens: %(message)s"))
     log.addHandler(handler)
     try:
-        code = int(program() or 0)
-        sys.stdout.flush()
-        return code
+        with _unwinding():
+            code = int(program() or 0)
+            sys.stdout.flush()
+            return code
     except LgsirensError as error:
         name = (names or {}).get(error.option or "", error.option)
         print(f"lgsirens: {'' if name is None else f'--{name} '}{' '.join(error.message.split())}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("lgsirens: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        with suppress(OSError):  # the terminal may be gone
+            print("lgsirens: interrupted", file=sys.stderr)
+        return error.exit_code if isinstance(error, _Terminated) else INTERRUPTED
     except OSError as error:  # files are met with errors of our own: this is standard output, closed or full
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if not isinstance(error, BrokenPipeError):  # whose reader wants no more
@@ -57,6 +63,31 @@ def run(program: Callable[[], int | None], names: Mapping[str, str] | None = Non
         return 1
     finally:
         log.removeHandler(handler)
+
+
+class _Terminated(KeyboardInterrupt):
+    """A signal to end: as Ctrl-C, but for the exit code that shells know."""
+
+    def __init__(self, number: int) -> None:
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def _unwinding() -> Iterator[None]:
+    """Signals to end unwind the stack, so that temporary files are deleted; what is ignored (nohup) stays so."""
+    main = threading.current_thread() is threading.main_thread()
+    caught = [number for number in TERMINATIONS if main and signal.getsignal(number) is signal.SIG_DFL]
+
+    def end(number: int, frame: Any) -> NoReturn:
+        raise _Terminated(number)
+
+    for number in caught:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in caught:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def ended(stopped: str, steps: int, checkpoint: Path | None) -> int:

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import operator
+import os
 import re
 import types
 import typing
@@ -148,7 +149,7 @@ def from_text(hint: Any, text: str) -> Any:
     if kind in (str, Path):
         if kind is Path and not text:  # which Path takes for the current folder
             raise ValueError
-        return kind(text)
+        return Path(os.path.expanduser(text)) if kind is Path else text  # quoted, a shell leaves ~ as it is
     text = text.strip()
     if typing.get_origin(kind) in (list, tuple) and not text.startswith("["):
         entry = typing.get_args(kind)[0]

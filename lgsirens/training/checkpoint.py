@@ -5,16 +5,18 @@ import json
 import math
 import os
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from lgsirens.errors import ConfigError, FileFormatError, OutputError, RunError
+from lgsirens.errors import ConfigError, FileFormatError, OtherRunError, OutputError, RunError
 from lgsirens.monitoring.log import CHECKPOINT_SUFFIX, FitState
 from lgsirens.nn.siren import SirenPerPartition
 from lgsirens.system.console import note
@@ -64,7 +66,7 @@ class Checkpoint:
         """The checkpoint of a run, None for one that keeps none (raises ConfigError if `path` is no path)."""
         if not isinstance(path, str | os.PathLike | None):
             raise ConfigError(f"checkpoint {path!r} is no path; name a file, or leave it out")
-        return None if path is None else cls(Path(path), key, resume)
+        return None if path is None else cls(Path(os.path.expanduser(path)), key, resume)
 
     @property
     def goes_on(self) -> bool:
@@ -131,7 +133,8 @@ class Checkpoint:
         """What the file holds, nested as it was kept.
 
         Raises:
-            FileFormatError: the file is damaged or belongs to another run.
+            FileFormatError: the file is damaged.
+            OtherRunError: it belongs to another run.
         """
         try:
             with safe_open(self.path, "pt") as file:
@@ -144,19 +147,44 @@ class Checkpoint:
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{self.path}: damaged checkpoint ({error}); delete it and start again") from error
         if key != self.key:
-            raise FileFormatError(
+            raise OtherRunError(
                 f"{self.path}: belongs to another input, other options or another processor; give those, or no resume"
             )
         return kept
 
 
-def checkpoint_path(output: Path) -> Path:
-    """Beside the output; a name too long for the suffix is cut and told apart by its hash."""
+def checkpoint_path(output: Path, number: int = 1) -> Path:
+    """Beside the output, for one of several runs at once; a name too long for the suffix is cut and told apart by its
+    hash."""
     stem = os.fsencode(output.stem)
     if len(stem) > 200:
-        digest = hashlib.sha256(stem).hexdigest()[:12]
-        return output.with_name(f"{stem[:180].decode(errors='ignore')}-{digest}{CHECKPOINT_SUFFIX}")
-    return output.with_name(f"{output.stem}{CHECKPOINT_SUFFIX}")
+        stem = stem[:180] + b"-" + hashlib.sha256(stem).hexdigest()[:12].encode()
+    several = "" if number == 1 else f"-{number}"
+    return output.with_name(f"{stem.decode(errors='ignore')}{several}{CHECKPOINT_SUFFIX}")
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether no other run that is alive keeps its state at `path`; none will until the end of the block.
+
+    The lock is the system's: it goes with the process, however that ends. Where there are none (some network file
+    systems) every run takes the path for its own.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    except (OSError, NotImplementedError):
+        yield True
+        return
+    try:
+        yield True
+    finally:
+        with suppress(OSError):  # while it is held: once it is free, it may be that of another run
+            os.unlink(lock.lock_file)
+        lock.release()
 
 
 def check_checkpoint(path: Path, resume: bool) -> None:

@@ -18,12 +18,13 @@ from lgsirens.monitoring.watcher import Watcher
 from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.representation.decode import decode, partition_means
 from lgsirens.representation.file import identified
-from lgsirens.representation.metrics import psnr, recorded
+from lgsirens.representation.metrics import psnr, recorded, slabs
 from lgsirens.representation.report import describe
 from lgsirens.representation.representation import FitRecord, Representation, SignalInfo, first_encoding
 from lgsirens.signal import KINDS, Signal, check_signal
 from lgsirens.system.console import note
 from lgsirens.system.hardware import as_bytes, resolve_device
+from lgsirens.system.pytorch import as_it_starts
 from lgsirens.system.schema import canonical_json, to_plain
 from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig, Plan, plan
@@ -35,6 +36,7 @@ from lgsirens.training.samples import CachedSharedFeatures
 from lgsirens.training.windows import PositionedSignal, Windows
 
 
+@as_it_starts()
 def encode(
     signal: Signal,
     config: EncodeConfig | None = None,
@@ -83,6 +85,7 @@ def encode(
         raise ConfigError(f"{shared_from!r}: is no Representation; give one from load or encode", "shared_from")
     planned = plan(check_signal(signal), config, shared_from)
     signal = _ranged(signal, shared_from)
+    _say_beyond(signal)
     described = _described(signal, planned, source)
     run = prepare(signal, planned, resolve_device(device), as_bytes(max_memory))
     key = run.key(signal, described.get("shared_from"))
@@ -104,6 +107,7 @@ def encode(
     return representation
 
 
+@as_it_starts()
 def dry_run(
     signal: Signal,
     config: EncodeConfig,
@@ -158,11 +162,19 @@ def _ranged(signal: Signal, shared_from: Representation | None) -> Signal:
     if shared_from is None or not KINDS[signal.kind].symmetric or signal.dtype != shared_from.signal.dtype:
         return signal
     lowest, highest = shared_from.signal.value_range
-    clips = signal.values.min() < lowest or signal.values.max() > highest
     if signal.value_range != (lowest, highest):
-        louder = "; the sound is louder, and clips" if clips else ""
-        note("value_range: that of shared_from, %g to %g%s", lowest, highest, louder)
+        note("value_range: that of shared_from, %g to %g", lowest, highest)
     return signal.with_range((lowest, highest))
+
+
+def _say_beyond(signal: Signal) -> None:
+    """Say how many values will be cut as they are decoded."""
+    lowest, highest = signal.value_range
+    parts = map(signal.read, slabs(signal))
+    beyond = sum(int(((part < lowest) | (part > highest)).sum()) for part in parts)
+    if beyond:
+        what = beyond, signal.values.size, lowest, highest
+        note("value_range: %d of %d values are beyond it, and decode to its ends, %g and %g", *what)
 
 
 def _described(signal: Signal, planned: Plan, source: Mapping[str, Any] | None) -> dict[str, Any]:

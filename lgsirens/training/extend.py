@@ -14,6 +14,7 @@ from lgsirens.grid.lattice import Lattice, tiles_meeting
 from lgsirens.representation.representation import Representation
 from lgsirens.signal import KINDS, Signal, check_signal
 from lgsirens.system.console import note
+from lgsirens.system.pytorch import as_it_starts
 from lgsirens.training.refit import Edit, FitOptions, brings, fit_edit
 
 FINETUNE = ("none", "shared", "all")
@@ -22,6 +23,7 @@ FINETUNE = ("none", "shared", "all")
 _FARTHEST = 1 << 21
 
 
+@as_it_starts()
 def extend(
     representation: Representation,
     signal: Signal,
@@ -84,6 +86,7 @@ def extend(
     )
 
 
+@as_it_starts()
 def replace(
     representation: Representation, signal: Signal, offset: Sequence[int] | None = None, **options: Any
 ) -> Representation:

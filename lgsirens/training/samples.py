@@ -83,7 +83,7 @@ class AllSamples:
         known, everywhere = torch.from_numpy(mask).to(windows.device), (slice(None),) * len(windows.sizes)
         self._windows, self._known = windows, None if mask.all() else known.reshape(shape)
         # In float32 from here on: to convert them in every step takes longer than a fused kernel takes for them.
-        self._samples = torch.empty(*shape, signal.channels, device=windows.device)
+        self._samples = torch.empty(*shape, signal.channels, dtype=torch.float32, device=windows.device)
         for part in _cuts(len(lattice), max(1, samples_per_block // math.prod(windows.sizes))):
             self._samples[part] = windows.target(torch.from_numpy(samples[part]).view_as(self._samples[part]))
         self._count = max(1, int(mask.sum()) * signal.channels)
@@ -189,9 +189,9 @@ class StratifiedSamples(AllSamples):
         known = torch.ones(1, number, dtype=torch.bool, device=picks.device)
         if self._known is not None:
             known = self._known.flatten(1).index_select(1, picks)
-        places = torch.unravel_index(picks[None], self._windows.sizes)
+        places = _along_axes(picks[None], self._windows.sizes)
         partitions, channels = len(self._samples), self._samples.shape[-1]
-        own = self._windows.owned(slice(None), list(places), known).sum(dim=1).expand(partitions) * channels
+        own = self._windows.owned(slice(None), places, known).sum(dim=1).expand(partitions) * channels
         count = int(known.sum()) * (partitions // len(known)) * channels
 
         def picked(rows: slice, part: slice) -> Block:
@@ -249,7 +249,7 @@ class RandomSamples:
         for rows, columns in itertools.product(*self._cuts):
             size = (rows.stop - rows.start, columns.stop - columns.start)
             picks = torch.randint(math.prod(sizes), size, generator=generator, device=self._values.device)
-            yield rows, list(torch.unravel_index(picks, sizes))
+            yield rows, _along_axes(picks, sizes)
 
     def _block(self, rows: slice, places: list[Tensor], whole: bool) -> Block:
         flat, inside = self._find(rows, places)
@@ -310,3 +310,12 @@ class CachedSharedFeatures:
     @torch.no_grad()
     def _completed(self, block: Block) -> Block:
         return replace(block, shared_features=list(self._shared_features(block.x)))
+
+
+def _along_axes(places: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """Flat places as places along each axis; `torch.unravel_index` imports a computer algebra system for that."""
+    axes: list[Tensor] = []
+    for size in reversed(sizes):
+        axes.insert(0, places % size)
+        places = places // size
+    return axes

@@ -118,7 +118,9 @@ def _renew(gradient: Tensor, products: list[Tensor], bases: list[Tensor], step: 
 def _scaled(product: Tensor) -> Tensor:
     """A product of the size of 1, so that neither tiny nor missing gradients trouble a decomposition."""
     size = product.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[:, None, None]
-    return product / size.clamp(min=1e-38) + 1e-6 * torch.eye(product.shape[-1], device=product.device)
+    return product / size.clamp(min=1e-38) + 1e-6 * torch.eye(
+        product.shape[-1], dtype=product.dtype, device=product.device
+    )
 
 
 def _turned(matrix: Tensor, bases: list[Tensor]) -> Tensor:

@@ -1,5 +1,6 @@
 """The command line: stopping a run and going on with it."""
 
+import errno
 import importlib
 import os
 import signal
@@ -14,19 +15,22 @@ import pytest
 import lgsirens as lg
 from lgsirens.cli import fitting
 from lgsirens.system.program import INTERRUPTED
+from lgsirens.training.checkpoint import claimed
 from tests.command import assert_one_line, full_disk, run
 
 encode_module = importlib.import_module("lgsirens.training.encode")  # `lg.encode` is the function
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_run_saves_what_it_has_and_resume_goes_on(folder, number):
     np.save("a.npy", np.random.default_rng(0).random((64, 64)).astype(np.float32))
     command = [sys.executable, "-c", "import sys; from lgsirens.cli.main import main; sys.exit(main())"]
     command += ["encode", "a.npy", "a.safetensors", "--partitions", "2,2", "--steps", "100000"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < deadline and not _fits(process.pid):
+    while (
+        process.poll() is None and time.monotonic() < deadline and not os.path.exists(".a.checkpoint.safetensors.lock")
+    ):
         time.sleep(0.05)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -44,10 +48,51 @@ def test_a_stopped_run_saves_what_it_has_and_resume_goes_on(folder, number):
     assert lg.load("a.safetensors").fit.steps == inr.fit.steps
 
 
-def _fits(pid):
-    """Whether a process has begun to fit, seen by its handling SIGTERM (Linux)."""
-    caught = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt")]
-    return bool(caught and int(caught[0].split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+def test_runs_with_one_output_keep_their_states_apart(files, capsys, monkeypatch, checkpoint_each_step):
+    """As if another run were under way, which then is killed: each goes on from its own checkpoint."""
+    np.save("a.npy", np.zeros((32, 32), dtype=np.uint8))
+    np.save("b.npy", np.full((32, 32), 200, dtype=np.uint8))
+    command = ["x.safetensors", "--steps", 4, "--quiet"]
+    _left_checkpoint(monkeypatch, "encode", "a.npy", *command)
+    first = Path("x.checkpoint.safetensors").read_bytes()
+    with claimed(Path("x.checkpoint.safetensors")) as free:
+        assert free
+        _left_checkpoint(monkeypatch, "encode", "b.npy", *command)
+        assert "x.checkpoint.safetensors: is of a run that is under way" in capsys.readouterr().err
+    assert Path("x.checkpoint.safetensors").read_bytes() == first
+    assert run("encode", "photo.png", *command, "--resume") == 2
+    assert "another input" in capsys.readouterr().err
+    for name, left in (("b", 1), ("a", 0)):
+        assert run("encode", f"{name}.npy", *command, "--resume", "--overwrite") == 0
+        assert lg.load("x.safetensors").decode().values.mean() == pytest.approx(
+            float(np.load(f"{name}.npy")[0, 0]), abs=50
+        )
+        assert len(list(Path().glob("x*.checkpoint.safetensors"))) == left
+    assert not list(Path().glob(".*"))
+
+
+def test_the_claim_of_a_killed_process_ends_with_it(folder):
+    code = "import sys, time; from pathlib import Path; from lgsirens.training.checkpoint import claimed\n"
+    code += "with claimed(Path('c')) as free:\n    print(free, flush=True)\n    time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "True\n"
+        with claimed(Path("c")) as free:
+            assert not free
+        process.kill()
+        process.wait()
+    with claimed(Path("c")) as free:
+        assert free
+    assert os.listdir() == []
+
+
+def test_a_file_system_without_locks_is_no_obstacle(folder, monkeypatch):
+    def refused(*arguments):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("filelock.FileLock._acquire", refused)
+    with claimed(Path("c")) as free:
+        assert free
 
 
 def test_resume_without_a_checkpoint_starts_at_the_beginning(files, capsys):

@@ -1,16 +1,21 @@
 """Signals that end long work."""
 
+import errno
+import io
+import os
 import signal
 
 import pytest
 
-from lgsirens.system.console import interruption
+from lgsirens.system.console import TERMINATIONS, Progress, interruption
+from lgsirens.system.output import replacing
+from lgsirens.system.program import run
 
 
 @pytest.fixture(autouse=True)
 def handlers():
     """Those of the test runner come back."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, *TERMINATIONS)}
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)
@@ -49,3 +54,45 @@ def test_the_second_signal_acts_as_usual():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("number", TERMINATIONS)
+def test_a_signal_to_end_leaves_no_temporary_file(number, tmp_path, capsys):
+    def program():
+        with replacing(tmp_path / "a.bin") as temporary:
+            temporary.write_bytes(b"half")
+            signal.raise_signal(number)
+        return 0
+
+    signal.signal(number, signal.SIG_DFL)
+    assert run(program) == 128 + number
+    assert os.listdir(tmp_path) == []
+    assert capsys.readouterr().err == "lgsirens: interrupted\n"
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_what_a_shell_has_ignored_ends_no_program():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert run(lambda: signal.raise_signal(signal.SIGHUP)) == 0
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+class _Gone(io.StringIO):
+    """A terminal that has been closed."""
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_work_goes_on_without_its_terminal(terminal, monkeypatch):
+    monkeypatch.setattr("sys.stderr", gone := _Gone())
+    monkeypatch.setattr(gone, "isatty", lambda: terminal)
+    monkeypatch.setattr("lgsirens.system.console._SECONDS_BETWEEN_LINES", 0.0)
+    with Progress("fit", "step") as bar:
+        bar.start(3)
+        for _ in range(3):
+            bar.advance()

@@ -2,10 +2,13 @@ import errno
 import os
 import stat
 
+import numpy as np
 import pytest
 
+import lgsirens as lg
 from lgsirens.errors import LgsirensError, OutputError, RunError
 from lgsirens.system.output import check_output, replacing
+from tests.command import run
 
 
 def names(folder):
@@ -284,3 +287,63 @@ def test_a_file_is_settled_through_a_descriptor_that_may_write(tmp_path, monkeyp
     with replacing(tmp_path / "a.bin"):
         pass
     assert modes == [(False, os.O_RDWR), (True, os.O_RDONLY)]
+
+
+def test_a_path_that_begins_with_a_tilde_is_in_the_home_folder(tmp_path, monkeypatch, capsys):
+    """Quoted in a script or written in a config, no shell has seen it."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "work").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "work")
+    lg.write("~/a.npy", lg.Signal.from_array(np.zeros((8, 8), np.uint8)))
+    fit = ["--steps", "1", "--quiet"]
+    assert run("encode", "~/a.npy", "~/a.safetensors", *fit, "--log_dir", "~/logs") == 0
+    assert run("crop", "~/a.safetensors", "~/b.safetensors", "--region", "0:8,0:8") == 0
+    assert run("decode", "~/b.safetensors", "~/b.npy") == 0
+    lg.encode(lg.read("~/a.npy"), steps=1, log=lg.RunLog("~/logs2")).save("~/c.safetensors")
+    assert len(lg.load("~/c.safetensors").lattice) == 1
+    assert os.listdir() == []
+    names = ["a.npy", "a.safetensors", "b.npy", "b.safetensors", "c.safetensors", "logs", "logs2"]
+    assert sorted(os.listdir(tmp_path / "home")) == names
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EXDEV, errno.EEXIST, errno.ENOSYS])
+@pytest.mark.parametrize("exists", [False, True])
+def test_where_no_file_can_be_moved_it_is_copied(number, exists, tmp_path, monkeypatch):
+    _refuse(monkeypatch, number)
+    path = tmp_path / "a.bin"
+    if exists:
+        path.write_bytes(b"old")
+    with replacing(path, overwrite=exists) as temporary:
+        temporary.write_bytes(b"new")
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_what_could_be_neither_moved_nor_copied_is_kept_and_named(tmp_path, monkeypatch):
+    _refuse(monkeypatch, errno.EPERM)
+    monkeypatch.setattr("shutil.copyfileobj", lambda *files: _raise(errno.ENOSPC))
+    with pytest.raises(RunError, match="the whole file is ") as caught, replacing(tmp_path / "a.bin") as temporary:
+        temporary.write_bytes(b"new")
+    assert str(temporary) in str(caught.value)
+    assert temporary.read_bytes() == b"new"
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root may give files away")
+def test_an_existing_file_keeps_its_owner_and_permissions(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    os.chown(path, 1234, 2345)
+    with replacing(path, overwrite=True) as temporary:
+        temporary.write_bytes(b"new")
+    status = path.stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (1234, 2345, 0o640)
+
+
+def _refuse(monkeypatch, number):
+    monkeypatch.setattr("os.replace", lambda source, target: _raise(number))
+
+
+def _raise(number):
+    raise OSError(number, os.strerror(number))

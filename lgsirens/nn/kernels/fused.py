@@ -106,7 +106,7 @@ class _Run:
         assert found is not None
         self._functions, self._kept = found.functions, list[Tensor]()
         self.rows, self.table, self.tables = rows, table, -(-x.shape[1] // _SAMPLES)
-        self.shared = torch.cat([model.shared[name].detach().flatten() for name, _ in layout] or [torch.empty(0)])
+        self.shared = torch.cat([model.shared[name].detach().flatten() for name, _ in layout] or [_zeros(0)])
         x_local = x if x_local is None else x_local
         self.job = Job(
             mode=_MODES[config.agg_type] if config.mode == "lg" else 0,
