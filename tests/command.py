@@ -38,4 +38,5 @@ def full_disk(monkeypatch: Any) -> None:
     def replace(source: str, target: str) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(output.os, "replace", replace)
+    for move in ("replace", "link"):
+        monkeypatch.setattr(output.os, move, replace)

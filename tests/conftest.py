@@ -43,7 +43,7 @@ def disk(monkeypatch):
     monkeypatch.setattr(
         os, "fsync", lambda file: done.append(("fsync", Path(os.readlink(f"/proc/self/fd/{file}")))) or fsync(file)
     )
-    for name in ("replace", "rename"):
+    for name in ("replace", "rename", "link"):
         move = getattr(os, name)
         monkeypatch.setattr(
             os, name, lambda old, new, move=move: done.append(("move", Path(old), Path(new))) or move(old, new)

@@ -65,7 +65,7 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
         settle(temporary, before)
         check_output(path, overwrite)
         try:
-            os.replace(temporary, path)
+            _move(temporary, path, overwrite)
         except OSError as error:
             if error.errno not in _NO_MOVES:
                 raise
@@ -84,6 +84,20 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
         if not copying:
             with suppress(OSError):
                 temporary.unlink()
+
+
+def _move(temporary: Path, path: Path, overwrite: bool) -> None:
+    """Give a file its name; of several writers that replace nothing the first one wins (raises OutputError)."""
+    if not overwrite:
+        try:
+            os.link(temporary, path)
+            temporary.unlink()
+            return
+        except FileExistsError:
+            raise OutputError(f"{path}: exists already; choose another name or overwrite it") from None
+        except OSError:  # not every file system has links
+            pass
+    os.replace(temporary, path)
 
 
 def temporary_beside(path: Path, suffix: str) -> Path:

@@ -1,5 +1,6 @@
 """Where a fit stands, and the file that keeps it, so that a run which was stopped can go on."""
 
+import fcntl
 import hashlib
 import json
 import math
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -170,21 +170,22 @@ def claimed(path: Path) -> Iterator[bool]:
     The lock is the system's: it goes with the process, however that ends. Where there are none (some network file
     systems) every run takes the path for its own.
     """
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    lock, descriptor, free = path.with_name(f".{path.name}.lock"), None, True
+    with suppress(OSError):
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = os.path.samestat(os.fstat(descriptor), os.stat(lock))  # it may have been deleted meanwhile
+        except BlockingIOError:
+            free = False
     try:
-        lock.acquire()
-    except Timeout:
-        yield False
-        return
-    except (OSError, NotImplementedError):
-        yield True
-        return
-    try:
-        yield True
+        yield free
     finally:
-        with suppress(OSError):  # while it is held: once it is free, it may be that of another run
-            os.unlink(lock.lock_file)
-        lock.release()
+        if descriptor is not None:
+            if free:
+                with suppress(OSError):  # while it is held: once it is free, it may be that of another run
+                    os.unlink(lock)
+            os.close(descriptor)
 
 
 def check_checkpoint(path: Path, resume: bool) -> None:

@@ -90,7 +90,7 @@ def test_a_file_system_without_locks_is_no_obstacle(folder, monkeypatch):
     def refused(*arguments):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr("filelock.FileLock._acquire", refused)
+    monkeypatch.setattr("fcntl.flock", refused)
     with claimed(Path("c")) as free:
         assert free
 

@@ -343,7 +343,26 @@ def test_an_existing_file_keeps_its_owner_and_permissions(tmp_path):
 
 def _refuse(monkeypatch, number):
     monkeypatch.setattr("os.replace", lambda source, target: _raise(number))
+    monkeypatch.setattr("os.link", lambda source, target: _raise(errno.EPERM))
 
 
 def _raise(number):
     raise OSError(number, os.strerror(number))
+
+
+def test_of_two_writers_that_replace_nothing_the_first_one_wins(tmp_path):
+    with pytest.raises(OutputError, match="exists already"), replacing(tmp_path / "a.bin") as late:
+        late.write_bytes(b"late")
+        with replacing(tmp_path / "a.bin") as early:
+            early.write_bytes(b"early")
+    assert (tmp_path / "a.bin").read_bytes() == b"early"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_a_file_that_comes_at_the_last_moment_is_not_replaced(tmp_path, monkeypatch):
+    path = tmp_path / "a.bin"
+    monkeypatch.setattr("lgsirens.system.output.check_output", lambda path, overwrite=False: path)
+    path.write_bytes(b"early")
+    with pytest.raises(OutputError, match="exists already"), replacing(path) as late:
+        late.write_bytes(b"late")
+    assert path.read_bytes() == b"early"
