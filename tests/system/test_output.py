@@ -351,10 +351,13 @@ def _raise(number):
 
 
 def test_of_two_writers_that_replace_nothing_the_first_one_wins(tmp_path):
-    with pytest.raises(OutputError, match="exists already"), replacing(tmp_path / "a.bin") as late:
-        late.write_bytes(b"late")
-        with replacing(tmp_path / "a.bin") as early:
+    def nested():
+        with replacing(tmp_path / "a.bin") as late, replacing(tmp_path / "a.bin") as early:
+            late.write_bytes(b"late")
             early.write_bytes(b"early")
+
+    with pytest.raises(OutputError, match="exists already"):
+        nested()
     assert (tmp_path / "a.bin").read_bytes() == b"early"
     assert os.listdir(tmp_path) == ["a.bin"]
 
