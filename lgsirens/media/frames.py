@@ -65,8 +65,16 @@ def _form(samples: Array) -> str:
     return f"{width}x{height} with {channels} channels of {samples.dtype}"
 
 
-def unpacked(frame: Any, max_side: int | None) -> Array:
-    """One frame `[H, W, C]` as gray or RGB, with alpha where it has it, of 8 or 16 bits; a view of the frame."""
+def unpacked(frame: Any, max_side: int | None, crop: tuple[slice, slice] | None = None) -> Array:
+    """One frame `[H, W, C]` as gray or RGB, with alpha where it has it, of 8 or 16 bits; a view of the frame.
+
+    Args:
+        crop: rows and columns to keep, None for all.
+    """
+    if crop is not None:
+        import av
+
+        return unpacked(packed(av, unpacked(frame, None)[crop]), max_side)
     parts = [part for part in frame.format.components if not part.is_alpha]
     alpha = len(frame.format.components) - len(parts)
     dtype = "uint16" if max(part.bits for part in parts) > 8 else "uint8"
@@ -109,3 +117,16 @@ def packed(av: Any, samples: Array) -> Any:
     frame = av.VideoFrame(width, height, PACKED[dtype][channels])
     _plane(frame, dtype)[:, : width * channels] = samples.reshape(height, -1)
     return frame
+
+
+def conversion(av: Any, frame: Any, pixels: str) -> Any:
+    """A graph of filters that makes of frames such as this one those of another format, with the matrix of BT.709.
+
+    Halved chroma lies at the left of each pair of pixels and between two rows, where H.264 has it unless it is told.
+    """
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+    place = "out_color_matrix=bt709:out_range=tv:out_h_chr_pos=0:out_v_chr_pos=128:" if pixels == "yuv420p" else ""
+    scale = graph.add("scale", f"{place}flags={interpolation('BICUBIC')}")
+    graph.link_nodes(source, scale, graph.add("format", pixels), graph.add("buffersink")).configure()
+    return graph

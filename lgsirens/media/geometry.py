@@ -1,0 +1,73 @@
+"""Where the picture lies in the frames of a film: what is cropped, turned and mirrored to show it."""
+
+import io
+import re
+import struct
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lgsirens.signal import Array
+from lgsirens.system.console import note
+
+
+def cropping(av: Any, path: Path, stream: Any) -> tuple[slice, slice] | None:
+    """Rows and columns that the container keeps of each frame, None for all of them.
+
+    FFmpeg tells them only to those who write MP4: their header is what is looked at.
+    """
+    for container in ("mov", "mp4"):
+        with suppress(ValueError, av.FFmpegError), io.BytesIO() as header:  # it may not know the codec
+            with av.open(header, "w", format=container, options={"movflags": "empty_moov", "strict": "-2"}) as film:
+                film.add_stream_from_template(stream, opaque=True)
+                film.start_encoding()
+                found = re.search(rb"\0\0\0\x28clap(.{32})", header.getvalue(), re.DOTALL)
+            if found is None:
+                return None
+            numbers = struct.unpack(">4IiIiI", found[1])
+            width, height, right, down = (top / bottom for top, bottom in zip(numbers[::2], numbers[1::2], strict=True))
+            left = round((stream.codec_context.width - width) / 2 + right)
+            above = round((stream.codec_context.height - height) / 2 + down)
+            return slice(above, above + round(height)), slice(left, left + round(width))
+    if "matroska" in stream.container.format.name:
+        note("%s: Matroska may crop its frames; with the codec %s that is left out", path, stream.codec_context.name)
+    return None
+
+
+def display_matrix(frame: Any) -> bytes:
+    """9 numbers of 32 bits that map columns and rows of a stored frame to those shown, row by row; empty if none."""
+    with suppress(ValueError):
+        return bytes(frame.side_data.get("DISPLAYMATRIX", b""))
+    angle = np.deg2rad(frame.rotation)  # PyAV stumbles over a kind of side data that it does not know
+    c, s = np.rint(65536 * np.array([np.cos(angle), np.sin(angle)]))
+    return np.array([c, -s, 0, s, c, 0, 0, 0, 1 << 30], np.int32).tobytes()
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Quarter turns and mirroring: whether rows and columns change places, then steps along them, 1 or -1."""
+
+    transposes: bool
+    rows: int
+    columns: int
+
+    def apply(self, frame: Array) -> Array:
+        """A view of a frame `[H, W, C]`."""
+        return (frame.swapaxes(0, 1) if self.transposes else frame)[:: self.rows, :: self.columns]
+
+
+def upright(path: Path, matrix: bytes) -> Turn:
+    """The turn that a display matrix asks for; what is beyond quarter turns and mirroring is said, not applied."""
+    given = np.frombuffer(matrix or _IDENTITY, np.int32).reshape(3, 3)[:2, :2] / 65536
+    nearest = np.rint(given / (np.abs(given).max() or 1)).astype(int)
+    known = sorted(np.abs(nearest).tolist()) == [[0, 1], [1, 0]]
+    if not known or np.abs(given - nearest).max() > 1e-3:
+        note("%s: it is to be turned or scaled by more than quarter turns and mirroring; that is not applied", path)
+    columns, rows = nearest.sum(axis=0).tolist() if known else (1, 1)
+    return Turn(known and bool(nearest[0, 1]), rows, columns)
+
+
+_IDENTITY = np.array([1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30], np.int32).tobytes()
