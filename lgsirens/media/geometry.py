@@ -37,13 +37,13 @@ def cropping(av: Any, path: Path, stream: Any) -> tuple[slice, slice] | None:
     return None
 
 
-def display_matrix(frame: Any) -> bytes:
-    """9 numbers of 32 bits that map columns and rows of a stored frame to those shown, row by row; empty if none."""
+def side_data(frame: Any) -> dict[str, bytes]:
+    """What comes with a frame, by FFmpeg's names; DISPLAYMATRIX maps its columns and rows to those shown."""
     with suppress(ValueError):
-        return bytes(frame.side_data.get("DISPLAYMATRIX", b""))
-    angle = np.deg2rad(frame.rotation)  # PyAV stumbles over a kind of side data that it does not know
+        return {data.type.name: bytes(data) for data in frame.side_data}
+    angle = np.deg2rad(frame.rotation)  # PyAV stumbles over a kind that it does not know
     c, s = np.rint(65536 * np.array([np.cos(angle), np.sin(angle)]))
-    return np.array([c, -s, 0, s, c, 0, 0, 0, 1 << 30], np.int32).tobytes()
+    return {"DISPLAYMATRIX": np.array([c, -s, 0, s, c, 0, 0, 0, 1 << 30], np.int32).tobytes()}
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Timetable:
         """Without the frames before the first key frame that the decoder, which begins at the time `first`, lacks."""
         if not self.clock or first is None or self.key is None:
             return self
-        lost = next(index for index, time in enumerate(self.times) if time >= min(first, self.key))  # type: ignore[operator, type-var]
+        lost = next(index for index, time in enumerate(self.times) if time >= min(first, self.key))  # type: ignore[operator]
         if lost:
             note("%s: %d frames before its first key frame cannot be decoded; they are left out", path, lost)
         return replace(self, times=self.times[lost:], clock=self.clock[lost:])
@@ -57,12 +57,11 @@ class Timetable:
         if not self.clock or ticks[0] == ticks[-1]:
             return np.arange(count), rates[0] if rates else None
         ticks -= ticks[0]
-        for rate in rates:
+        average = Fraction(count - 1, self.clock[-1] - self.clock[0]) / time_base
+        for rate in (*rates, average.limit_denominator(1001) or average):
             grid = np.arange(count) / float(rate * time_base)
             if np.abs(ticks - grid).max() <= max(1.0, 0.5 * grid[1]):
                 return np.arange(count), rate
-        average = Fraction(count - 1, self.clock[-1] - self.clock[0]) / time_base
-        rate = average.limit_denominator(1001) or average
         note("%s: its frame rate varies; resampled to the average, %.3f frames/s", path, rate)
         grid = np.arange(count) * (ticks[-1] / (count - 1))
         return np.searchsorted((ticks[1:] + ticks[:-1]) / 2, grid), rate

@@ -4,6 +4,7 @@ Everything streams: one frame is decoded, reduced and stored before the next one
 at full size. A first pass reads the timestamps only; it says which frames there should be, and at which times.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -15,7 +16,7 @@ import numpy as np
 
 from lgsirens.errors import ConfigError, SignalError, require
 from lgsirens.media.frames import bounds, conversion, gathered, packed, unpacked
-from lgsirens.media.geometry import Turn, cropping, display_matrix, upright
+from lgsirens.media.geometry import Turn, cropping, side_data, upright
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored, open_for_writing
 from lgsirens.media.timetable import RATE_TAG, timetable
@@ -25,9 +26,11 @@ from lgsirens.system.console import note
 _DEFAULT_RATE = Fraction(25)
 # As ITU-T H.273 numbers them.
 _BT709, _UNSPECIFIED, _RESERVED, _SRGB = 1, 2, (0, 3), 13
-_OTHER_MATRICES = {8: "YCgCo", 10: "BT.2020 constant luminance", 11: "YDzDx", 12: "chromaticity-derived", 13: "chromaticity-derived", 14: "ICtCp", 15: "IPT-C2", 16: "YCgCo-Re", 17: "YCgCo-Ro"}
+_MATRICES = (*range(8), 9)  # that FFmpeg converts; of those that are not stated it takes BT.601
+_OTHER_MATRICES = {8: "YCgCo", 10: "BT.2020 of constant luminance", 14: "ICtCp"}
 _LIMITED = 1
 _UNALIGNED = 1  # a flag of decoders
+_LEFT_OUT = re.compile("MASTERING|LIGHT|AMBIENT|HDR|DOVI|ICC|STEREO|SPHERICAL")  # of side data
 _ATTACHED_PICTURE = 0x400  # a cover, as a disposition
 
 
@@ -60,7 +63,10 @@ def read_film(request: Request, file: BinaryIO) -> Signal:
         source, rate = table.regular(path, stream.time_base)
         start, stop = bounds(path, request.frames, len(source))
         wanted = source[start:stop]
-        turn = upright(path, display_matrix(first))
+        data = side_data(first)
+        if left := [name.lower().replace("_", " ") for name in data if _LEFT_OUT.match(name)]:
+            note("%s: is left out: %s", path, ", ".join(left))
+        turn = upright(path, data.get("DISPLAYMATRIX", b""))
         found = _decoded(request, chain([first], frames), table.times, set(wanted.tolist()), crop, turn)
         signal = request.signal(gathered(path, found, wanted, request.progress), "video", rate)
         aspect = stream.sample_aspect_ratio or Fraction(1)
@@ -108,9 +114,9 @@ def _decoded(
             continue  # shown by no player
         if frame.is_corrupt or index >= len(times) or (None not in (expected, frame.pts) and frame.pts != expected):
             raise SignalError(f"{path}: frame {index} cannot be decoded; get or save the file again")
-        if int(frame.colorspace) in _OTHER_MATRICES:
-            what = _OTHER_MATRICES[int(frame.colorspace)]
-            raise SignalError(f"{path}: its colours are stored as {what}, which is not supported; convert it to BT.709")
+        if (matrix := int(frame.colorspace)) not in _MATRICES:
+            name = _OTHER_MATRICES.get(matrix, f"matrix {matrix} of ITU-T H.273")
+            raise SignalError(f"{path}: its colours are stored as {name}, which is not read; convert it to BT.709")
         if index in wanted:
             yield index, turn.apply(unpacked(frame, request.max_side, crop))
         index += 1
