@@ -135,14 +135,16 @@ def _announced(content: mmap.mmap) -> _Announced | None:
         start, length = struct.unpack_from(">II", content, 4)
         return _Announced(start, length, 8, ">I")
     form = {b"RIFF": "<I", b"RF64": "<I", b"RIFX": ">I", b"FORM": ">I", b"caff": ">q"}.get(content[:4])
-    place, sized = (8 if form == ">q" else 12) + 4, None
+    place, sized, block = (8 if form == ">q" else 12) + 4, None, 1
     while form and place + struct.calcsize(form) <= len(content):
         name, (length,) = content[place - 4 : place], struct.unpack_from(form, content, place)
         start = place + struct.calcsize(form)
         if name in (b"data", b"SSND"):
             overhead = 8 if name == b"SSND" else 4 if form == ">q" else 0
             place, form, length = sized or (place, form, length)
-            return _Announced(start + overhead, length - overhead, place, form, overhead)
+            return _Announced(start + overhead, length - overhead - length % block, place, form, overhead)
+        if name == b"fmt " and start + 14 <= len(content):
+            block = max(1, *struct.unpack_from(f"{form[0]}H", content, start + 12))
         if name == b"ds64" and start + 16 <= len(content):
             sized = start + 8, "<Q", struct.unpack_from("<Q", content, start + 8)[0]
         place = start + length + length % 2 * (form != ">q") + 4

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lgsirens.errors import SignalError
-from lgsirens.system.console import note
+from lgsirens.system.console import counted, note
 
 RATE_TAG = "LGSIRENS_FRAME_RATE"
 _COARSE_CLOCK = Fraction(1, 1000)  # of Matroska: it rounds the rate of 60000/1001 away
@@ -30,12 +30,14 @@ class Timetable:
         clock: the same, counted on where films are joined; empty if the file has not all.
         key: presentation time of the first frame that needs no other, None if that is not known.
         rates: frames per second that the file states, the likeliest first.
+        joints: times of the last two frames of joined MPEG streams, if FFmpeg takes them for damaged.
     """
 
     times: Sequence[int | None]
     clock: Sequence[int]
     key: int | None
     rates: Sequence[Fraction]
+    joints: frozenset[int | None]
 
     def begun(self, path: Path, first: int | None) -> "Timetable":
         """Without the frames before the first key frame that the decoder, which begins at the time `first`, lacks."""
@@ -43,7 +45,8 @@ class Timetable:
             return self
         lost = next(index for index, time in enumerate(self.times) if time >= min(first, self.key))  # type: ignore[operator]
         if lost:
-            note("%s: %d frames before its first key frame cannot be decoded; they are left out", path, lost)
+            what = counted(lost, "frame")
+            note("%s: %s before its first key frame cannot be decoded; left out", path, what)
         return replace(self, times=self.times[lost:], clock=self.clock[lost:])
 
     def regular(self, path: Path, time_base: Fraction) -> tuple[NDArray[np.int64], Fraction | None]:
@@ -70,19 +73,25 @@ class Timetable:
 def timetable(path: Path, file: BinaryIO, container: Any, stream: Any) -> Timetable:
     """Read all timestamps of a stream (raises SignalError: no frames, or fewer than the file says)."""
     parts: list[list[Any]] = [[]]
-    key = last = None
+    tail: list[Any] = []  # the last two packets
+    joints: set[int | None] = set()
+    key = latest = None
     stored = damaged = 0
     for packet in container.demux(stream):
         stored += packet.dts is not None or packet.size > 0  # the last packet is an empty one
         damaged += _is_damaged(stream, packet)
         if packet.size == 0 or packet.is_discard:
             continue
-        if packet.is_keyframe:
+        if packet.is_keyframe and packet.pts is not None:
             key = packet.pts if key is None else key
-            if None not in (last, packet.dts) and packet.dts < last:
+            if latest is not None and packet.pts < latest:  # within one film none is shown before what precedes it
                 parts.append([])
+                joints |= {last.pts for last in tail if last.is_corrupt}
+                damaged -= sum(last.is_corrupt for last in tail)
+                latest = None
         parts[-1].append(packet.pts)
-        last = packet.dts
+        tail = [*tail[-1:], packet]
+        latest = max((time for time in (latest, packet.pts) if time is not None), default=None)
     rates, times = _candidate_rates(stream), [time for part in parts for time in part]
     clock = [] if None in times else _joined(parts, round(1 / (rates[0] * stream.time_base)) if rates else 1)
     stated = stream.frames if "mp4" in container.format.name else 0  # of AVI it is a guess
@@ -92,9 +101,9 @@ def timetable(path: Path, file: BinaryIO, container: Any, stream: Any) -> Timeta
     if not times:
         raise SignalError(f"{path}: holds no frames; name another film")
     if len(parts) > 1:
-        note("%s: its timestamps begin anew %d times, as of joined films; they are counted on", path, len(parts) - 1)
+        note("%s: is %d films joined; they follow one another", path, len(parts))
     ordered = [time for part in parts for time in sorted(part)] if clock else [None] * len(times)
-    return Timetable(ordered, clock, key, rates)
+    return Timetable(ordered, clock, key, rates, frozenset(joints))
 
 
 def _joined(parts: Sequence[Sequence[int]], step: int) -> list[int]:

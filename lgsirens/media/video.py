@@ -5,7 +5,7 @@ at full size. A first pass reads the timestamps only; it says which frames there
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
@@ -19,7 +19,7 @@ from lgsirens.media.frames import bounds, conversion, gathered, packed, unpacked
 from lgsirens.media.geometry import Turn, cropping, side_data, upright
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored, open_for_writing
-from lgsirens.media.timetable import RATE_TAG, timetable
+from lgsirens.media.timetable import RATE_TAG, Timetable, timetable
 from lgsirens.signal import Array, Signal
 from lgsirens.system.console import note
 
@@ -67,7 +67,7 @@ def read_film(request: Request, file: BinaryIO) -> Signal:
         if left := [name.lower().replace("_", " ") for name in data if _LEFT_OUT.match(name)]:
             note("%s: is left out: %s", path, ", ".join(left))
         turn = upright(path, data.get("DISPLAYMATRIX", b""))
-        found = _decoded(request, chain([first], frames), table.times, set(wanted.tolist()), crop, turn)
+        found = _decoded(request, chain([first], frames), table, set(wanted.tolist()), crop, turn)
         signal = request.signal(gathered(path, found, wanted, request.progress), "video", rate)
         aspect = stream.sample_aspect_ratio or Fraction(1)
         spacing = None if aspect == 1 else (1.0, 1.0, float(1 / aspect if turn.transposes else aspect))
@@ -101,18 +101,19 @@ def _say_what_is_left_out(path: Path, container: Any, stream: Any) -> None:
 def _decoded(
     request: Request,
     frames: Iterable[Any],
-    times: Sequence[int | None],
+    table: Timetable,
     wanted: set[int],
     crop: tuple[slice, slice] | None,
     turn: Turn,
 ) -> Iterator[tuple[int, Array]]:
     """The wanted frames, cropped, upright and reduced, with their indices in the timetable."""
-    path, index = request.path, 0
+    path, times, index = request.path, table.times, 0
     for frame in frames:
         expected = times[index] if index < len(times) else None
         if expected is not None and frame.pts is not None and frame.pts < expected:
             continue  # shown by no player
-        if frame.is_corrupt or index >= len(times) or (None not in (expected, frame.pts) and frame.pts != expected):
+        damaged = frame.is_corrupt and frame.pts not in table.joints
+        if damaged or index >= len(times) or (None not in (expected, frame.pts) and frame.pts != expected):
             raise SignalError(f"{path}: frame {index} cannot be decoded; get or save the file again")
         if (matrix := int(frame.colorspace)) not in _MATRICES:
             name = _OTHER_MATRICES.get(matrix, f"matrix {matrix} of ITU-T H.273")
