@@ -1,6 +1,7 @@
 """Frames of films and of folders: which are read, how they are reduced, and FFmpeg's frames as arrays `[H, W, C]`."""
 
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,11 @@ def packed(av: Any, samples: Array) -> Any:
     return frame
 
 
-def conversion(av: Any, frame: Any, pixels: str) -> Any:
+def conversion(av: Any, frame: Any, pixels: str, aspect: Fraction) -> Any:
     """A graph of filters that makes of frames such as this one those of another format, with the matrix of BT.709.
+
+    Args:
+        aspect: width of a pixel relative to its height.
 
     Halved chroma lies at the left of each pair of pixels and between two rows, where H.264 has it unless it is told.
     """
@@ -128,5 +132,6 @@ def conversion(av: Any, frame: Any, pixels: str) -> Any:
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
     place = "out_color_matrix=bt709:out_range=tv:out_h_chr_pos=0:out_v_chr_pos=128:" if pixels == "yuv420p" else ""
     scale = graph.add("scale", f"{place}flags={interpolation('BICUBIC')}")
-    graph.link_nodes(source, scale, graph.add("format", pixels), graph.add("buffersink")).configure()
+    format, shape = graph.add("format", pixels), graph.add("setsar", f"{aspect.numerator}/{aspect.denominator}")
+    graph.link_nodes(source, scale, format, shape, graph.add("buffersink")).configure()
     return graph

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lgsirens.errors import SignalError
 from lgsirens.system.console import counted, note
 
-RATE_TAG = "LGSIRENS_FRAME_RATE"
+RATE_TAG, ASPECT_TAG = "LGSIRENS_FRAME_RATE", "LGSIRENS_SAMPLE_ASPECT_RATIO"  # fractions, in files of ours
 _COARSE_CLOCK = Fraction(1, 1000)  # of Matroska: it rounds the rate of 60000/1001 away
 _BROADCAST = [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)]
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -152,11 +152,16 @@ def _is_damaged(stream: Any, packet: Any) -> bool:
     return False
 
 
+def tagged(stream: Any, tag: str) -> Fraction | None:
+    """The fraction that a tag of ours holds, None if there is none."""
+    found = re.fullmatch(r"([1-9]\d{0,9})/([1-9]\d{0,9})", stream.metadata.get(tag, ""))
+    return Fraction(int(found[1]), int(found[2])) if found else None
+
+
 def _candidate_rates(stream: Any) -> list[Fraction]:
     """Frames per second that the file states, the likeliest first."""
     rates = [rate for rate in (stream.average_rate, stream.base_rate, stream.guessed_rate) if rate]
-    tag = re.fullmatch(r"(\d{1,10})/([1-9]\d{0,9})", stream.metadata.get(RATE_TAG, ""))
-    near: list[Fraction] = []
+    exact, near = tagged(stream, RATE_TAG), []
     if stream.time_base == _COARSE_CLOCK:
         near = [rate for rate in _BROADCAST if rates and abs(rates[0] / rate - 1) < Fraction(1, 10**5)]
-    return [*([Fraction(int(tag[1]), int(tag[2]))] if tag and int(tag[1]) else []), *near, *rates]
+    return [*([exact] if exact else []), *near, *rates]

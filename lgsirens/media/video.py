@@ -19,7 +19,7 @@ from lgsirens.media.frames import bounds, conversion, gathered, packed, unpacked
 from lgsirens.media.geometry import Turn, cropping, side_data, upright
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored, open_for_writing
-from lgsirens.media.timetable import RATE_TAG, Timetable, timetable
+from lgsirens.media.timetable import ASPECT_TAG, RATE_TAG, Timetable, tagged, timetable
 from lgsirens.signal import Array, Signal
 from lgsirens.system.console import note
 
@@ -69,7 +69,7 @@ def read_film(request: Request, file: BinaryIO) -> Signal:
         turn = upright(path, data.get("DISPLAYMATRIX", b""))
         found = _decoded(request, chain([first], frames), table, set(wanted.tolist()), crop, turn)
         signal = request.signal(gathered(path, found, wanted, request.progress), "video", rate)
-        aspect = stream.sample_aspect_ratio or Fraction(1)
+        aspect = tagged(stream, ASPECT_TAG) or stream.sample_aspect_ratio or Fraction(1)
         spacing = None if aspect == 1 else (1.0, 1.0, float(1 / aspect if turn.transposes else aspect))
         return replace(signal, spacing=spacing, colour=_colour(stream.codec_context))
 
@@ -182,7 +182,7 @@ def _encode(
     target: Path, stored: Stored, frames: Iterable[Array], container: str, codec: str, pixels: str, **options: str
 ) -> None:
     av = require("av", f"{stored.path}: film", "video")
-    signal = stored.signal
+    signal, aspect = stored.signal, Fraction(1)
     known, (primaries, transfer) = signal.sampling_rate, signal.colour or (_BT709, _BT709)
     rate = (known or _DEFAULT_RATE).limit_denominator(1_000_000)  # containers hold two numbers of 31 bits
     if rate != known:
@@ -193,7 +193,10 @@ def _encode(
         context.time_base = 1 / rate
         stream.metadata[RATE_TAG] = f"{rate.numerator}/{rate.denominator}"
         if signal.spacing is not None:
-            context.sample_aspect_ratio = Fraction(signal.spacing[2] / signal.spacing[1]).limit_denominator(1000)
+            aspect = Fraction(signal.spacing[2] / signal.spacing[1]).limit_denominator(1000)
+            context.sample_aspect_ratio = aspect
+            if container == "matroska":  # PyAV does not give it to the container, FFV1 has it in each frame
+                stream.metadata[ASPECT_TAG] = f"{aspect.numerator}/{aspect.denominator}"
         if pixels.startswith("yuv"):
             context.colorspace, context.color_range = _BT709, _LIMITED
         if pixels.startswith("yuv") or signal.colour:
@@ -203,7 +206,7 @@ def _encode(
             frame.pts, frame.time_base = number, 1 / rate
             if number == 0:
                 stream.height, stream.width = samples.shape[:2]
-                graph = conversion(av, frame, pixels)
+                graph = conversion(av, frame, pixels, aspect)
             graph.push(frame)
             film.mux(stream.encode(graph.pull()))
         film.mux(stream.encode(None))
