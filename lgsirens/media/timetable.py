@@ -1,5 +1,6 @@
 """Timetables of films: which frames there should be, and at which times, from timestamps alone."""
 
+import math
 import os
 import re
 import zlib
@@ -93,9 +94,10 @@ def timetable(path: Path, file: BinaryIO, container: Any, stream: Any) -> Timeta
         tail = [*tail[-1:], packet]
         latest = max((time for time in (latest, packet.pts) if time is not None), default=None)
     rates, times = _candidate_rates(stream), [time for part in parts for time in part]
+    whole = _has_all_bytes(path, file)
     clock = [] if None in times else _joined(parts, round(1 / (rates[0] * stream.time_base)) if rates else 1)
     stated = stream.frames if "mp4" in container.format.name else 0  # of AVI it is a guess
-    if stored < stated or damaged or (clock and not _has_all_bytes(file) and _ends_early(stream, clock, rates)):
+    if stored < stated or damaged or (clock and not whole and _ends_early(stream, clock, rates)):
         there = f", {stored - damaged} of {stated} frames are there" if stated else ""
         raise SignalError(f"{path}: is cut off or damaged{there}; get or save the file again")
     if not times:
@@ -115,7 +117,7 @@ def _joined(parts: Sequence[Sequence[int]], step: int) -> list[int]:
     return clock
 
 
-def _has_all_bytes(file: BinaryIO) -> bool:
+def _has_all_bytes(path: Path, file: BinaryIO) -> bool:
     """Whether a Matroska file is as long as it says: then it is not cut off, however long its last frame is shown."""
     head = file.read(256)
     place = head.find(b"\x18\x53\x80\x67") + 4  # the segment: its size follows, in as many bytes as it has zeros
@@ -123,7 +125,10 @@ def _has_all_bytes(file: BinaryIO) -> bool:
         return False
     length = 9 - head[place].bit_length()
     size, unknown = int.from_bytes(head[place : place + length]) - (1 << 7 * length), (1 << 7 * length) - 1
-    return size != unknown and place + length + size <= file.seek(0, os.SEEK_END)
+    end = file.seek(place + length + size) if size != unknown else math.inf
+    if file.read(4) == head[:4]:
+        raise SignalError(f"{path}: is several films joined; join them with mkvmerge")
+    return end <= file.seek(0, os.SEEK_END)
 
 
 def _ends_early(stream: Any, times: Sequence[int], rates: Sequence[Fraction]) -> bool:
