@@ -143,8 +143,8 @@ def _announced(content: mmap.mmap) -> _Announced | None:
             overhead = 8 if name == b"SSND" else 4 if form == ">q" else 0
             place, form, length = sized or (place, form, length)
             return _Announced(start + overhead, length - overhead - length % block, place, form, overhead)
-        if name == b"fmt " and start + 14 <= len(content):
-            block = max(1, *struct.unpack_from(f"{form[0]}H", content, start + 12))
+        if name == b"fmt " and content[start : start + 1] in (b"\1", b"\3", b"\xfe"):  # whole numbers and floats
+            block = struct.unpack_from(f"{form[0]}H", content, start + 12)[0] or 1
         if name == b"ds64" and start + 16 <= len(content):
             sized = start + 8, "<Q", struct.unpack_from("<Q", content, start + 8)[0]
         place = start + length + length % 2 * (form != ">q") + 4
