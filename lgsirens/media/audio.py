@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -83,20 +83,20 @@ def _sources(path: Path, file: BinaryIO) -> list[BinaryIO]:
         if len(bounds) > 2:
             return [io.BytesIO(content[start:stop]) for start, stop in pairwise(bounds)]
         found = _announced(content)
-        if found is None or 0 < found.length <= size - found.start:
+        if found is None:
             return [file]
-        there, length = size - found.start, found.length
-        if length <= 0 and (there == 0 or _CHUNK.match(content, found.start)):
-            return [file]  # libsndfile says that there are no samples
+        start, length, place, form, overhead = found
+        if length <= size - start if length > 0 else start == size or _CHUNK.match(content, start):
+            return [file]  # also if it has no samples
         # Close to 2^32 or to 2^31: what programs write that cannot go back to the header.
         if 0 < length <= 0x7FFE_0000 or 0x8000_0000 < length <= 0xFFFF_0000:
-            end = found.start + length
-            raise SignalError(f"{path}: is cut short: {size} of {end} bytes are there; get or save the file again")
+            what = f"{size} of {start + length} bytes"
+            raise SignalError(f"{path}: is cut short: {what} are there; get or save the file again")
         note(_ENDLESS, path)
-        if length > 0 and found.form[1] == "I":
+        if length > 0 and form[1] == "I":
             return [file]  # libsndfile does so itself
         copy = bytearray(content)
-        struct.pack_into(found.form, copy, found.place, there + found.overhead)
+        struct.pack_into(form, copy, place, size - start + overhead)
         return [io.BytesIO(copy)]
 
 
@@ -109,31 +109,15 @@ def _joints(content: mmap.mmap) -> list[int]:
     return [found.start() for found in re.finditer(pattern, content, re.DOTALL) if found.start()] if pattern else []
 
 
-class _Announced(NamedTuple):
-    """What a header says of its samples.
+def _announced(content: mmap.mmap) -> tuple[int, int, int, str, int] | None:
+    """Where the samples of a WAV, AIFF, AU or CAF file begin and how many bytes of them its header announces, if any.
 
-    Attributes:
-        start: where they begin.
-        length: bytes of them; not positive if the header does not say.
-        place, form: where and how the header holds their length, with
-        overhead: bytes of other things.
-    """
-
-    start: int
-    length: int
-    place: int
-    form: str
-    overhead: int = 0
-
-
-def _announced(content: mmap.mmap) -> _Announced | None:
-    """What a WAV, AIFF, AU or CAF file says of its samples.
-
-    None for other formats (libsndfile finds their ends itself) and where the header is damaged (it says so).
+    Then where, in which form and with how many other bytes it does so. None for other formats (libsndfile finds their
+    ends itself) and where the header is damaged (it says so).
     """
     if content[:4] == b".snd" and len(content) >= 12:
         start, length = struct.unpack_from(">II", content, 4)
-        return _Announced(start, length, 8, ">I")
+        return start, length, 8, ">I", 0
     form = {b"RIFF": "<I", b"RF64": "<I", b"RIFX": ">I", b"FORM": ">I", b"caff": ">q"}.get(content[:4])
     place, sized, block = (8 if form == ">q" else 12) + 4, None, 1
     while form and place + struct.calcsize(form) <= len(content):
@@ -142,12 +126,12 @@ def _announced(content: mmap.mmap) -> _Announced | None:
         if name in (b"data", b"SSND"):
             overhead = 8 if name == b"SSND" else 4 if form == ">q" else 0
             place, form, length = sized or (place, form, length)
-            return _Announced(start + overhead, length - overhead - length % block, place, form, overhead)
+            return start + overhead, length - overhead - length % block, place, form, overhead
         if name == b"fmt " and content[start : start + 1] in (b"\1", b"\3", b"\xfe"):  # whole numbers and floats
             block = struct.unpack_from(f"{form[0]}H", content, start + 12)[0] or 1
         if name == b"ds64" and start + 16 <= len(content):
             sized = start + 8, "<Q", struct.unpack_from("<Q", content, start + 8)[0]
-        place = start + length + length % 2 * (form != ">q") + 4
+        place = start + max(length, 0) + length % 2 * (form != ">q") + 4
     return None
 
 
@@ -155,11 +139,12 @@ def _decoded(path: Path, source: BinaryIO) -> tuple[Array, str, int]:
     """Samples `[S, C]`, their type in the file, and the sampling rate."""
     soundfile = require("soundfile", f"{path}: sound", "audio")
     source.seek(0)
-    copied = isinstance(source, io.BytesIO)
-    if not copied:
-        os.lseek(source.fileno(), 0, os.SEEK_SET)  # libsndfile knows the descriptor only
+    handle: Any = source
+    if not isinstance(source, io.BytesIO):
+        handle = source.fileno()
+        os.lseek(handle, 0, os.SEEK_SET)
     try:
-        with soundfile.SoundFile(source if copied else source.fileno(), closefd=False) as sound:
+        with soundfile.SoundFile(handle, closefd=False) as sound:
             if sound.frames >= _UNKNOWN:  # soundfile fails to read what libsndfile cannot seek in
                 note(_ENDLESS, path)
                 return _decoded_by_ffmpeg(path, source)
@@ -167,9 +152,7 @@ def _decoded(path: Path, source: BinaryIO) -> tuple[Array, str, int]:
             blocks, announced, rate = list(_blocks(sound, dtype)), sound.frames, sound.samplerate
             estimated = sound.subtype not in _TYPES
             if sound.channels > 2 and (sound.format in ("FLAC", "OGG") or _LAYOUT.search(sound.extra_info)):
-                note(
-                    "%s: where its %d channels are to be heard is left out; they keep their order", path, sound.channels
-                )
+                note("%s: where its %d channels are heard is left out; they keep their order", path, sound.channels)
     except soundfile.LibsndfileError as error:
         if _NOT_KNOWN.search(str(error)):
             return _decoded_by_ffmpeg(path, source)
@@ -193,16 +176,13 @@ def _decoded_by_ffmpeg(path: Path, source: BinaryIO) -> tuple[Array, str, int]:
         if stream.codec_context is None:
             raise SignalError(f"{path}: its coding is not known; convert it to WAV or FLAC")
         stream.codec_context.options = {"err_detect": "crccheck+explode"}
-        rate, announced = stream.rate, stream.duration if container.format.name == "flac" else 0
-        frames = [
-            (frame.to_ndarray(), frame.format.is_planar, len(frame.layout.channels))
-            for frame in container.decode(stream)
-        ]
-    values = np.concatenate([array.T if planar else array.reshape(-1, channels) for array, planar, channels in frames])
-    if len(values) < (announced or 0):
-        raise SignalError(
-            f"{path}: is cut short: {len(values)} of {announced} samples are there; get or save the file again"
-        )
+        rate, announced = stream.rate, (container.format.name == "flac" and stream.duration) or 0
+        planar, channels = stream.format.is_planar, stream.channels
+        values = np.hstack([frame.to_ndarray() for frame in container.decode(stream)])
+    values = values.T if planar else values.reshape(-1, channels)
+    if len(values) < announced:
+        what = f"{len(values)} of {announced} samples"
+        raise SignalError(f"{path}: is cut short: {what} are there; get or save the file again")
     if values.dtype == np.int32 and not (values & 0xFF).any():
         return values >> _LOWER_BITS, "int24", rate
     return values, str(values.dtype), rate

@@ -201,7 +201,7 @@ def test_layouts_of_loudspeakers_are_said_to_be_left_out(tmp_path, lines, contai
     values = noise(300, 6, "int16")
     (tmp_path / "a").write_bytes(written(container, values))
     assert np.array_equal(files.read(tmp_path / "a").values, values)
-    line = "where its 6 channels are to be heard is left out; they keep their order"
+    line = "where its 6 channels are heard is left out; they keep their order"
     assert lines() == ([line] if stated else [])
     (tmp_path / "b").write_bytes(written(container, values[:, :2]))
     files.read(tmp_path / "b")
