@@ -20,11 +20,11 @@ def cropping(av: Any, path: Path, stream: Any) -> tuple[slice, slice] | None:
     FFmpeg tells them only to those who write MP4: their header is what is looked at.
     """
     for container in ("mov", "mp4"):
-        with suppress(ValueError, av.FFmpegError), io.BytesIO() as header:  # it may not know the codec
-            with av.open(header, "w", format=container, options={"movflags": "empty_moov", "strict": "-2"}) as film:
+        with suppress(ValueError, av.FFmpegError), io.BytesIO() as written:  # it may not know the codec
+            with av.open(written, "w", format=container, options={"movflags": "empty_moov", "strict": "-2"}) as film:
                 film.add_stream_from_template(stream, opaque=True)
                 film.start_encoding()
-                found = re.search(rb"\0\0\0\x28clap(.{32})", header.getvalue(), re.DOTALL)
+                found = re.search(rb"\0\0\0\x28clap(.{32})", written.getvalue(), re.DOTALL)
             if found is None:
                 return None
             numbers = struct.unpack(">4IiIiI", found[1])
@@ -32,8 +32,10 @@ def cropping(av: Any, path: Path, stream: Any) -> tuple[slice, slice] | None:
             left = round((stream.codec_context.width - width) / 2 + right)
             above = round((stream.codec_context.height - height) / 2 + down)
             return slice(above, above + round(height)), slice(left, left + round(width))
-    if "matroska" in stream.container.format.name:
-        note("%s: Matroska may crop its frames; with the codec %s that is left out", path, stream.codec_context.name)
+    with path.open("rb") as file:
+        header = file.read(1 << 16).partition(b"\x1f\x43\xb6\x75")[0]  # up to the first frames
+    if "matroska" in stream.container.format.name and re.search(rb"\x54[\xaa\xbb\xcc\xdd][\x81\x82]", header):
+        note("%s: Matroska crops its frames; with the codec %s that is left out", path, stream.codec_context.name)
     return None
 
 

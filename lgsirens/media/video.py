@@ -65,7 +65,7 @@ def read_film(request: Request, file: BinaryIO) -> Signal:
         wanted = source[start:stop]
         data = side_data(first)
         if left := [name.lower().replace("_", " ") for name in data if _LEFT_OUT.match(name)]:
-            note("%s: is left out: %s", path, ", ".join(left))
+            note("%s: its %s is left out", path, ", ".join(left))
         turn = upright(path, data.get("DISPLAYMATRIX", b""))
         found = _decoded(request, chain([first], frames), table, set(wanted.tolist()), crop, turn)
         signal = request.signal(gathered(path, found, wanted, request.progress), "video", rate)

@@ -117,9 +117,20 @@ def test_what_the_header_of_h264_crops_is_cropped_at_any_edge(tmp_path):
         assert np.array_equal(files.read(cut).values, values[:, top:, left:])
 
 
-def test_cropping_that_cannot_be_known_is_said(tmp_path, lines):
-    files.read(encoded(tmp_path / "a.webm", smooth(2).values, "yuv420p", "libvpx"))
-    assert lines() == ["Matroska may crop its frames; with the codec vp8 that is left out"]
+def test_cropping_that_cannot_be_applied_is_said(tmp_path, lines):
+    path = encoded(tmp_path / "a.webm", smooth(2).values, "yuv420p", "libvpx")
+    files.read(path)
+    assert lines() == []
+    content = bytearray(path.read_bytes())
+    size = b"\xb0\x81\x30\xba\x81\x20"  # width and height
+    place = content.index(size)
+    content[place + 6 : place + 6] = b"\x54\xbb\x81\x08"  # 8 rows above
+    tracks = content.rindex(b"\x16\x54\xae\x6b", 0, place) + 4
+    for number in (place - 1, tracks, tracks + 9):  # the sizes of what it lies in
+        content[number] += 4
+    path.write_bytes(content)
+    files.read(path)
+    assert lines() == ["Matroska crops its frames; with the codec vp8 that is left out"]
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.ts"])
@@ -220,7 +231,7 @@ def test_other_metadata_of_hdr_is_said_to_be_left_out(tmp_path, lines):
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     files.read(tmp_path / "a.mp4")
-    assert lines() == ["is left out: mastering display metadata"]
+    assert lines() == ["its mastering display metadata is left out"]
 
 
 def test_chroma_is_written_where_it_is_said_to_be(tmp_path):
