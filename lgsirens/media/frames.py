@@ -67,11 +67,7 @@ def _form(samples: Array) -> str:
 
 
 def unpacked(frame: Any, max_side: int | None, crop: tuple[slice, slice] | None = None) -> Array:
-    """One frame `[H, W, C]` as gray or RGB, with alpha where it has it, of 8 or 16 bits; a view of the frame.
-
-    Args:
-        crop: rows and columns to keep, None for all.
-    """
+    """Rows and columns of a frame `[H, W, C]` as gray or RGB, with alpha where it has it, of 8 or 16 bits; a view."""
     if crop is not None:
         import av
 
@@ -121,12 +117,9 @@ def packed(av: Any, samples: Array) -> Any:
 
 
 def conversion(av: Any, frame: Any, pixels: str, aspect: Fraction) -> Any:
-    """A graph of filters that makes of frames such as this one those of another format, with the matrix of BT.709.
+    """A graph of filters that gives frames such as this one another format, and pixels of this width over height.
 
-    Args:
-        aspect: width of a pixel relative to its height.
-
-    Halved chroma lies at the left of each pair of pixels and between two rows, where H.264 has it unless it is told.
+    The matrix is that of BT.709; halved chroma lies where H.264 has it unless it is told, at the left of two pixels.
     """
     graph = av.filter.Graph()
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)

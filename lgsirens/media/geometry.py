@@ -4,13 +4,11 @@ import io
 import re
 import struct
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lgsirens.signal import Array
 from lgsirens.system.console import note
 
 
@@ -48,28 +46,17 @@ def side_data(frame: Any) -> dict[str, bytes]:
     return {"DISPLAYMATRIX": np.array([c, -s, 0, s, c, 0, 0, 0, 1 << 30], np.int32).tobytes()}
 
 
-@dataclass(frozen=True)
-class Turn:
-    """Quarter turns and mirroring: whether rows and columns change places, then steps along them, 1 or -1."""
+def upright(path: Path, matrix: bytes | None) -> tuple[bool, int, int]:
+    """What a display matrix asks for: whether rows and columns change places, then steps along them, 1 or -1.
 
-    transposes: bool
-    rows: int
-    columns: int
-
-    def apply(self, frame: Array) -> Array:
-        """A view of a frame `[H, W, C]`."""
-        return (frame.swapaxes(0, 1) if self.transposes else frame)[:: self.rows, :: self.columns]
-
-
-def upright(path: Path, matrix: bytes) -> Turn:
-    """The turn that a display matrix asks for; what is beyond quarter turns and mirroring is said, not applied."""
-    given = np.frombuffer(matrix or _IDENTITY, np.int32).reshape(3, 3)[:2, :2] / 65536
+    What is beyond quarter turns and mirroring is said, not applied.
+    """
+    if matrix is None:
+        return False, 1, 1
+    given = np.frombuffer(matrix, np.int32).reshape(3, 3)[:2, :2] / 65536
     nearest = np.rint(given / (np.abs(given).max() or 1)).astype(int)
     known = sorted(np.abs(nearest).tolist()) == [[0, 1], [1, 0]]
     if not known or np.abs(given - nearest).max() > 1e-3:
         note("%s: it is to be turned or scaled by more than quarter turns and mirroring; that is not applied", path)
     columns, rows = nearest.sum(axis=0).tolist() if known else (1, 1)
-    return Turn(known and bool(nearest[0, 1]), rows, columns)
-
-
-_IDENTITY = np.array([1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30], np.int32).tobytes()
+    return known and bool(nearest[0, 1]), rows, columns

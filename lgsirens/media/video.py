@@ -16,7 +16,7 @@ import numpy as np
 
 from lgsirens.errors import ConfigError, SignalError, require
 from lgsirens.media.frames import bounds, conversion, gathered, packed, unpacked
-from lgsirens.media.geometry import Turn, cropping, side_data, upright
+from lgsirens.media.geometry import cropping, side_data, upright
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored, open_for_writing
 from lgsirens.media.timetable import ASPECT_TAG, RATE_TAG, Timetable, tagged, timetable
@@ -66,11 +66,11 @@ def read_film(request: Request, file: BinaryIO) -> Signal:
         data = side_data(first)
         if left := [name.lower().replace("_", " ") for name in data if _LEFT_OUT.match(name)]:
             note("%s: its %s is left out", path, ", ".join(left))
-        turn = upright(path, data.get("DISPLAYMATRIX", b""))
+        turn = upright(path, data.get("DISPLAYMATRIX"))
         found = _decoded(request, chain([first], frames), table, set(wanted.tolist()), crop, turn)
         signal = request.signal(gathered(path, found, wanted, request.progress), "video", rate)
         aspect = tagged(stream, ASPECT_TAG) or stream.sample_aspect_ratio or Fraction(1)
-        spacing = None if aspect == 1 else (1.0, 1.0, float(1 / aspect if turn.transposes else aspect))
+        spacing = None if aspect == 1 else (1.0, 1.0, float(1 / aspect if turn[0] else aspect))
         return replace(signal, spacing=spacing, colour=_colour(stream.codec_context))
 
 
@@ -104,10 +104,10 @@ def _decoded(
     table: Timetable,
     wanted: set[int],
     crop: tuple[slice, slice] | None,
-    turn: Turn,
+    turn: tuple[bool, int, int],
 ) -> Iterator[tuple[int, Array]]:
     """The wanted frames, cropped, upright and reduced, with their indices in the timetable."""
-    path, times, index = request.path, table.times, 0
+    path, times, (transposed, rows, columns), index = request.path, table.times, turn, 0
     for frame in frames:
         expected = times[index] if index < len(times) else None
         if expected is not None and frame.pts is not None and frame.pts < expected:
@@ -119,7 +119,8 @@ def _decoded(
             name = _OTHER_MATRICES.get(matrix, f"matrix {matrix} of ITU-T H.273")
             raise SignalError(f"{path}: its colours are stored as {name}, which is not read; convert it to BT.709")
         if index in wanted:
-            yield index, turn.apply(unpacked(frame, request.max_side, crop))
+            samples = unpacked(frame, request.max_side, crop)
+            yield index, (samples.swapaxes(0, 1) if transposed else samples)[::rows, ::columns]
         index += 1
     if index < len(times):
         raise SignalError(f"{path}: {index} of {len(times)} frames can be decoded; get or save the file again")
