@@ -5,9 +5,13 @@ a file that was cut off as a shorter one without a word, so the sizes that a hea
 soundfile is given file objects, never names: it takes some names for a format, and hides why a write has failed.
 """
 
+import io
+import mmap
 import os
+import re
 import struct
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -40,6 +44,10 @@ _TYPES = {
 # libsndfile exchanges 8 and 24-bit samples in the upper bits of the next wider type.
 _EXCHANGED = {"int8": "int16", "int24": "int32"}
 _LOWER_BITS = 8
+_ENDLESS = "%s: its header does not say how long it is; it is read to its end"
+_CHUNK = re.compile(rb"[ -~]{4}.{4}", re.DOTALL)
+_LAYOUT = re.compile(r"Channel Mask +: 0x0*[1-9A-F]|Layout : ")  # in libsndfile's log
+_NOT_KNOWN = re.compile("unimplemented|unsupported|not supported|'fmt ' chunk")  # in its errors
 
 
 # Reading
@@ -56,67 +64,128 @@ def read_sound(request: Request, file: BinaryIO) -> Signal:
         Exception: of any type, for damaged files.
     """
     path = request.path
-    _check_complete(path, file)
-    values, dtype, rate = _decode(path, file)
+    parts = [_decoded(path, source) for source in _sources(path, file)]
+    if len(parts) > 1:
+        note("%s: is %d sounds joined; they follow one another", path, len(parts))
+    values, dtype, rate = parts[0]
+    if any((values.shape[1], dtype, rate) != (more.shape[1], *form) for more, *form in parts):
+        raise SignalError(f"{path}: joins sounds that differ in channels, sample type or rate; split it")
     if dtype == "int32":
         note("%s: holds 32-bit integers; networks compute in float32, which keeps the upper 24 bits", path)
-    return request.signal(values, "audio", rate, dtype)
+    return request.signal(np.concatenate([part[0] for part in parts]), "audio", rate, dtype)
 
 
-def _check_complete(path: Path, file: BinaryIO) -> None:
+def _sources(path: Path, file: BinaryIO) -> list[BinaryIO]:
+    """The file, or copies: of each sound where several are joined, or with the length that the header lacks."""
     size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    end = _announced_end(file)
-    if end is None or end <= size:
-        return
-    announced = end - file.tell()
-    # Close to 2^32 or to 2^31: what programs write that cannot go back to the header.
-    if announced > 0xFFFF_0000 or 0x7FFE_0000 < announced <= 0x8000_0000:
-        note("%s: its header does not say how long it is; it is read to its end", path)
-        return
-    raise SignalError(f"{path}: is cut short: {size} of {end} bytes are there; get or save the file again")
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        bounds = [0, *_joints(content), size]
+        if len(bounds) > 2:
+            return [io.BytesIO(content[start:stop]) for start, stop in pairwise(bounds)]
+        found = _announced(content)
+        if found is None:
+            return [file]
+        start, length, place, form, overhead = found
+        if length <= size - start if length > 0 else start == size or _CHUNK.match(content, start):
+            return [file]  # also if it has no samples
+        # Close to 2^32 or to 2^31: what programs write that cannot go back to the header.
+        if 0 < length <= 0x7FFE_0000 or 0x8000_0000 < length <= 0xFFFF_0000:
+            what = f"{size} of {start + length} bytes"
+            raise SignalError(f"{path}: is cut short: {what} are there; get or save the file again")
+        note(_ENDLESS, path)
+        if length > 0 and form[1] == "I":
+            return [file]  # libsndfile does so itself
+        copy = bytearray(content)
+        struct.pack_into(form, copy, place, size - start + overhead)
+        return [io.BytesIO(copy)]
 
 
-def _announced_end(file: BinaryIO) -> int | None:
-    """Where the samples end by the header of a WAV, AIFF or AU file; leaves the file at their beginning.
+def _joints(content: mmap.mmap) -> list[int]:
+    """Where sounds begin that are joined to the first one."""
+    if content[:4] == b"OggS":
+        pages = re.finditer(rb"OggS\0([\0-\7])", content)  # bit 1 is set on the first page of a stream
+        return [page.start() for last, page in pairwise(pages) if page[1][0] & 2 and not last[1][0] & 2]
+    pattern = {b"fL": rb"fLaC\0\0\0\x22", b"ID": rb"ID3[\2-\4]\0.[\0-\x7f]{4}"}.get(content[:2])
+    return [found.start() for found in re.finditer(pattern, content, re.DOTALL) if found.start()] if pattern else []
 
-    None for other formats (libsndfile finds their ends itself) and where the header is damaged (it says so).
+
+def _announced(content: mmap.mmap) -> tuple[int, int, int, str, int] | None:
+    """Where the samples of a WAV, AIFF, AU or CAF file begin and how many bytes of them its header announces, if any.
+
+    Then where, in which form and with how many other bytes it does so. None for other formats (libsndfile finds their
+    ends itself) and where the header is damaged (it says so).
     """
-    start = file.read(12)
-    if start[:4] == b".snd" and len(start) == 12:
-        offset, length = struct.unpack(">II", start[4:])
-        return file.seek(offset) + int(length)
-    order = {b"RIFF": "<", b"RF64": "<", b"RIFX": ">", b"FORM": ">"}.get(start[:4])
-    long_length = None
-    while order and len(header := file.read(8)) == 8:
-        name, length = struct.unpack(f"{order}4sI", header)
+    if content[:4] == b".snd" and len(content) >= 12:
+        start, length = struct.unpack_from(">II", content, 4)
+        return start, length, 8, ">I", 0
+    form = {b"RIFF": "<I", b"RF64": "<I", b"RIFX": ">I", b"FORM": ">I", b"caff": ">q"}.get(content[:4])
+    place, sized, block = (8 if form == ">q" else 12) + 4, None, 1
+    while form and place + struct.calcsize(form) <= len(content):
+        name, (length,) = content[place - 4 : place], struct.unpack_from(form, content, place)
+        start = place + struct.calcsize(form)
         if name in (b"data", b"SSND"):
-            return file.tell() + int(length if long_length is None else long_length)
-        body = file.tell()
-        if name == b"ds64" and len(sizes := file.read(16)) == 16:
-            long_length = struct.unpack("<8xQ", sizes)[0]
-        file.seek(body + length + length % 2)
+            overhead = 8 if name == b"SSND" else 4 if form == ">q" else 0
+            place, form, length = sized or (place, form, length)
+            return start + overhead, length - overhead - length % block, place, form, overhead
+        if name == b"fmt " and content[start : start + 1] in (b"\1", b"\3", b"\xfe"):  # whole numbers and floats
+            block = struct.unpack_from(f"{form[0]}H", content, start + 12)[0] or 1
+        if name == b"ds64" and start + 16 <= len(content):
+            sized = start + 8, "<Q", struct.unpack_from("<Q", content, start + 8)[0]
+        place = start + max(length, 0) + length % 2 * (form != ">q") + 4
     return None
 
 
-def _decode(path: Path, file: BinaryIO) -> tuple[Array, str, int]:
+def _decoded(path: Path, source: BinaryIO) -> tuple[Array, str, int]:
     """Samples `[S, C]`, their type in the file, and the sampling rate."""
     soundfile = require("soundfile", f"{path}: sound", "audio")
-    os.lseek(file.fileno(), 0, os.SEEK_SET)  # libsndfile knows the descriptor only
-    with soundfile.SoundFile(file.fileno(), closefd=False) as sound:
-        if sound.frames >= _UNKNOWN:  # soundfile fails to read what libsndfile cannot seek in
-            raise SignalError(f"{path}: its header does not say how long it is; convert it with sox or ffmpeg")
-        dtype = _TYPES.get(sound.subtype, "float32")
-        blocks = list(_blocks(sound, dtype))
-        announced, rate, lossy = sound.frames, sound.samplerate, sound.format in ("MP3", "OGG")
+    source.seek(0)
+    handle: Any = source
+    if not isinstance(source, io.BytesIO):
+        handle = source.fileno()
+        os.lseek(handle, 0, os.SEEK_SET)
+    try:
+        with soundfile.SoundFile(handle, closefd=False) as sound:
+            if sound.frames >= _UNKNOWN:  # soundfile fails to read what libsndfile cannot seek in
+                note(_ENDLESS, path)
+                return _decoded_by_ffmpeg(path, source)
+            dtype = _TYPES.get(sound.subtype, "float32")
+            blocks, announced, rate = list(_blocks(sound, dtype)), sound.frames, sound.samplerate
+            estimated = sound.subtype not in _TYPES
+            if sound.channels > 2 and (sound.format in ("FLAC", "OGG") or _LAYOUT.search(sound.extra_info)):
+                note("%s: where its %d channels are heard is left out; they keep their order", path, sound.channels)
+    except soundfile.LibsndfileError as error:
+        if _NOT_KNOWN.search(str(error)):
+            return _decoded_by_ffmpeg(path, source)
+        raise
     found = sum(map(len, blocks))
     if not announced:
         raise SignalError(f"{path}: holds no samples; name another sound")
-    if found < announced and not (lossy and found):
+    if found < announced and not (estimated and found):
         raise SignalError(f"{path}: is cut short: {found} of {announced} samples are there; get or save the file again")
-    if found < announced:  # such a length may be an estimate: no reason to refuse
+    if found < announced:  # no reason to refuse
         note("%s: %d of the %d samples that it announces are there; it may be cut short", path, found, announced)
     return np.concatenate(blocks), dtype, rate
+
+
+def _decoded_by_ffmpeg(path: Path, source: BinaryIO) -> tuple[Array, str, int]:
+    """The same for codings that libsndfile does not know, as FLAC of 32 bits and WAV that holds AAC."""
+    av = require("av", f"{path}: its coding", "video")
+    source.seek(0)
+    with av.open(source) as container:
+        stream = container.streams.audio[0]
+        if stream.codec_context is None:
+            raise SignalError(f"{path}: its coding is not known; convert it to WAV or FLAC")
+        stream.codec_context.options = {"err_detect": "crccheck+explode"}
+        rate, announced = stream.rate, (container.format.name == "flac" and stream.duration) or 0
+        planar, channels = stream.format.is_planar, stream.channels
+        values = np.hstack([frame.to_ndarray() for frame in container.decode(stream)])
+    values = values.T if planar else values.reshape(-1, channels)
+    if len(values) < announced:
+        what = f"{len(values)} of {announced} samples"
+        raise SignalError(f"{path}: is cut short: {what} are there; get or save the file again")
+    if values.dtype == np.int32 and not (values & 0xFF).any():
+        return values >> _LOWER_BITS, "int24", rate
+    return values, str(values.dtype), rate
 
 
 def _blocks(sound: Any, dtype: str) -> Iterator[Array]:

@@ -58,8 +58,10 @@ def _picture(request: Request, name: Path) -> Array:
 
 def save_folder(folder: Path, stored: Stored) -> None:
     """Write frames of 8 or 16 bits as `000000.png` and so on, into a folder that exists."""
-    if stored.signal.sampling_rate is not None:
-        note("%s: pictures hold no frame rate; .mkv keeps it", stored.path)
+    signal = stored.signal
+    known = {"frame rate": signal.sampling_rate, "shape of pixels": signal.spacing, "primaries": signal.colour}
+    if lost := [name for name, value in known.items() if value is not None]:
+        note("%s: pictures hold no %s; .mkv keeps it", stored.path, " nor ".join(lost))
     for number, samples in enumerate(stored.frames()):
         save_png(folder / f"{number:06d}.png", samples)
 

@@ -1,6 +1,7 @@
 """Frames of films and of folders: which are read, how they are reduced, and FFmpeg's frames as arrays `[H, W, C]`."""
 
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,12 @@ def _form(samples: Array) -> str:
     return f"{width}x{height} with {channels} channels of {samples.dtype}"
 
 
-def unpacked(frame: Any, max_side: int | None) -> Array:
-    """One frame `[H, W, C]` as gray or RGB, with alpha where it has it, of 8 or 16 bits; a view of the frame."""
+def unpacked(frame: Any, max_side: int | None, crop: tuple[slice, slice] | None = None) -> Array:
+    """Rows and columns of a frame `[H, W, C]` as gray or RGB, with alpha where it has it, of 8 or 16 bits; a view."""
+    if crop is not None:
+        import av
+
+        return unpacked(packed(av, unpacked(frame, None)[crop]), max_side)
     parts = [part for part in frame.format.components if not part.is_alpha]
     alpha = len(frame.format.components) - len(parts)
     dtype = "uint16" if max(part.bits for part in parts) > 8 else "uint8"
@@ -109,3 +114,17 @@ def packed(av: Any, samples: Array) -> Any:
     frame = av.VideoFrame(width, height, PACKED[dtype][channels])
     _plane(frame, dtype)[:, : width * channels] = samples.reshape(height, -1)
     return frame
+
+
+def conversion(av: Any, frame: Any, pixels: str, aspect: Fraction) -> Any:
+    """A graph of filters that gives frames such as this one another format, and pixels of this width over height.
+
+    The matrix is that of BT.709; halved chroma lies where H.264 has it unless it is told, at the left of two pixels.
+    """
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+    place = "out_color_matrix=bt709:out_range=tv:out_h_chr_pos=0:out_v_chr_pos=128:" if pixels == "yuv420p" else ""
+    scale = graph.add("scale", f"{place}flags={interpolation('BICUBIC')}")
+    format, shape = graph.add("format", pixels), graph.add("setsar", f"{aspect.numerator}/{aspect.denominator}")
+    graph.link_nodes(source, scale, format, shape, graph.add("buffersink")).configure()
+    return graph

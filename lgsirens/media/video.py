@@ -5,44 +5,33 @@ at full size. A first pass reads the timestamps only; it says which frames there
 """
 
 import re
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lgsirens.errors import ConfigError, SignalError, require
-from lgsirens.media.frames import bounds, gathered, interpolation, packed, unpacked
+from lgsirens.media.frames import bounds, conversion, gathered, packed, unpacked
+from lgsirens.media.geometry import cropping, side_data, upright
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored, open_for_writing
+from lgsirens.media.timetable import ASPECT_TAG, RATE_TAG, Timetable, tagged, timetable
 from lgsirens.signal import Array, Signal
 from lgsirens.system.console import note
 
 _DEFAULT_RATE = Fraction(25)
-
-_COARSE_CLOCK = Fraction(1, 1000)  # of Matroska: it rounds the rate of 60000/1001 away
-_RATE_TAG = "LGSIRENS_FRAME_RATE"
-_BROADCAST = [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)]
-_BT709, _LIMITED = 1, 1
-_MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+# As ITU-T H.273 numbers them.
+_BT709, _UNSPECIFIED, _RESERVED, _SRGB = 1, 2, (0, 3), 13
+_MATRICES = (*range(8), 9)  # that FFmpeg converts; of those that are not stated it takes BT.601
+_OTHER_MATRICES = {8: "YCgCo", 10: "BT.2020 of constant luminance", 14: "ICtCp"}
+_LIMITED = 1
+_UNALIGNED = 1  # a flag of decoders
+_LEFT_OUT = re.compile("MASTERING|LIGHT|AMBIENT|HDR|DOVI|ICC|STEREO|SPHERICAL")  # of side data
 _ATTACHED_PICTURE = 0x400  # a cover, as a disposition
-
-
-class _Timetable(NamedTuple):
-    """What a film says of its frames before any is decoded.
-
-    Attributes:
-        times: presentation times in presentation order, in the stream's units; all None if the file has not all.
-        source: for each frame of the signal, the index of the stored frame that it shows.
-        rate: frames per second, None if the file does not say.
-    """
-
-    times: Sequence[int | None]
-    source: NDArray[np.int64]
-    rate: Fraction | None
 
 
 def read_film(request: Request, file: BinaryIO) -> Signal:
@@ -56,12 +45,33 @@ def read_film(request: Request, file: BinaryIO) -> Signal:
     path = request.path
     av = require("av", f"{path}: film", "video")
     with _opened(av, path) as container:
-        table = _timetable(path, container, _video_stream(path, container))
-    start, stop = bounds(path, request.frames, len(table.source))
-    wanted = table.source[start:stop]
+        stream = _video_stream(path, container)
+        if stream.codec_context is None:
+            raise SignalError(f"{path}: its video codec is unknown, or the file is cut off; convert it to MP4")
+        _say_what_is_left_out(path, container, stream)
+        table = timetable(path, file, container, stream)
+        crop = cropping(av, path, stream)
     with _opened(av, path) as container:  # a second time, because not every container can be rewound
-        found = _decoded(request, container, table.times, set(wanted.tolist()))
-        return request.signal(gathered(path, found, wanted, request.progress), "video", table.rate)
+        stream = _video_stream(path, container)
+        stream.thread_type = "AUTO"
+        stream.codec_context.flags |= _UNALIGNED  # else the codec's own cropping is rounded at the left edge
+        frames = container.decode(stream)
+        first = next(frames, None)
+        if first is None:
+            raise SignalError(f"{path}: none of its frames can be decoded; get or save the file again")
+        table = table.begun(path, first.pts)
+        source, rate = table.regular(path, stream.time_base)
+        start, stop = bounds(path, request.frames, len(source))
+        wanted = source[start:stop]
+        data = side_data(first)
+        if left := [name.lower().replace("_", " ") for name in data if _LEFT_OUT.match(name)]:
+            note("%s: its %s is left out", path, ", ".join(left))
+        turn = upright(path, data.get("DISPLAYMATRIX"))
+        found = _decoded(request, chain([first], frames), table, set(wanted.tolist()), crop, turn)
+        signal = request.signal(gathered(path, found, wanted, request.progress), "video", rate)
+        aspect = tagged(stream, ASPECT_TAG) or stream.sample_aspect_ratio or Fraction(1)
+        spacing = None if aspect == 1 else (1.0, 1.0, float(1 / aspect if turn[0] else aspect))
+        return replace(signal, spacing=spacing, colour=_colour(stream.codec_context))
 
 
 def _opened(av: Any, path: Path) -> Any:
@@ -88,107 +98,42 @@ def _say_what_is_left_out(path: Path, container: Any, stream: Any) -> None:
         note("%s: holds %d video streams, the first is read", path, len(container.streams.video))
 
 
-def _timetable(path: Path, container: Any, stream: Any) -> _Timetable:
-    if stream.codec_context is None:
-        raise SignalError(f"{path}: its video codec is unknown, or the file is cut off; convert it to MP4")
-    _say_what_is_left_out(path, container, stream)
-    times: list[int | None] = []
-    stored = damaged = 0
-    for packet in container.demux(stream):
-        stored += packet.dts is not None or packet.size > 0  # the last packet is an empty one
-        damaged += _is_damaged(stream, packet)
-        if packet.size > 0 and not packet.is_discard:
-            times.append(packet.pts)
-    known = sorted(time for time in times if time is not None)
-    complete, rates = 0 < len(times) == len(known), _candidate_rates(stream)
-    stated = stream.frames if "mp4" in container.format.name else 0  # of AVI it is a guess
-    if stored < stated or damaged or (complete and _ends_early(container, stream, known, rates)):
-        whole = f", {stored - damaged} of {stated} frames are there" if stated else ""
-        raise SignalError(f"{path}: is cut off or damaged{whole}; get or save the file again")
-    if not times:
-        raise SignalError(f"{path}: holds no frames; name another film")
-    if complete and known[0] < known[-1]:
-        return _regular(path, stream, known, rates)
-    return _Timetable(known if complete else [None] * len(times), np.arange(len(times)), rates[0] if rates else None)
-
-
-def _ends_early(container: Any, stream: Any, times: list[int], rates: list[Fraction]) -> bool:
-    """Whether the timestamps end before the duration that the file states: Matroska counts no frames."""
-    found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
-    if found:
-        stated = int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
-    else:
-        stated = 0 if container.streams.audio else (container.duration or 0) / 1e6
-    longest = float(max(np.diff(times), default=0) * stream.time_base) or (1 / float(rates[0]) if rates else stated)
-    late = stated - times[-1] * float(stream.time_base)
-    return "matroska" in container.format.name and late > 1.5 * longest + 0.002
-
-
-def _is_damaged(stream: Any, packet: Any) -> bool:
-    """Whether a packet is damaged, as far as it tells; FFmpeg shows FFV1 slices with a wrong checksum silently."""
-    if packet.is_corrupt or stream.codec_context.name != "ffv1" or _RATE_TAG not in stream.metadata:
-        return bool(packet.is_corrupt)
-    data = bytes(packet)  # of ours: each slice ends with its size (3 bytes), a zero and the checksum (4 bytes)
-    while data:
-        size = 8 + int.from_bytes(data[-8:-5], "big")
-        # The checksum takes bits from the other end than that of zlib and starts from 0; of an intact slice it is 0.
-        if size > len(data) or zlib.crc32(data[-size:].translate(_MIRRORED), 0xFFFFFFFF) != 0xFFFFFFFF:
-            return True
-        data = data[:-size]
-    return False
-
-
-def _candidate_rates(stream: Any) -> list[Fraction]:
-    """Frames per second that the file states, the likeliest first."""
-    rates = [rate for rate in (stream.average_rate, stream.base_rate, stream.guessed_rate) if rate]
-    tag = re.fullmatch(r"(\d{1,10})/([1-9]\d{0,9})", stream.metadata.get(_RATE_TAG, ""))
-    near: list[Fraction] = []
-    if stream.time_base == _COARSE_CLOCK:
-        near = [rate for rate in _BROADCAST if rates and abs(rates[0] / rate - 1) < Fraction(1, 10**5)]
-    return [*([Fraction(int(tag[1]), int(tag[2]))] if tag and int(tag[1]) else []), *near, *rates]
-
-
-def _regular(path: Path, stream: Any, times: list[int], rates: list[Fraction]) -> _Timetable:
-    """Times on a grid: those of the file if a rate that it states fits them, else the nearest at its average rate."""
-    ticks = np.array(times, np.float64) - times[0]
-    for rate in rates:
-        grid = np.arange(len(times)) / float(rate * stream.time_base)
-        if np.abs(ticks - grid).max() <= max(1.0, 0.5 * grid[1]):
-            return _Timetable(times, np.arange(len(times)), rate)
-    average = Fraction(len(times) - 1, times[-1] - times[0]) / stream.time_base
-    rate = average.limit_denominator(1001) or average
-    note("%s: its frame rate varies; resampled to the average, %.3f frames/s", path, rate)
-    grid = np.arange(len(times)) * (ticks[-1] / (len(times) - 1))
-    return _Timetable(times, np.searchsorted((ticks[1:] + ticks[:-1]) / 2, grid), rate)
-
-
 def _decoded(
-    request: Request, container: Any, times: Sequence[int | None], wanted: set[int]
+    request: Request,
+    frames: Iterable[Any],
+    table: Timetable,
+    wanted: set[int],
+    crop: tuple[slice, slice] | None,
+    turn: tuple[bool, int, int],
 ) -> Iterator[tuple[int, Array]]:
-    """The wanted frames, upright and reduced, with their indices in the timetable."""
-    path, stream = request.path, _video_stream(request.path, container)
-    stream.thread_type = "AUTO"
-    index = turns = 0
-    for frame in container.decode(stream):
+    """The wanted frames, cropped, upright and reduced, with their indices in the timetable."""
+    path, times, (transposed, rows, columns), index = request.path, table.times, turn, 0
+    for frame in frames:
         expected = times[index] if index < len(times) else None
         if expected is not None and frame.pts is not None and frame.pts < expected:
             continue  # shown by no player
-        if frame.is_corrupt or index >= len(times) or (None not in (expected, frame.pts) and frame.pts != expected):
+        damaged = frame.is_corrupt and frame.pts not in table.joints
+        if damaged or index >= len(times) or (None not in (expected, frame.pts) and frame.pts != expected):
             raise SignalError(f"{path}: frame {index} cannot be decoded; get or save the file again")
-        if index == 0:
-            turns = _quarter_turns(path, frame.rotation)
+        if (matrix := int(frame.colorspace)) not in _MATRICES:
+            name = _OTHER_MATRICES.get(matrix, f"matrix {matrix} of ITU-T H.273")
+            raise SignalError(f"{path}: its colours are stored as {name}, which is not read; convert it to BT.709")
         if index in wanted:
-            yield index, np.rot90(unpacked(frame, request.max_side), turns)
+            samples = unpacked(frame, request.max_side, crop)
+            yield index, (samples.swapaxes(0, 1) if transposed else samples)[::rows, ::columns]
         index += 1
     if index < len(times):
         raise SignalError(f"{path}: {index} of {len(times)} frames can be decoded; get or save the file again")
 
 
-def _quarter_turns(path: Path, degrees: int) -> int:
-    turns, rest = divmod(degrees, 90)
-    if rest:
-        note("%s: its rotation of %d degrees is not applied", path, degrees)
-    return 0 if rest else turns
+def _colour(context: Any) -> tuple[int, int] | None:
+    """Primaries and transfer characteristics of a stream; None if they are those of BT.709 or sRGB, or not stated."""
+    primaries, transfer = (
+        number if number not in _RESERVED and number < 256 else _UNSPECIFIED
+        for number in map(int, (context.color_primaries, context.color_trc))
+    )
+    usual = primaries in (_BT709, _UNSPECIFIED) and transfer in (_BT709, _SRGB, _UNSPECIFIED)
+    return None if usual else (primaries, transfer)
 
 
 # Writing
@@ -238,7 +183,8 @@ def _encode(
     target: Path, stored: Stored, frames: Iterable[Array], container: str, codec: str, pixels: str, **options: str
 ) -> None:
     av = require("av", f"{stored.path}: film", "video")
-    known = stored.signal.sampling_rate
+    signal, aspect = stored.signal, Fraction(1)
+    known, (primaries, transfer) = signal.sampling_rate, signal.colour or (_BT709, _BT709)
     rate = (known or _DEFAULT_RATE).limit_denominator(1_000_000)  # containers hold two numbers of 31 bits
     if rate != known:
         note("%s: the frame rate is %s; written with %s frames/s", stored.path, known or "unknown", rate)
@@ -246,16 +192,22 @@ def _encode(
         stream = film.add_stream(codec, rate=rate, options=options)
         context, stream.pix_fmt = stream.codec_context, pixels
         context.time_base = 1 / rate
-        stream.metadata[_RATE_TAG] = f"{rate.numerator}/{rate.denominator}"
+        stream.metadata[RATE_TAG] = f"{rate.numerator}/{rate.denominator}"
+        if signal.spacing is not None:
+            aspect = Fraction(signal.spacing[2] / signal.spacing[1]).limit_denominator(1000)
+            context.sample_aspect_ratio = aspect
+            if container == "matroska":  # PyAV does not give it to the container, FFV1 has it in each frame
+                stream.metadata[ASPECT_TAG] = f"{aspect.numerator}/{aspect.denominator}"
         if pixels.startswith("yuv"):
-            context.colorspace = context.color_primaries = context.color_trc = _BT709
-            context.color_range = _LIMITED
+            context.colorspace, context.color_range = _BT709, _LIMITED
+        if pixels.startswith("yuv") or signal.colour:
+            context.color_primaries, context.color_trc = primaries, transfer
         for number, samples in enumerate(frames):
+            frame = packed(av, samples)
+            frame.pts, frame.time_base = number, 1 / rate
             if number == 0:
                 stream.height, stream.width = samples.shape[:2]
-            frame = packed(av, samples).reformat(
-                format=pixels, dst_colorspace=_BT709, interpolation=interpolation("BICUBIC")
-            )
-            frame.pts, frame.time_base = number, 1 / rate
-            film.mux(stream.encode(frame))
+                graph = conversion(av, frame, pixels, aspect)
+            graph.push(frame)
+            film.mux(stream.encode(graph.pull()))
         film.mux(stream.encode(None))

@@ -43,6 +43,8 @@ def describe(representation: Representation) -> dict[str, Any]:
         "sample_type": signal.dtype,
         "value_range": list(signal.value_range),
         "sampling_rate": None if signal.rate is None else float(signal.rate),
+        "spacing": to_plain(signal.spacing),
+        "colour": to_plain(signal.colour),
         "mode": model.mode,
         "local_width": model.local_width,
         "global_width": model.global_width,
@@ -74,8 +76,11 @@ def describe_text(facts: dict[str, Any]) -> str:
     """`describe` for people."""
     size, fit, lines = facts["bytes"], facts["fit"], _lines(facts)
     lowest, highest = facts["value_range"]
+    apart = f", {' x '.join(f'{step:.5g}' for step in facts['spacing'])} apart" if facts["spacing"] else ""
+    colour = f", colour {'/'.join(map(str, facts['colour']))} of ITU-T H.273" if facts["colour"] else ""
     lines = {
-        "signal": f"{facts['kind']}, {lines['signal']}, {facts['sample_type']}, values {lowest:g} to {highest:g}",
+        "signal": f"{facts['kind']}, {lines['signal']}, {facts['sample_type']}, values {lowest:g} to {highest:g}"
+        f"{apart}{colour}",
         "window": f"{format_box(facts['window'])} of {format_box(facts['extent'])}",
         "model": f"{facts['mode']}, {lines['model']}",
         "parameters": lines["parameters"],
