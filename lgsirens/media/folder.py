@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lgsirens.errors import OutputError, RunError, SignalError, require
-from lgsirens.media.frames import PACKED, bounds, gathered, packed, reduced, unpacked
+from lgsirens.errors import OutputError, RunError, SignalError
+from lgsirens.media.animation import shrunk
+from lgsirens.media.frames import bounds, gathered
 from lgsirens.media.png import save_png
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored
-from lgsirens.signal import Array, Signal
+from lgsirens.signal import Signal
 from lgsirens.system.console import note
 from lgsirens.system.output import check_output, settle, temporary_beside
 
@@ -24,7 +25,7 @@ def read_folder(request: Request, suffixes: tuple[str, ...]) -> Signal:
     """Read the numbered pictures of a folder, files of these suffixes, as `video.read_film` does a film."""
     names = _numbered_pictures(request.path, suffixes)
     names = names[slice(*bounds(request.path, request.frames, len(names)))]
-    found = enumerate(_picture(request, name) for name in names)
+    found = enumerate(shrunk(name, request.read(name).values, request.max_side) for name in names)
     return request.signal(gathered(request.path, found, np.arange(len(names)), request.progress, names), "video")
 
 
@@ -47,22 +48,12 @@ def _numbered_pictures(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
     return [numbered[number] for number in sorted(numbered)]
 
 
-def _picture(request: Request, name: Path) -> Array:
-    samples, max_side = request.read(name).values, request.max_side
-    height, width = samples.shape[:2]
-    if reduced(width, height, max_side) == (width, height):
-        return samples
-    if str(samples.dtype) not in PACKED:
-        raise SignalError(f"{name}: {samples.dtype} pictures cannot be reduced; leave out max_side")
-    return unpacked(packed(require("av", f"{name}: max_side", "video"), samples), max_side)
-
-
 def save_folder(folder: Path, stored: Stored) -> None:
     """Write frames of 8 or 16 bits as `000000.png` and so on, into a folder that exists."""
     if stored.signal.sampling_rate is not None:
         note("%s: pictures hold no frame rate; .mkv keeps it", stored.path)
     for number, samples in enumerate(stored.frames()):
-        save_png(folder / f"{number:06d}.png", samples)
+        save_png(folder / f"{number:06d}.png", samples, stored.signal)
 
 
 def check_folder(path: Path, overwrite: bool = False) -> None:
