@@ -56,7 +56,7 @@ def test_folders_that_are_no_film_are_refused(tmp_path, shape, name, message):
 def test_an_interrupted_folder_leaves_the_old_one(tmp_path, monkeypatch):
     files.write(tmp_path / "a", noise((3, 4, 4, 3)))
 
-    def fail(path, samples):
+    def fail(path, samples, signal):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(folder, "save_png", fail)
