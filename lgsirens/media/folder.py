@@ -30,22 +30,27 @@ def read_folder(request: Request, suffixes: tuple[str, ...]) -> Signal:
 
 
 def _numbered_pictures(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """The pictures of a folder in the order of the last number in their names."""
-    names = [name for name in sorted(path.iterdir()) if name.suffix.lower() in suffixes and name.is_file()]
-    numbered: dict[int, Path] = {}
-    for name in names:
-        numbers = re.findall(r"\d+", name.stem)
-        if not numbers:
-            raise SignalError(f"{name}: has no number in its name; number the pictures of a film")
-        if int(numbers[-1]) in numbered:
-            raise SignalError(f"{name}: has the number of {numbered[int(numbers[-1])].name}; keep one of them")
-        numbered[int(numbers[-1])] = name
-    if not numbered:
+    """The pictures of a folder in the order of the number that differs in their names; hidden files are none."""
+    shown = (name for name in sorted(path.iterdir()) if not name.name.startswith("."))
+    names = [name for name in shown if name.suffix.lower() in suffixes and name.is_file()]
+    if not names:
         raise SignalError(f"{path}: is a folder without numbered pictures; name a file, or a folder of .png files")
-    missing = max(numbered) - min(numbered) + 1 - len(numbered)
+    rows = [[int(digits) for digits in re.findall(r"\d+", name.stem)] for name in names]
+    for name, row in zip(names, rows, strict=True):
+        if not row:
+            raise SignalError(f"{name}: has no number in its name; number the pictures of a film")
+        if len(row) != len(rows[0]):
+            raise SignalError(f"{name}: has not as many numbers in its name as {names[0].name}; name all alike")
+    columns = [column for column in zip(*rows, strict=True) if len(set(column)) == len(names)]
+    if not columns:
+        raise SignalError(f"{path}: no number in the names differs from picture to picture; number them anew")
+    orders = {tuple(sorted(range(len(names)), key=column.__getitem__)) for column in columns}
+    if len(orders) > 1:
+        raise SignalError(f"{path}: several numbers in the names differ, and order them otherwise; number them anew")
+    missing = min(max(column) - min(column) for column in columns) + 1 - len(names)
     if missing:
         note("%s: %d numbers are missing; the other pictures follow one another", path, missing)
-    return [numbered[number] for number in sorted(numbered)]
+    return [names[index] for index in orders.pop()]
 
 
 def save_folder(folder: Path, stored: Stored) -> None:

@@ -103,9 +103,13 @@ def declared(chromaticities: NDArray[np.float64], gamma: float | None) -> bytes:
     Args:
         chromaticities: x and y of white, red, green and blue, in the order of PNG.
         gamma: from encoded to linear; None for the curve of sRGB.
+
+    Raises:
+        ArithmeticError, LinAlgError: no such primaries can be.
     """
     x, y = chromaticities.reshape(4, 2).T
-    xyz, d50 = np.stack([x / y, np.ones(4), (1 - x - y) / y]), _SRGB_TO_XYZ.sum(axis=1)
+    with np.errstate(all="raise"):
+        xyz, d50 = np.stack([x / y, np.ones(4), (1 - x - y) / y]), _SRGB_TO_XYZ.sum(axis=1)
     matrix = xyz[:, 1:] * np.linalg.solve(xyz[:, 1:], xyz[:, 0])
     cones = (_BRADFORD @ d50) / (_BRADFORD @ xyz[:, 0])
     adapted = np.linalg.solve(_BRADFORD, cones[:, None] * (_BRADFORD @ matrix))

@@ -22,7 +22,7 @@ ORIENTATION = 274
 
 _MAX_PIXELS = 1 << 30
 _BAND_BYTES = 1 << 22
-CONVERTED = "%s: colours are converted from the embedded profile to sRGB"
+CONVERTED = "%s: colours are converted from those that the file declares to sRGB"
 # Of ITU-T H.273: BT.709 or unspecified, and the curves of sRGB and BT.709 under all their numbers, or unspecified.
 _SRGB_PRIMARIES, _SRGB_TRANSFERS = (1, 2), (1, 2, 6, 13, 14, 15)
 _MODE_NAMES = {"P": "a palette", "PA": "a palette with alpha", "1": "1-bit gray"}

@@ -32,6 +32,7 @@ _ANIMATION = (*_PICTURE, b"acTL", b"fcTL", b"fdAT")
 _EXIF_TEXT = re.compile(rb"[tz]TXtRaw profile type exif\0\0?(.*)|iTXtXML:com\.adobe\.xmp\0\0", re.DOTALL)
 _MOST_TEXT, _LARGEST_PROFILE = 1 << 20, 1 << 26
 _SRGB_GAMMA, _SAME_GAMMA = 45455, 0.05  # what gAMA says for the curve of sRGB, and libpng's tolerance
+_LENGTHS = {b"cICP": 4, b"gAMA": 4, b"cHRM": 32, b"pHYs": 9}
 _SRGB_CHROMATICITIES = struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 
 
@@ -102,7 +103,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def _declared(path: Path, chunks: Chunks) -> dict[str, Any]:
     """Colour, from what the specification ranks highest: cICP, iCCP, sRGB, then gAMA with cHRM; and densities."""
-    known = {name: chunk[8:-4] for name, chunk in chunks}
+    known = {name: chunk[8:-4] for name, chunk in chunks if len(chunk) - 12 == _LENGTHS.get(name, len(chunk) - 12)}
     found: dict[str, Any] = {"aspect": struct.unpack_from(">II", known.get(b"pHYs", bytes(8)))}
     if b"cICP" in known:
         found["colour"] = image.declared_colour(*known[b"cICP"][:2])
