@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageFile
+from PIL.GifImagePlugin import GifImageFile
 
 from lgsirens.errors import SignalError, require
 from lgsirens.media import image
@@ -21,6 +22,9 @@ from lgsirens.system.console import note
 
 def read(request: Request, file: BinaryIO, plugin: type[ImageFile.ImageFile]) -> Signal:
     """Read the frames of an animation by a plugin of Pillow, as `video.read_film` does those of a film."""
+    if plugin is GifImageFile and not file.read().rstrip(b"\0").endswith(b";"):
+        raise ValueError("its end is missing")  # which Pillow takes for the end of the animation
+    file.seek(0)
     with image.opened(request.path, file, plugin) as picture:
         return film(request, picture)
 
@@ -36,18 +40,19 @@ def film(request: Request, picture: Any) -> Signal:
     first = int(bool(getattr(picture, "default_image", False)))  # of PNG: it is no part of the animation
     if getattr(picture, "n_frames", 1) - first < 2:
         request.check(("image",))
-    modes, durations, profile = set(), [], info.get("icc_profile")
+    modes, starts, durations, profile = set(), [], [], info.get("icc_profile")
     for number in range(first, picture.n_frames):
         picture.seek(number)
         picture.load()
         modes.add(picture.mode + "A" * ("transparency" in picture.info))
+        starts.append(picture.info.get("timestamp", sum(durations)))
         durations.append(picture.info.get("duration", 0))
     target = ("L" if modes <= {"1", "L", "LA", "1A"} else "RGB") + "A" * any(mode[1:].endswith("A") for mode in modes)
     colours = image.profile_of(path, profile, target) if profile else None
     if colours is not None:
         note(image.CONVERTED, path)
     turned, _ = image.exif(picture)
-    source, rate = _regular(path, durations, 10 if picture.format == "GIF" else 1)
+    source, rate = _regular(path, np.array(starts, float), durations, 10 if picture.format == "GIF" else 1)
     start, stop = bounds(path, request.frames, len(source))
     wanted = source[start:stop]
 
@@ -62,24 +67,26 @@ def film(request: Request, picture: Any) -> Signal:
     return request.signal(gathered(path, frames(), wanted, request.progress), "video", rate)
 
 
-def _regular(path: Path, durations: list[float], tick: int) -> tuple[NDArray[np.int64], Fraction | None]:
+def _regular(
+    path: Path, starts: NDArray[np.float64], durations: list[float], tick: int
+) -> tuple[NDArray[np.int64], Fraction | None]:
     """The frames that are shown at regular times, and how many of them a second.
 
     Args:
-        durations: milliseconds for which frames are shown.
-        tick: milliseconds to which the format rounds.
+        starts: milliseconds at which frames begin.
+        durations: for how many they stay.
+        tick: to how many the format rounds.
     """
-    ends, frames = np.cumsum(durations), np.arange(len(durations))
-    starts = ends - durations
+    frames = np.arange(len(starts))
     if not starts[-1]:
         return frames, None
     if durations[-1] > max(durations[:-1]):
         note("%s: its last frame stays for %g s, which is left out", path, durations[-1] / 1000)
     # Periods in which no frame begins further from its time than by rounding, and the simplest rate among them.
-    least, most = ((starts[1:] + sign * tick / 2) / frames[1:] for sign in (-1, 1))
-    low, high = 1000 / most.min(), 1000 / max(least.max(), 1e-9)
-    if len(set(durations[:-1])) == 1:
-        return frames, Fraction(1000 / durations[0]).limit_denominator(1001)
+    low = (1000 * frames[1:] / (starts[1:] + tick)).max()
+    high = (1000 * frames[1:] / np.maximum(starts[1:] - tick, 1e-9)).min()
+    if len(set(np.diff(starts))) == 1:
+        return frames, Fraction(1000 / starts[1]).limit_denominator(1001)
     if low <= high:
         return frames, next(Fraction(ceil(low * d), d) for d in count(1) if ceil(low * d) <= high * d)
     rate = Fraction(1000 * frames[-1] / starts[-1]).limit_denominator(1001)

@@ -143,7 +143,7 @@ def read_stack(request: Request, file: BinaryIO) -> Signal:
             raise SignalError(f"{path}: its pages are not of one size ({sizes}); save pages of one size")
         page, axes = stacks[0].keyframe, stacks[0].axes
         samples, dtype = _samples(path, page, stacks[0])
-        if tiff.is_imagej and axes == "CYX" and len(samples) > 4:
+        if tiff.is_imagej and axes == "CYX":
             note("%s: its %d channels are taken for slices", path, len(samples))  # so tifffile writes them
             axes = "ZYX"
         values = _slices_first(path, samples, axes, request.kind)
