@@ -19,6 +19,8 @@ from lgsirens.system.console import note
 # Modes of Pillow that hold more than 8 bits exactly.
 DEEP = ("I;16", "I;16B", "I;16L", "F")
 ORIENTATION = 274
+# What Pillow, and we ourselves, call pairs of pixels per unit of length, across and down.
+DENSITIES = "aspect", "dpi", "jfif_density", "resolution", "exif_density"
 
 _MAX_PIXELS = 1 << 30
 _BAND_BYTES = 1 << 22
@@ -151,7 +153,7 @@ def declared_colour(primaries: int, transfer: int) -> tuple[int, int] | None:
 
 def _spacing(info: Mapping[Any, Any]) -> tuple[float, float] | None:
     """Distance of rows and of columns, where a pair of densities differs by more than by rounding."""
-    for name in ("aspect", "dpi", "jfif_density", "resolution", "exif_density"):
+    for name in DENSITIES:
         across, down = (float(density) for density in info.get(name, (0, 0)))
         if across > 0 and down > 0 and abs(across / down - 1) > 0.01:
             return 1 / down, 1 / across

@@ -47,6 +47,8 @@ def read_tiff(request: Request, file: BinaryIO) -> Signal:
     # Pillow knows not all, and warns of tags that tifffile reads or leaves.
     with suppress(UnidentifiedImageError, UserWarning), image.opened(request.path, file, TiffImageFile) as picture:
         if _pillow_is_exact(picture):
+            if picture.tag_v2.get(image.ORIENTATION, 1) > 4:  # Pillow turns the samples, not the densities
+                picture.info |= {name: picture.info[name][::-1] for name in image.DENSITIES if name in picture.info}
             return image.decoded(request, picture)
     return _read_picture(request, file)
 
