@@ -9,8 +9,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ImageFile
-from PIL.GifImagePlugin import GifImageFile
 
 from lgsirens.errors import SignalError, require
 from lgsirens.media import image
@@ -20,12 +18,12 @@ from lgsirens.signal import Array, Signal
 from lgsirens.system.console import note
 
 
-def read(request: Request, file: BinaryIO, plugin: type[ImageFile.ImageFile]) -> Signal:
-    """Read the frames of an animation by a plugin of Pillow, as `video.read_film` does those of a film."""
-    if plugin is GifImageFile and not file.read().rstrip(b"\0").endswith(b";"):
+def read(request: Request, file: BinaryIO, name: str) -> Signal:
+    """Read the frames of an animation, of the format that Pillow calls `name`, as a film."""
+    if name == "GIF" and not file.read().rstrip(b"\0").endswith(b";"):
         raise ValueError("its end is missing")  # which Pillow takes for the end of the animation
     file.seek(0)
-    with image.opened(request.path, file, plugin) as picture:
+    with image.opened(request.path, file, name) as picture:
         return film(request, picture)
 
 
@@ -40,7 +38,8 @@ def film(request: Request, picture: Any) -> Signal:
     first = int(bool(getattr(picture, "default_image", False)))  # of PNG: it is no part of the animation
     if getattr(picture, "n_frames", 1) - first < 2:
         request.check(("image",))
-    modes, starts, durations, profile = set(), [], [], info.get("icc_profile")
+    modes: set[str] = set()
+    starts, durations = list[float](), list[float]()
     for number in range(first, picture.n_frames):
         picture.seek(number)
         picture.load()
@@ -48,7 +47,7 @@ def film(request: Request, picture: Any) -> Signal:
         starts.append(picture.info.get("timestamp", sum(durations)))
         durations.append(picture.info.get("duration", 0))
     target = ("L" if modes <= {"1", "L", "LA", "1A"} else "RGB") + "A" * any(mode[1:].endswith("A") for mode in modes)
-    colours = image.profile_of(path, profile, target) if profile else None
+    colours = image.profile_of(path, info["icc_profile"], target) if info.get("icc_profile") else None
     if colours is not None:
         note(image.CONVERTED, path)
     turned, _ = image.exif(picture)

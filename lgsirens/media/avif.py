@@ -3,8 +3,6 @@
 import re
 from typing import BinaryIO
 
-from PIL.AvifImagePlugin import AvifImageFile
-
 from lgsirens.errors import SignalError
 from lgsirens.media import image
 from lgsirens.media.request import Request
@@ -30,7 +28,7 @@ def read_avif(request: Request, file: BinaryIO) -> Signal:
     if _CROPPED in data:
         note("%s: its clean aperture is not applied, the whole picture is read", request.path)
     file.seek(0)
-    with image.opened(request.path, file, AvifImageFile) as picture:
+    with image.opened(request.path, file, "AVIF") as picture:
         colour, aspect = _COLOUR.search(data), _ASPECT.search(data)
         if colour and "icc_profile" not in picture.info:
             picture.info["colour"] = image.declared_colour(*(int.from_bytes(number) for number in colour.groups()))

@@ -155,7 +155,7 @@ def _as_path(path: str | os.PathLike[str]) -> Path:
 
 def _say_converted(path: Path, signal: Signal, target: str) -> None:
     dtype, (lo, hi), how = signal.dtype, signal.value_range, ""
-    if dtype in UNSIGNED_TYPES and (dtype, target) != ("uint16", "uint8"):
+    if dtype in UNSIGNED_TYPES and target in UNSIGNED_TYPES and (dtype, target) != ("uint16", "uint8"):
         how = f", 0 to {integer_limits(dtype)[1]} as 0 to {integer_limits(target)[1]}"
     elif target == "uint8" and dtype != "uint16":
         how = f", [{lo:g}, {hi:g}] as 0 to 255"

@@ -13,13 +13,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import ImageFile
-from PIL.AvifImagePlugin import AvifImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.WebPImagePlugin import WebPImageFile
-
 from lgsirens.media import animation, array, audio, avif, folder, heif, image, png, tiff, video
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored
@@ -94,10 +87,6 @@ def _writes(save: Callable[..., None], **options: Any) -> Callable[[Path, Stored
     return lambda path, stored: save(path, stored.whole(), **options)
 
 
-def _writes_with_signal(save: Callable[[Path, Any, Signal], None]) -> Callable[[Path, Stored], None]:
-    return lambda path, stored: save(path, stored.whole(), stored.signal)
-
-
 _8_BITS = _kept("uint8", others="uint8")
 _FLAC_INSTEAD = {"uint8": "int16", **dict.fromkeys(("uint16", "int32", "float16", "float32", "float64"), "int24")}
 _ANY = range(1, KINDS["audio"].max_channels + 1)
@@ -111,17 +100,11 @@ _ISO_FILM = rb".{4}(ftyp(?!crx )|moov|mdat|wide|free)"  # crx: raw pictures, bes
 
 
 def _picture(
-    name: str,
-    plugin: type[ImageFile.ImageFile],
-    suffixes: tuple[str, ...],
-    magic: bytes,
-    longest_side: int,
-    channels: Container[int],
-    **options: Any,
+    name: str, suffixes: tuple[str, ...], magic: bytes, longest_side: int, channels: Container[int], **options: Any
 ) -> Format:
     """Pictures of 8 bits that Pillow writes with these options."""
-    read, write = partial(image.read, plugin=plugin), _writes(image.save, name=name.upper(), **options)
-    form = Format(name, suffixes, ("image",), magic, read, write, partial(animation.read, plugin=plugin), ())
+    read, write = partial(image.read, name=name.upper()), _writes(image.save, name=name.upper(), **options)
+    form = Format(name, suffixes, ("image",), magic, read, write, partial(animation.read, name=name.upper()), ())
     return replace(form, channels=channels, types=_8_BITS, longest_side=longest_side)
 
 
@@ -146,7 +129,7 @@ _PNG = Format(
     ("image",),
     rb"\x89PNG",
     png.read_png,
-    _writes_with_signal(png.save_png),
+    lambda path, stored: png.save_png(path, stored.whole(), stored.signal),
     png.read_animation,
     types=_kept("uint8", "uint16", others="uint8"),
     package=("av", "png16"),
@@ -190,12 +173,10 @@ _MKV = replace(
 _PICTURES = (
     _PNG,
     _TIFF,
-    _picture(
-        "JPEG", JpegImageFile, (".jpg", ".jpeg"), rb"\xff\xd8\xff", 65500, (1, 3), quality=95, subsampling="4:4:4"
-    ),
-    _picture("WebP", WebPImageFile, (".webp",), rb"RIFF.{4}WEBP", 16383, range(1, 5), lossless=True, exact=True),
+    _picture("JPEG", (".jpg", ".jpeg"), rb"\xff\xd8\xff", 65500, (1, 3), quality=95, subsampling="4:4:4"),
+    _picture("WebP", (".webp",), rb"RIFF.{4}WEBP", 16383, range(1, 5), lossless=True, exact=True),
     replace(
-        _picture("AVIF", AvifImageFile, (".avif",), _ISO_AVIF, 32768, range(1, 5), quality=100, subsampling="4:4:4"),
+        _picture("AVIF", (".avif",), _ISO_AVIF, 32768, range(1, 5), quality=100, subsampling="4:4:4"),
         read=avif.read_avif,
     ),
     Format(
@@ -209,14 +190,14 @@ _PICTURES = (
         longest_side=16384,
         package=("pillow_heif", "heif"),
     ),
-    Format("BMP", (".bmp",), ("image",), rb"BM", partial(image.read, plugin=BmpImageFile)),
+    Format("BMP", (".bmp",), ("image",), rb"BM", partial(image.read, name="BMP")),
     Format(
         "GIF",
         (".gif",),
         ("image",),
         rb"GIF8",
-        partial(image.read, plugin=GifImageFile),
-        film=partial(animation.read, plugin=GifImageFile),
+        partial(image.read, name="GIF"),
+        film=partial(animation.read, name="GIF"),
     ),
 )
 _PICTURE_SUFFIXES = tuple(suffix for form in _PICTURES for suffix in form.suffixes)

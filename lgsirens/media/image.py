@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from lgsirens.errors import SignalError
 from lgsirens.media.icc import Profile
@@ -30,31 +31,27 @@ _SRGB_PRIMARIES, _SRGB_TRANSFERS = (1, 2), (1, 2, 6, 13, 14, 15)
 _MODE_NAMES = {"P": "a palette", "PA": "a palette with alpha", "1": "1-bit gray"}
 
 
-def read(request: Request, file: BinaryIO, plugin: type[ImageFile.ImageFile]) -> Signal:
-    """Read a picture by a plugin of Pillow: `[H, W, C]`, upright and in sRGB.
+def read(request: Request, file: BinaryIO, name: str) -> Signal:
+    """Read a picture of the format that Pillow calls `name`: `[H, W, C]`, upright and in sRGB.
 
     Raises:
         SignalError: too large.
         Exception: of any type, for damaged files.
     """
-    with opened(request.path, file, plugin) as picture:
+    with opened(request.path, file, name) as picture:
         return decoded(request, picture)
 
 
 @contextmanager
-def opened(path: Path, file: BinaryIO, plugin: type[ImageFile.ImageFile]) -> Iterator[Any]:
-    """A picture before it is decoded.
-
-    Not by `Image.open`, whose limit of pixels is for untrusted uploads, far below a large scan, and of all threads.
-    """
+def opened(path: Path, file: BinaryIO, name: str) -> Iterator[Any]:
+    """A picture before it is decoded: not by `Image.open`, whose limit is for uploads, far below a large scan."""
+    plugin = "WebP" if name == "WEBP" else name.title()
     try:
-        try:
-            picture = plugin(file)
-        except SyntaxError as error:
-            raise UnidentifiedImageError(f"Pillow cannot read this {plugin.format}: {error}") from None
-        with picture:
+        with getattr(import_module(f"PIL.{plugin}ImagePlugin"), f"{plugin}ImageFile")(file) as picture:
             check_size(path, *picture.size)
             yield picture
+    except SyntaxError as error:
+        raise UnidentifiedImageError(f"Pillow cannot read this {name}: {error}") from None
     except Image.DecompressionBombError:
         raise SignalError(f"{path}: has more pixels than Pillow takes; convert it to TIFF or PNG") from None
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL.PngImagePlugin import PngImageFile
 
 from lgsirens.errors import SignalError, require
 from lgsirens.media import animation, image
@@ -68,7 +67,7 @@ def read_animation(request: Request, file: BinaryIO) -> Signal:
 
 def _opened(path: Path, chunks: Chunks, names: tuple[bytes, ...]) -> AbstractContextManager[Any]:
     """The picture of these chunks alone: Pillow and FFmpeg refuse pictures for damage in others, or for their size."""
-    return image.opened(path, io.BytesIO(_joined(chunks, names)), PngImageFile)
+    return image.opened(path, io.BytesIO(_joined(chunks, names)), "PNG")
 
 
 def _joined(chunks: Chunks, names: tuple[bytes, ...]) -> bytes:

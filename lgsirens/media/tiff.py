@@ -14,7 +14,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 from PIL import UnidentifiedImageError
-from PIL.TiffImagePlugin import TiffImageFile
 
 from lgsirens.errors import MissingDependencyError, SignalError, require
 from lgsirens.media import image
@@ -45,7 +44,7 @@ def read_tiff(request: Request, file: BinaryIO) -> Signal:
     if request.kind in ("volume", "video"):
         return read_stack(request, file)
     # Pillow knows not all, and warns of tags that tifffile reads or leaves.
-    with suppress(UnidentifiedImageError, UserWarning), image.opened(request.path, file, TiffImageFile) as picture:
+    with suppress(UnidentifiedImageError, UserWarning), image.opened(request.path, file, "TIFF") as picture:
         if _pillow_is_exact(picture):
             if picture.tag_v2.get(image.ORIENTATION, 1) > 4:  # Pillow turns the samples, not the densities
                 picture.info |= {name: picture.info[name][::-1] for name in image.DENSITIES if name in picture.info}
