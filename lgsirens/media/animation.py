@@ -1,6 +1,7 @@
 """Animated pictures that Pillow reads (GIF, PNG, WebP, AVIF) -> `Signal` `[T, H, W, C]`."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from itertools import count
 from math import ceil
@@ -63,7 +64,8 @@ def film(request: Request, picture: Any) -> Signal:
             samples = image.turned_upright(samples.reshape(frame.height, frame.width, -1), turned)
             yield index, shrunk(path, samples, request.max_side)
 
-    return request.signal(gathered(path, frames(), wanted, request.progress), "video", rate)
+    signal = request.signal(gathered(path, frames(), wanted, request.progress), "video", rate)
+    return replace(signal, colour=info.get("colour"))
 
 
 def _regular(

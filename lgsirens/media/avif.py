@@ -1,7 +1,8 @@
 """AVIF pictures -> `Signal`, of 8 bits: Pillow would reduce deeper ones without a word."""
 
 import re
-from typing import BinaryIO
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
 from lgsirens.errors import SignalError
 from lgsirens.media import image
@@ -18,8 +19,12 @@ _ASPECT = re.compile(rb"\0\0\0\x10pasp(....)(....)", re.DOTALL)
 _CROPPED = b"\0\0\0\x28clap"
 
 
-def read_avif(request: Request, file: BinaryIO) -> Signal:
-    """Read a picture of 8 bits, or the first one of a sequence (raises SignalError if there are more bits)."""
+def read_avif(request: Request, file: BinaryIO, reads: Callable[[Request, Any], Signal] = image.decoded) -> Signal:
+    """Read a picture of 8 bits, or the first one of a sequence (raises SignalError if there are more bits).
+
+    Args:
+        reads: the open picture.
+    """
     data = file.read()
     if any(flags[0] & 0x40 for flags in _DEPTH.findall(data)):
         raise SignalError(
@@ -34,4 +39,4 @@ def read_avif(request: Request, file: BinaryIO) -> Signal:
             picture.info["colour"] = image.declared_colour(*(int.from_bytes(number) for number in colour.groups()))
         if aspect:  # width and height of a pixel, where densities are told
             picture.info["aspect"] = [int.from_bytes(number) for number in aspect.groups()][::-1]
-        return image.decoded(request, picture)
+        return reads(request, picture)

@@ -6,7 +6,9 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from lgsirens.media.frames import bounds, gathered
 from lgsirens.media.png import save_png
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored
-from lgsirens.signal import Signal
+from lgsirens.signal import Array, Signal
 from lgsirens.system.console import note
 from lgsirens.system.output import check_output, settle, temporary_beside
 
@@ -25,8 +27,21 @@ def read_folder(request: Request, suffixes: tuple[str, ...]) -> Signal:
     """Read the numbered pictures of a folder, files of these suffixes, as `video.read_film` does a film."""
     names = _numbered_pictures(request.path, suffixes)
     names = names[slice(*bounds(request.path, request.frames, len(names)))]
-    found = enumerate(shrunk(name, request.read(name).values, request.max_side) for name in names)
-    return request.signal(gathered(request.path, found, np.arange(len(names)), request.progress, names), "video")
+    told: dict[tuple[Any, ...], Path] = {}
+
+    def pictures() -> Iterator[tuple[int, Array]]:
+        for index, name in enumerate(names):
+            picture = request.read(name)
+            told.setdefault((picture.dtype, picture.spacing, picture.colour), name)
+            yield index, shrunk(name, picture.values, request.max_side)
+
+    values = gathered(request.path, pictures(), np.arange(len(names)), request.progress, names)
+    (dtype, spacing, colour), *others = told
+    if others:
+        what = "sample type, shape of pixels or colour space"
+        raise SignalError(f"{told[others[0]]}: has another {what} than {names[0].name}; make all alike")
+    signal = request.signal(values, "video", dtype=dtype)
+    return replace(signal, spacing=spacing and (1.0, *spacing), colour=colour)
 
 
 def _numbered_pictures(path: Path, suffixes: tuple[str, ...]) -> list[Path]:

@@ -178,6 +178,7 @@ _PICTURES = (
     replace(
         _picture("AVIF", (".avif",), _ISO_AVIF, 32768, range(1, 5), quality=100, subsampling="4:4:4"),
         read=avif.read_avif,
+        film=partial(avif.read_avif, reads=animation.film),
     ),
     Format(
         "HEIF",

@@ -18,7 +18,23 @@ _SRGB = 1, 13
 
 
 def read_heif(request: Request, file: BinaryIO) -> Signal:
-    """Read the main picture: libheif joins tiles, crops and turns as the file says, so EXIF turns no more."""
+    """Read the main picture: libheif joins tiles, crops and turns as the file says, so EXIF turns no more.
+
+    Raises:
+        SignalError: too large, or of a codec or a kind of HEIF that libheif does not know.
+        Exception: of any type, for damaged files.
+    """
+    try:
+        return _read(request, file)
+    except (SyntaxError, ValueError) as error:
+        file.seek(0)
+        if isinstance(error, SyntaxError) or b"moov" in file.read():
+            what = f"is a sequence alone, or of a codec that is not supported ({error})"
+            raise SignalError(f"{request.path}: {what}; convert it to PNG or MP4") from error
+        raise
+
+
+def _read(request: Request, file: BinaryIO) -> Signal:
     path = request.path
     pictures = require("pillow_heif", f"{path}: HEIC", "heif").open_heif(file, False, hdr_to_16bit=False)
     found = pictures[pictures.primary_index]

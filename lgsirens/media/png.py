@@ -21,7 +21,7 @@ from lgsirens.media.stored import open_for_writing
 from lgsirens.signal import Array, Signal
 from lgsirens.system.console import note
 
-Chunks = list[tuple[bytes, bytes]]
+Chunks = list[tuple[bytes, memoryview]]  # names, and views of the whole chunks
 
 _PIXELS = {2: "ya16be", 3: "rgb48be", 4: "rgba64be"}  # of FFmpeg, by the number of channels
 _SAMPLES = (b"IHDR", b"tRNS", b"IDAT", b"IEND")
@@ -42,7 +42,7 @@ def needs_av(dtype: str, channels: int) -> bool:
 
 def read_png(request: Request, file: BinaryIO) -> Signal:
     """Read a picture of 8 or 16 bits, of an animation the default one."""
-    chunks = list(_chunks(file.read()))
+    chunks = list(_chunks(memoryview(file.read())))
     image.say_first_of(request.path, sum(name == b"fcTL" for name, _ in chunks))
     depth, colour = chunks[0][1][16:18]  # of IHDR, always the first chunk: Pillow tells neither
     with _opened(request.path, chunks, _PICTURE) as picture:
@@ -57,7 +57,7 @@ def read_png(request: Request, file: BinaryIO) -> Signal:
 
 def read_animation(request: Request, file: BinaryIO) -> Signal:
     """Read the frames of an animation of 8 bits as a film."""
-    chunks = list(_chunks(file.read()))
+    chunks = list(_chunks(memoryview(file.read())))
     if chunks[0][1][16] == 16:
         raise SignalError(f"{request.path}: animations of 16 bits are not supported; save their frames as pictures")
     with _opened(request.path, chunks, _ANIMATION) as picture:
@@ -75,16 +75,16 @@ def _joined(chunks: Chunks, names: tuple[bytes, ...]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(needed)
 
 
-def _has_exif(chunk: bytes) -> bool:
+def _has_exif(chunk: memoryview) -> bool:
     """Whether this is text with EXIF data, or XMP, that Pillow reads."""
     found, inflater = _EXIF_TEXT.match(chunk, 4), zlib.decompressobj()
-    if found and chunk[4:5] == b"z":
+    if found and bytes(chunk[4:5]) == b"z":
         inflater.decompress(found[1][:-4], _MOST_TEXT)
     return found is not None and len(chunk) < _MOST_TEXT and not inflater.unconsumed_tail
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Names and bytes of the chunks, but for damaged ones that the samples do not need.
+def _chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+    """The chunks, but for damaged ones that the samples do not need.
 
     Raises:
         ValueError: chunks of samples are altered, or the end is missing.
@@ -92,7 +92,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     offset, name = 8, b""
     while name != b"IEND":
         end = offset + 12 + int.from_bytes(data[offset : offset + 4], "big")
-        chunk, name, offset = data[offset:end], data[offset + 4 : offset + 8], end
+        chunk, name, offset = data[offset:end], bytes(data[offset + 4 : offset + 8]), end
         intact = int.from_bytes(chunk[-4:], "big") == zlib.crc32(chunk[4:-4])
         if end > len(data) or not (intact or (name[:1].islower() and name not in _ANIMATION)):
             raise ValueError(f"chunk {name!r} is cut off or altered")
@@ -102,7 +102,8 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def _declared(path: Path, chunks: Chunks) -> dict[str, Any]:
     """Colour, from what the specification ranks highest: cICP, iCCP, sRGB, then gAMA with cHRM; and densities."""
-    known = {name: chunk[8:-4] for name, chunk in chunks if len(chunk) - 12 == _LENGTHS.get(name, len(chunk) - 12)}
+    told = {name: bytes(chunk[8:-4]) for name, chunk in chunks if name in (*_LENGTHS, b"iCCP", b"sRGB")}
+    known = {name: body for name, body in told.items() if len(body) == _LENGTHS.get(name, len(body))}
     found: dict[str, Any] = {"aspect": struct.unpack_from(">II", known.get(b"pHYs", bytes(8)))}
     if b"cICP" in known:
         found["colour"] = image.declared_colour(*known[b"cICP"][:2])
@@ -157,7 +158,7 @@ def save_png(path: Path, samples: Array, signal: Signal) -> None:
     if signal.spacing is not None:
         ratio = Fraction(signal.spacing[-2] / signal.spacing[-1]).limit_denominator(1_000_000)
         chunks += _chunk(b"pHYs", struct.pack(">IIB", *ratio.as_integer_ratio(), 0))
-    data = _joined(list(_chunks(file.getvalue())), _SAMPLES)  # FFmpeg states a spacing of its own
+    data = _joined(list(_chunks(file.getbuffer())), _SAMPLES)  # FFmpeg states a spacing of its own
     with open_for_writing(path) as whole:
         for part in (data[:33], chunks, data[33:]):  # after IHDR
             whole.write(part)

@@ -66,6 +66,23 @@ def test_names_that_order_pictures_in_several_ways_are_refused(tmp_path, names):
     assert "in the names differ" in refusal(tmp_path)
 
 
+def test_depth_colour_and_shape_of_pixels_are_those_of_the_pictures(tmp_path):
+    frame = Signal(np.zeros((2, 3, 1), np.uint16), "image", (0, 65535), "uint16", spacing=(1.0, 2.0), colour=(9, 16))
+    for number in (1, 2):
+        files.write(tmp_path / f"{number}.png", frame)
+    film = files.read(tmp_path)
+    assert (film.colour, film.spacing) == ((9, 16), (1.0, 0.5, 1.0))
+    files.write(tmp_path / "b", film)
+    assert (files.read(tmp_path / "b").colour, files.read(tmp_path / "b").spacing) == (film.colour, film.spacing)
+    for number in (1, 2):
+        deep = Signal.from_array(np.full((2, 3), 4095, np.uint16), "image", dtype="uint12")
+        files.write(tmp_path / f"c{number}.tif", deep)
+        (tmp_path / f"{number}.png").unlink()
+    assert (files.read(tmp_path).dtype, files.read(tmp_path).value_range) == ("uint12", (0, 4095))
+    files.write(tmp_path / "c3.tif", Signal.from_array(deep.values, "image"))
+    assert "c3.tif: has another sample type" in refusal(tmp_path)
+
+
 def test_hidden_files_are_no_pictures(tmp_path):
     _folder(tmp_path, "f_1.png", "f_2.png")
     for name in ("._f_1.png", ".hidden.png", "Thumbs.db", ".DS_Store"):

@@ -134,8 +134,9 @@ def test_an_avif_of_another_program_is_an_image_whatever_its_name(tmp_path, line
 def test_avif_of_10_bits_is_refused(tmp_path):
     for frames in (1, 2):
         path = _encoded(tmp_path / f"{frames}.avif", "yuv420p10le", frames)
-        with pytest.raises(SignalError, match=rf"^{path}: has more than 8 bits a sample"):
-            files.read(path)
+        for kind in (None, "video"):
+            with pytest.raises(SignalError, match=rf"^{path}: has more than 8 bits a sample"):
+                files.read(path, kind)
 
 
 def test_the_first_picture_of_an_animation_is_read_and_it_is_said(tmp_path, lines):

@@ -89,3 +89,10 @@ def test_a_cut_picture_is_refused(tmp_path, share):
     (tmp_path / "a.heic").write_bytes(data[: int(share * len(data))])
     with pytest.raises(SignalError, match=rf"^{tmp_path / 'a.heic'}: "):
         files.read(tmp_path / "a.heic")
+
+
+def test_a_sequence_without_a_picture_is_no_damage(tmp_path):
+    head = b"\0\0\0\x18ftypmsf1\0\0\0\0msf1hevc"
+    (tmp_path / "a.heic").write_bytes(head + b"\0\0\0\x10moov" + bytes(8) + b"\0\0\0\x0cmeta\0\0\0\0")
+    with pytest.raises(SignalError, match=r"a\.heic: is a sequence alone, or of a codec that is not supported"):
+        files.read(tmp_path / "a.heic")
