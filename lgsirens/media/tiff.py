@@ -80,7 +80,7 @@ def _samples(path: Path, page: Any, pages: Any) -> tuple[Array, str | None]:
     bits = page.bitspersample
     samples = samples.view(np.uint8) if samples.dtype == bool else samples
     if page.photometric == 0 and samples.dtype.kind == "u":
-        gray = samples[..., 0] if page.axes.endswith("S") else samples
+        gray = samples[tuple(0 if name == "S" else slice(None) for name in pages.axes)]
         np.subtract((1 << bits) - 1, gray, out=gray)
     if bits < 8:
         samples = to_sample_type(samples * (255 / ((1 << bits) - 1)), "uint8")
@@ -96,7 +96,7 @@ def _read_picture(request: Request, file: BinaryIO) -> Signal:
     file.seek(8)
     canon = file.read(2) == b"CR"
     file.seek(0)
-    with _refusing_errors(), _tifffile(path).TiffFile(file) as tiff:
+    with _tifffile(path).TiffFile(file) as tiff:
         pages = [page for top in tiff.pages for page in (top, *(top.pages or ()))]
         full = [page for page in pages if not page.subfiletype & (_REDUCED | _MASK)]
         if canon or not full or any(page.photometric in _RAW for page in pages):

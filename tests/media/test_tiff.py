@@ -177,6 +177,28 @@ def test_a_cut_picture_is_refused(tmp_path, compression, dtype):
             files.read(tmp_path / "b.tif")
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("tag", [(99, 1, 7), (2, 1000, 99_999_999), (3, 70_000, 8)])
+def test_damage_in_a_private_tag_is_no_damage(tmp_path, dtype, tag):
+    values, path = noise((60, 50, 3), dtype), tmp_path / "a.tif"
+    tifffile.imwrite(path, values, metadata=None, extratags=[(65000, "H", 1, 7, True)])
+    whole = struct.pack("<HHI", 65000, 3, 1) + b"\7\0\0\0"
+    assert whole in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(whole, struct.pack("<HHII", 65000, *tag)))
+    assert np.array_equal(files.read(path).values, values)
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_alpha_beside_white_as_zero_is_not_inverted(tmp_path, planar):
+    values = noise((24, 36, 2), "uint16")
+    samples = values if planar == "contig" else np.moveaxis(values, -1, 0)
+    options = {"photometric": "miniswhite", "planarconfig": planar, "extrasamples": ["unassalpha"]}
+    tifffile.imwrite(tmp_path / "a.tif", samples, metadata=None, **options)
+    found = files.read(tmp_path / "a.tif").values
+    assert np.array_equal(found[..., 0], 65535 - values[..., 0])
+    assert np.array_equal(found[..., 1], values[..., 1])
+
+
 # Threads
 
 
