@@ -38,8 +38,11 @@ def read(request: Request, file: BinaryIO, name: str) -> Signal:
         SignalError: too large.
         Exception: of any type, for damaged files.
     """
-    with opened(request.path, file, name) as picture:
-        return decoded(request, picture)
+    try:
+        with opened(request.path, file, name) as picture:
+            return decoded(request, picture)
+    except Image.DecompressionBombError:
+        raise SignalError(f"{request.path}: has more pixels than Pillow takes; convert it to TIFF or PNG") from None
 
 
 @contextmanager
@@ -52,8 +55,6 @@ def opened(path: Path, file: BinaryIO, name: str) -> Iterator[Any]:
             yield picture
     except SyntaxError as error:
         raise UnidentifiedImageError(f"Pillow cannot read this {name}: {error}") from None
-    except Image.DecompressionBombError:
-        raise SignalError(f"{path}: has more pixels than Pillow takes; convert it to TIFF or PNG") from None
 
 
 def check_size(path: Path, width: int, height: int) -> None:

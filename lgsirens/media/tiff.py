@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
 import numpy as np
-from PIL import UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from lgsirens.errors import MissingDependencyError, SignalError, require
 from lgsirens.media import image
@@ -43,8 +43,11 @@ def read_tiff(request: Request, file: BinaryIO) -> Signal:
     """
     if request.kind in ("volume", "video"):
         return read_stack(request, file)
-    # Pillow knows not all, and warns of tags that tifffile reads or leaves.
-    with suppress(UnidentifiedImageError, UserWarning), image.opened(request.path, file, "TIFF") as picture:
+    # Pillow knows not all, takes no large strips, and warns of tags that tifffile reads or leaves.
+    with (
+        suppress(UnidentifiedImageError, Image.DecompressionBombError, Warning),
+        image.opened(request.path, file, "TIFF") as picture,
+    ):
         if _pillow_is_exact(picture):
             if picture.tag_v2.get(image.ORIENTATION, 1) > 4:  # Pillow turns the samples, not the densities
                 picture.info |= {name: picture.info[name][::-1] for name in image.DENSITIES if name in picture.info}
