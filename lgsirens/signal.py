@@ -4,6 +4,7 @@ A `Kind` says how many coordinate dimensions a signal has and which conventions 
 It is the only table of kinds: other modules read its columns and never ask which kind they have.
 """
 
+import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -62,8 +63,9 @@ KINDS = {
     )
 }
 
+UNSIGNED_TYPES = tuple(f"uint{bits}" for bits in range(8, 17))  # of pictures
 SAMPLE_TYPES = (
-    *("uint8", "uint16", "uint32", "uint64"),
+    *(*UNSIGNED_TYPES, "uint32", "uint64"),
     *("int8", "int16", "int24", "int32", "int64"),
     *("float16", "float32", "float64"),
 )
@@ -84,7 +86,7 @@ class Signal:
             after reading, float32 after decoding.
         kind: a key of `KINDS`.
         value_range: lowest and highest possible value; mapped to [-1, 1] for the network.
-        dtype: sample type that the signal has in a file ("uint8", "int24", "float32", ...).
+        dtype: sample type that the signal has in a file ("uint8", "uint12", "int24", "float32", ...).
         sampling_rate: samples (frames) per second along the first axis, exactly, where the signal has one.
         spacing: distance of samples along each axis, in the file's unit of length, where the file says so.
         colour: primaries and transfer characteristics of the samples, as ITU-T H.273 numbers them, where they are other
@@ -120,7 +122,8 @@ class Signal:
             value_range: lowest and highest value. Default: -peak to peak for audio; that of the integer type
                 up to 16 bits; [0, 1] for floats that fit it; else minimum to maximum.
             sampling_rate: samples per second along the first axis.
-            dtype: sample type in the file, if it is not that of the array (24-bit sound in an array of int32).
+            dtype: sample type in the file, if it is not that of the array (24-bit sound in an array of int32, 12-bit
+                pictures in one of uint16).
 
         Raises:
             SignalError: wrong type, rank or number of channels, no samples, NaN or infinite samples, an empty
@@ -135,9 +138,12 @@ class Signal:
             raise SignalError(
                 f"kind {kind} has 1 to {most} channels, not {channels}; name another kind or select channels"
             )
-        bounds = _checked_range(_default_range(values, KINDS[kind].symmetric) if value_range is None else value_range)
+        dtype = dtype or values.dtype.name
+        if value_range is None:
+            value_range = _default_range(values, KINDS[kind].symmetric, dtype)
+        bounds = _checked_range(value_range)
         rate = None if sampling_rate is None else Fraction(sampling_rate)
-        return cls(values, kind, bounds, dtype or values.dtype.name, rate)
+        return cls(values, kind, bounds, dtype, rate)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -162,19 +168,28 @@ class Signal:
         return replace(self, value_range=_checked_range(value_range))
 
 
+def array_type(dtype: str) -> np.dtype[Any]:
+    """The NumPy type of an array of such samples: those that NumPy has not are in the next wider one."""
+    return np.dtype("int32" if dtype == "int24" else "uint16" if dtype in UNSIGNED_TYPES[1:] else dtype)
+
+
+def integer_limits(dtype: str) -> tuple[int, int]:
+    """The lowest and the highest number of a sample type of integers."""
+    bits = int(re.sub(r"\D", "", dtype))
+    return (0, (1 << bits) - 1) if dtype.startswith("u") else (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+
+
 def to_sample_type(values: Array, dtype: str) -> Array:
     """Convert values to the sample type of a file: integers by rounding half to even, clipped to the type.
 
-    24-bit integers come in an array of int32.
-
     Args:
         values: any shape, float.
-        dtype: NumPy name of a sample type.
+        dtype: a sample type.
     """
-    stored = np.dtype("int32" if dtype == "int24" else dtype)
+    stored = array_type(dtype)
     if stored.kind not in "iu":
         return values.astype(stored)
-    lowest, highest = (-(1 << 23), (1 << 23) - 1) if dtype == "int24" else (np.iinfo(stored).min, np.iinfo(stored).max)
+    lowest, highest = integer_limits(dtype)
     rounded = np.rint(values)
     # Floats have no number for the highest wide integers, so these are set, not converted.
     inside = (rounded >= float(lowest)) & (rounded < float(highest) + 1.0)
@@ -247,19 +262,19 @@ def _checked_range(value_range: tuple[float, float]) -> tuple[float, float]:
     return lo, hi
 
 
-def _default_range(values: Array, symmetric: bool) -> tuple[float, float]:
+def _default_range(values: Array, symmetric: bool, dtype: str) -> tuple[float, float]:
     lo, hi = float(values.min()), float(values.max())
     if symmetric:
         peak = max(abs(lo), abs(hi)) or 1.0
         return -peak, peak
     if values.dtype.kind in "iu":
-        limits = np.iinfo(values.dtype)
-        if limits.bits > 16:
+        lowest, highest = integer_limits(dtype)
+        if highest - lowest > 65535:
             raise SignalError(
-                f"integers of type {values.dtype} rarely use the whole range of their type; give value_range LO,HI "
+                f"integers of type {dtype} rarely use the whole range of their type; give value_range LO,HI "
                 "or convert to uint8 or uint16"
             )
-        return float(limits.min), float(limits.max)
+        return float(lowest), float(highest)
     if lo >= 0.0 and hi <= 1.0:
         return 0.0, 1.0
     margin = max(0.5, abs(lo) * 1e-3)

@@ -163,7 +163,8 @@ def test_halves_go_to_the_even_neighbour(number, dtype, source):
 @pytest.mark.parametrize("source", [np.float32, np.float64])
 @pytest.mark.parametrize("dtype", [name for name in SAMPLE_TYPES if "int" in name])
 def test_values_beyond_an_integer_type_are_clipped_to_it(dtype, source):
-    lowest, highest = (-(1 << 23), (1 << 23) - 1) if dtype == "int24" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    bits = int(dtype.lstrip("uint"))
+    lowest, highest = (0, (1 << bits) - 1) if dtype[0] == "u" else (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
     values = np.array([-1e30, float(lowest) - 1, float(highest) + 1, 1e30], source)
     assert to_sample_type(values, dtype).tolist() == [lowest, lowest, highest, highest]
 

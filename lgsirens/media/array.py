@@ -1,5 +1,7 @@
 """`.npy` arrays <-> `Signal`."""
 
+import io
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +17,12 @@ from lgsirens.signal import Signal
 
 def read_array(request: Request, file: BinaryIO) -> Signal:
     """Read an array of any kind, by default of the one that its rank settles; pickled objects are refused."""
-    signal = request.signal(np.lib.format.read_array(file, allow_pickle=False), request.kind)
+    head = file.read(10)
+    head += file.read(int.from_bytes(head[8:], "little"))
+    plain = re.sub(rb"(\d)L", rb"\1 ", head)  # Python 2 spelt lengths so, of which NumPy would warn
+    source = io.BytesIO(plain + file.read()) if plain != head else file
+    source.seek(0)
+    signal = request.signal(np.lib.format.read_array(source, allow_pickle=False), request.kind)
     request.check((signal.kind,))
     if request.max_side is not None:
         raise SignalError(f"{request.path}: max_side is for films in other files than .npy; reduce the array first")

@@ -6,7 +6,6 @@ Samples keep their depth; whatever has to be converted on the way is said in one
 import io
 import os
 import stat
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from lgsirens.media.frames import Frames, check_options
 from lgsirens.media.pipe import kept
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored
-from lgsirens.signal import Signal, check_signal
+from lgsirens.signal import UNSIGNED_TYPES, Signal, check_signal, integer_limits
 from lgsirens.system.console import Progress, counted, note, times
 from lgsirens.system.output import check_output
 
@@ -58,13 +57,10 @@ def read(
 
 def _read(request: Request) -> Signal:
     path = request.path
-    with (
-        warnings.catch_warnings(),
-        _one_line(path, "cannot be read, it is damaged", "get or save the file again"),
-        _opened(path) as file,
-    ):
-        warnings.simplefilter("ignore")  # what matters is raised or logged
+    with _one_line(path, "cannot be read, it is damaged", "get or save the file again"), _opened(path) as file:
         form = _recognised(request, file)
+        if request.kind == "video" and form.film is not None:
+            return form.film(request, file)
         request.check(form.kinds)
         return form.read(request, file)
 
@@ -107,6 +103,10 @@ def write(
     target = None if form.types is None else form.stored_type(signal.dtype)
     if target not in (None, signal.dtype):
         _say_converted(path, signal, target)
+    for name in ("spacing", "colour"):
+        if getattr(signal, name) is not None and name not in form.keeps:
+            what = "distance of samples" if name == "spacing" else "colour space (primaries, transfer)"
+            note("%s: %s does not hold the %s %s of the signal", path, form.name, what, getattr(signal, name))
     stored = Stored(path, signal, target, progress or Progress("write", "frame", quiet=True))
     options = {} if crf is None else {"crf": crf}
     with (
@@ -162,7 +162,9 @@ def _as_path(path: str | os.PathLike[str]) -> Path:
 
 def _say_converted(path: Path, signal: Signal, target: str) -> None:
     dtype, (lo, hi), how = signal.dtype, signal.value_range, ""
-    if target == "uint8" and dtype != "uint16":
+    if dtype in UNSIGNED_TYPES and target in UNSIGNED_TYPES and (dtype, target) != ("uint16", "uint8"):
+        how = f", 0 to {integer_limits(dtype)[1]} as 0 to {integer_limits(target)[1]}"
+    elif target == "uint8" and dtype != "uint16":
         how = f", [{lo:g}, {hi:g}] as 0 to 255"
     if dtype.startswith("float") and target.startswith("int") and max(-lo, hi) > 1:
         how = ", those beyond [-1, 1] are cut"

@@ -5,12 +5,15 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from lgsirens.errors import OutputError, RunError, SignalError, require
-from lgsirens.media.frames import PACKED, bounds, gathered, packed, reduced, unpacked
+from lgsirens.errors import OutputError, RunError, SignalError
+from lgsirens.media.animation import shrunk
+from lgsirens.media.frames import bounds, gathered
 from lgsirens.media.png import save_png
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored
@@ -23,47 +26,53 @@ def read_folder(request: Request, suffixes: tuple[str, ...]) -> Signal:
     """Read the numbered pictures of a folder, files of these suffixes, as `video.read_film` does a film."""
     names = _numbered_pictures(request.path, suffixes)
     names = names[slice(*bounds(request.path, request.frames, len(names)))]
-    found = enumerate(_picture(request, name) for name in names)
-    return request.signal(gathered(request.path, found, np.arange(len(names)), request.progress, names), "video")
+    told: dict[tuple[Any, ...], Path] = {}
+
+    def pictures() -> Iterator[tuple[int, Array]]:
+        for index, name in enumerate(names):
+            picture = request.read(name)
+            told.setdefault((picture.dtype, picture.spacing, picture.colour), name)
+            yield index, shrunk(name, picture.values, request.max_side)
+
+    values = gathered(request.path, pictures(), np.arange(len(names)), request.progress, names)
+    (dtype, spacing, colour), *others = told
+    if others:
+        what = "sample type, shape of pixels or colour space"
+        raise SignalError(f"{told[others[0]]}: has another {what} than {names[0].name}; make all alike")
+    signal = request.signal(values, "video", dtype=dtype)
+    return replace(signal, spacing=spacing and (1.0, *spacing), colour=colour)
 
 
 def _numbered_pictures(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """The pictures of a folder in the order of the last number in their names."""
-    names = [name for name in sorted(path.iterdir()) if name.suffix.lower() in suffixes and name.is_file()]
-    numbered: dict[int, Path] = {}
-    for name in names:
-        numbers = re.findall(r"\d+", name.stem)
-        if not numbers:
-            raise SignalError(f"{name}: has no number in its name; number the pictures of a film")
-        if int(numbers[-1]) in numbered:
-            raise SignalError(f"{name}: has the number of {numbered[int(numbers[-1])].name}; keep one of them")
-        numbered[int(numbers[-1])] = name
-    if not numbered:
+    """The pictures of a folder in the order of the number that differs in their names; hidden files are none."""
+    shown = (name for name in sorted(path.iterdir()) if not name.name.startswith("."))
+    names = [name for name in shown if name.suffix.lower() in suffixes and name.is_file()]
+    if not names:
         raise SignalError(f"{path}: is a folder without numbered pictures; name a file, or a folder of .png files")
-    missing = max(numbered) - min(numbered) + 1 - len(numbered)
+    rows = [[int(digits) for digits in re.findall(r"\d+", name.stem)] for name in names]
+    for name, row in zip(names, rows, strict=True):
+        if not row:
+            raise SignalError(f"{name}: has no number in its name; number the pictures of a film")
+        if len(row) != len(rows[0]):
+            raise SignalError(f"{name}: has not as many numbers in its name as {names[0].name}; name all alike")
+    columns = [column for column in zip(*rows, strict=True) if len(set(column)) == len(names)]
+    if not columns:
+        raise SignalError(f"{path}: no number in the names differs from picture to picture; number them anew")
+    orders = {tuple(sorted(range(len(names)), key=column.__getitem__)) for column in columns}
+    if len(orders) > 1:
+        raise SignalError(f"{path}: several numbers in the names differ, and order them otherwise; number them anew")
+    missing = min(max(column) - min(column) for column in columns) + 1 - len(names)
     if missing:
         note("%s: %d numbers are missing; the other pictures follow one another", path, missing)
-    return [numbered[number] for number in sorted(numbered)]
-
-
-def _picture(request: Request, name: Path) -> Array:
-    samples, max_side = request.read(name).values, request.max_side
-    height, width = samples.shape[:2]
-    if reduced(width, height, max_side) == (width, height):
-        return samples
-    if str(samples.dtype) not in PACKED:
-        raise SignalError(f"{name}: {samples.dtype} pictures cannot be reduced; leave out max_side")
-    return unpacked(packed(require("av", f"{name}: max_side", "video"), samples), max_side)
+    return [names[index] for index in orders.pop()]
 
 
 def save_folder(folder: Path, stored: Stored) -> None:
     """Write frames of 8 or 16 bits as `000000.png` and so on, into a folder that exists."""
-    signal = stored.signal
-    known = {"frame rate": signal.sampling_rate, "shape of pixels": signal.spacing, "primaries": signal.colour}
-    if lost := [name for name, value in known.items() if value is not None]:
-        note("%s: pictures hold no %s; .mkv keeps it", stored.path, " nor ".join(lost))
+    if stored.signal.sampling_rate is not None:
+        note("%s: pictures hold no frame rate; .mkv keeps it", stored.path)
     for number, samples in enumerate(stored.frames()):
-        save_png(folder / f"{number:06d}.png", samples)
+        save_png(folder / f"{number:06d}.png", samples, stored.signal)
 
 
 def check_folder(path: Path, overwrite: bool = False) -> None:

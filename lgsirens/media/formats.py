@@ -13,10 +13,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lgsirens.media import array, audio, avif, folder, image, png, tiff, video
+from lgsirens.media import animation, array, audio, avif, folder, heif, image, png, tiff, video
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored
-from lgsirens.signal import KINDS, SAMPLE_TYPES, Signal
+from lgsirens.signal import KINDS, SAMPLE_TYPES, UNSIGNED_TYPES, Signal, integer_limits
 from lgsirens.system.output import check_output, replacing
 
 
@@ -30,6 +30,8 @@ class Format:
         magic: regular expression of how a file begins, as far as 4 KiB.
         read: reads an open file; None if the format is only written.
         write: writes what is `Stored` to a path; None if the format is only read.
+        film: reads an open file as a film, where that is asked for; None if it can be none.
+        keeps: attributes of a signal that are written; others that it has are said to be lost.
         has_no_magic: of some files the beginning does not tell; then the suffix or the kind asked for does.
         channels: numbers of channels that can be written.
         types: the sample type in which each one is written; None writes all as they are.
@@ -47,6 +49,8 @@ class Format:
     magic: bytes
     read: Callable[[Request, BinaryIO], Signal]
     write: Callable[..., None] | None = None
+    film: Callable[[Request, BinaryIO], Signal] | None = None
+    keeps: tuple[str, ...] = ("spacing", "colour")
     has_no_magic: bool = False
     channels: Container[int] = range(1, 5)
     types: Mapping[str, str] | None = None
@@ -71,8 +75,12 @@ class Format:
 
 
 def _kept(*types: str, others: str) -> dict[str, str]:
-    """Types that are kept exactly, and the one in which all others are written."""
-    return {dtype: dtype if dtype in types else others for dtype in SAMPLE_TYPES}
+    """Types that are kept exactly, and the one in which all others are written; unsigned ones of pictures in one of
+    no fewer bits, or of the most bits that are kept."""
+    wide = sorted((dtype for dtype in types if dtype in UNSIGNED_TYPES), key=UNSIGNED_TYPES.index)
+    able = {dtype: [kept for kept in wide if integer_limits(kept) >= integer_limits(dtype)] for dtype in UNSIGNED_TYPES}
+    instead = {dtype: found[0] if found else wide[-1] for dtype, found in able.items()}
+    return {dtype: dtype if dtype in types else instead.get(dtype, others) for dtype in SAMPLE_TYPES}
 
 
 def _writes(save: Callable[..., None], **options: Any) -> Callable[[Path, Stored], None]:
@@ -86,8 +94,9 @@ _ANY = range(1, KINDS["audio"].max_channels + 1)
 _RATES = "".join(f"\\x{high}0-\\x{high}b" for high in "0123456789abcde").encode()
 _MPEG_AUDIO = rb"\xff[\xe2-\xe5\xf2-\xf5\xfa-\xfd][" + _RATES + rb"]."
 # The brands in the first box of an ISO file, the main one and the compatible ones: some stand for pictures.
-_ISO_PICTURE = rb".{4}ftyp(.{4}){0,15}?avi[fs]"
-_ISO_FILM = rb".{4}(ftyp(?!hei[cxms]|hev[cxms]|mif[12]|msf1)|moov|mdat|wide|free)"
+_ISO_AVIF = rb".{4}ftyp(.{4}){0,60}?avi[fs]"
+_ISO_HEIF = rb".{4}ftyp(.{4}){0,60}?(hei[cmsx]|hev[cmsx]|mif[12]|msf1|miaf|avc[is])"
+_ISO_FILM = rb".{4}(ftyp(?!crx )|moov|mdat|wide|free)"  # crx: raw pictures, beside films of previews
 
 
 def _picture(
@@ -95,9 +104,8 @@ def _picture(
 ) -> Format:
     """Pictures of 8 bits that Pillow writes with these options."""
     read, write = partial(image.read, name=name.upper()), _writes(image.save, name=name.upper(), **options)
-    return Format(
-        name, suffixes, ("image",), magic, read, write, channels=channels, types=_8_BITS, longest_side=longest_side
-    )
+    form = Format(name, suffixes, ("image",), magic, read, write, partial(animation.read, name=name.upper()), ())
+    return replace(form, channels=channels, types=_8_BITS, longest_side=longest_side)
 
 
 def _sound(name: str, magic: bytes, channels: Container[int], instead: dict[str, str]) -> Format:
@@ -121,7 +129,8 @@ _PNG = Format(
     ("image",),
     rb"\x89PNG",
     png.read_png,
-    _writes(png.save_png),
+    lambda path, stored: png.save_png(path, stored.whole(), stored.signal),
+    png.read_animation,
     types=_kept("uint8", "uint16", others="uint8"),
     package=("av", "png16"),
     needs_package=png.needs_av,
@@ -133,7 +142,9 @@ _TIFF = Format(
     rb"II[*+]\0|MM\0[*+]",
     tiff.read_tiff,
     tiff.save_tiff,
-    types=_kept("uint8", "uint16", "int8", "int16", "float32", others="float32"),
+    tiff.read_stack,
+    ("spacing",),
+    types=_kept(*UNSIGNED_TYPES, "int8", "int16", "float32", others="float32"),
     package=("tifffile", "tiff"),
     needs_package=tiff.needs_tifffile,
 )
@@ -165,11 +176,30 @@ _PICTURES = (
     _picture("JPEG", (".jpg", ".jpeg"), rb"\xff\xd8\xff", 65500, (1, 3), quality=95, subsampling="4:4:4"),
     _picture("WebP", (".webp",), rb"RIFF.{4}WEBP", 16383, range(1, 5), lossless=True, exact=True),
     replace(
-        _picture("AVIF", (".avif",), _ISO_PICTURE, 32768, range(1, 5), quality=100, subsampling="4:4:4"),
+        _picture("AVIF", (".avif",), _ISO_AVIF, 32768, range(1, 5), quality=100, subsampling="4:4:4"),
         read=avif.read_avif,
+        film=partial(avif.read_avif, reads=animation.film),
+    ),
+    Format(
+        "HEIF",
+        (".heic", ".heif", ".hif"),
+        ("image",),
+        _ISO_HEIF,
+        heif.read_heif,
+        heif.save_heif,
+        types=_kept("uint8", "uint10", "uint12", others="uint8"),
+        longest_side=16384,
+        package=("pillow_heif", "heif"),
     ),
     Format("BMP", (".bmp",), ("image",), rb"BM", partial(image.read, name="BMP")),
-    Format("GIF", (".gif",), ("image",), rb"GIF8", partial(image.read, name="GIF")),
+    Format(
+        "GIF",
+        (".gif",),
+        ("image",),
+        rb"GIF8",
+        partial(image.read, name="GIF"),
+        film=partial(animation.read, name="GIF"),
+    ),
 )
 _PICTURE_SUFFIXES = tuple(suffix for form in _PICTURES for suffix in form.suffixes)
 
@@ -178,6 +208,7 @@ FOLDER = replace(
     name="a folder of PNG",
     suffixes=("",),
     kinds=("video",),
+    film=None,
     magic=rb"(?!)",
     read=lambda request, file: folder.read_folder(request, _PICTURE_SUFFIXES),
     write=folder.save_folder,
@@ -185,7 +216,7 @@ FOLDER = replace(
     replacing=folder.replacing_folder,
 )
 FORMATS = (
-    Format(".npy", (".npy",), tuple(KINDS), rb"\x93NUMPY", array.read_array, array.save_array, channels=_ANY),
+    Format(".npy", (".npy",), tuple(KINDS), rb"\x93NUMPY", array.read_array, array.save_array, keeps=(), channels=_ANY),
     *_PICTURES,
     _sound("WAV", rb"(RIFF|RIFX|RF64).{4}WAVE", _ANY, {"uint8": "int16", "uint16": "int24", "float16": "float32"}),
     _sound("FLAC", rb"fLaC", range(1, 9), _FLAC_INSTEAD),

@@ -2,7 +2,7 @@
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ Floats = NDArray[np.float64]
 _SRGB_TO_XYZ = np.array(
     [[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]]
 )
+_BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+_SRGB_CURVE = 2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045  # of function type 3
+_COLUMNS, _CURVES = (b"rXYZ", b"gXYZ", b"bXYZ"), (b"rTRC", b"gTRC", b"bTRC")
 _BAND_SAMPLES = 1 << 20
 # sRGB profiles of different makers differ by rounding; 2 of 255 tells them from a plain gamma of 2.2.
 _SAME_COLOUR = 2
@@ -57,28 +60,27 @@ class Profile:
         converted.putalpha(image.getchannel("A"))
         return converted
 
-    def convert_deep(self, samples: NDArray[np.uint16]) -> NDArray[np.uint16] | None:
-        """Convert `[H, W, C]` samples in place, because LittleCMS in Pillow has 8 bits only.
+    def convert_deep(self, samples: NDArray[np.uint16], highest: int = 65535) -> NDArray[np.uint16] | None:
+        """Convert `[H, W, C]` samples up to `highest` in place, because LittleCMS in Pillow has 8 bits only.
 
         Returns:
             `samples`, or None, with nothing changed, if the profile is no matrix with curves.
         """
         tags = _tags(self._data)
-        names = (b"kTRC",) if self.space == "GRAY" else (b"rTRC", b"gTRC", b"bTRC")
-        columns = (b"rXYZ", b"gXYZ", b"bXYZ")
-        if b"A2B0" in tags or not {*names, *(columns if len(names) == 3 else ())} <= tags.keys():
+        names = (b"kTRC",) if self.space == "GRAY" else _CURVES
+        if b"A2B0" in tags or not {*names, *(_COLUMNS if len(names) == 3 else ())} <= tags.keys():
             return None
         gray = samples.shape[-1] <= 2
-        curves = [_curve(tags[name])(np.arange(65536) / 65535) for name in names]
+        curves = [_curve(tags[name])(np.arange(highest + 1) / highest) for name in names]
         if gray:
             matrix, curves = np.eye(1), [curves[len(curves) // 2]]
         else:
-            matrix = np.linalg.solve(_SRGB_TO_XYZ, np.stack([_numbers(tags[name], 8, 3) for name in columns], axis=1))
+            matrix = np.linalg.solve(_SRGB_TO_XYZ, np.stack([_numbers(tags[name], 8, 3) for name in _COLUMNS], axis=1))
         rows = max(1, _BAND_SAMPLES // samples.shape[1])
         for top in range(0, len(samples), rows):
             band = samples[top : top + rows, :, : len(curves)]
             linear = np.stack([curve[band[..., i]] for i, curve in enumerate(curves)], axis=-1) @ matrix.T
-            band[...] = np.rint(_srgb_encode(np.clip(linear, 0, 1)) * 65535)
+            band[...] = np.rint(_srgb_encode(np.clip(linear, 0, 1)) * highest)
         return samples
 
     def _apply(self, image: Image.Image) -> Image.Image:
@@ -93,6 +95,37 @@ class Profile:
             )
         converted = self._transforms[source.mode].apply(source)
         return converted.getchannel("G") if image.mode == "L" else converted
+
+
+def declared(chromaticities: NDArray[np.float64], gamma: float | None) -> bytes:
+    """A profile of three primaries and one curve.
+
+    Args:
+        chromaticities: x and y of white, red, green and blue, in the order of PNG.
+        gamma: from encoded to linear; None for the curve of sRGB.
+
+    Raises:
+        ArithmeticError, LinAlgError: no such primaries can be.
+    """
+    x, y = chromaticities.reshape(4, 2).T
+    with np.errstate(all="raise"):
+        xyz, d50 = np.stack([x / y, np.ones(4), (1 - x - y) / y]), _SRGB_TO_XYZ.sum(axis=1)
+    matrix = xyz[:, 1:] * np.linalg.solve(xyz[:, 1:], xyz[:, 0])
+    cones = (_BRADFORD @ d50) / (_BRADFORD @ xyz[:, 0])
+    adapted = np.linalg.solve(_BRADFORD, cones[:, None] * (_BRADFORD @ matrix))
+    curve = (3, _SRGB_CURVE) if gamma is None else (0, (gamma,))
+    tags = [b"XYZ \0\0\0\0" + _fixed(column) for column in adapted.T]
+    tags += 3 * [b"para\0\0\0\0" + struct.pack(">Hxx", curve[0]) + _fixed(curve[1])]
+    starts = np.cumsum([132 + 12 * len(tags), *map(len, tags)]).tolist()
+    entries = zip((*_COLUMNS, *_CURVES), starts, map(len, tags), strict=False)
+    header = struct.pack(">I4x12s4s12x4s28x12s48x", starts[-1], b"\4\0\0\0mntrRGB ", b"XYZ ", b"acsp", _fixed(d50))
+    table = b"".join(struct.pack(">4sII", *entry) for entry in entries)
+    return header + struct.pack(">I", len(tags)) + table + b"".join(tags)
+
+
+def _fixed(numbers: Iterable[float]) -> bytes:
+    """Write numbers as ICC type s15Fixed16."""
+    return np.rint(np.multiply(list(numbers), 65536)).astype(">i4").tobytes()
 
 
 def _tags(data: bytes) -> dict[bytes, bytes]:

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from lgsirens.signal import Array, Signal, to_sample_type
+from lgsirens.signal import UNSIGNED_TYPES, Array, Signal, array_type, integer_limits, to_sample_type
 from lgsirens.system.console import Progress
 
 _BAND_BYTES = 1 << 20
@@ -34,7 +34,7 @@ class Stored:
         values = self.signal.values
         if self.target is None:
             return np.ascontiguousarray(values)
-        samples = np.empty(values.shape, self.target)
+        samples = np.empty(values.shape, array_type(self.target))
         height = max(1, _BAND_BYTES // values[:1].nbytes)
         for number, band in enumerate(self.blocks(height)):
             samples[number * height : (number + 1) * height] = band
@@ -60,8 +60,8 @@ class Stored:
 def _mapping(signal: Signal, target: str | None) -> tuple[float, float]:
     """Factor and summand from values to stored numbers; numbers stay as they are wherever the type can hold them."""
     lo, hi = signal.value_range
-    if target == "uint8" and signal.dtype == "uint16":
-        return 1 / 257, 0.0
+    if target is not None and target.startswith("uint") and signal.dtype in UNSIGNED_TYPES:
+        return integer_limits(target)[1] / integer_limits(signal.dtype)[1], 0.0
     if target == "uint8" and signal.dtype != "uint8":
         return 255 / (hi - lo), -lo * 255 / (hi - lo)
     if target == "int24" and signal.dtype == "int32":

@@ -1,24 +1,31 @@
-"""TIFF pictures and stacks <-> `Signal`: what Pillow would reduce to 8 bits, and all volumes, by tifffile."""
+"""TIFF pictures and stacks <-> `Signal`: what Pillow would reduce to 8 bits, volumes and series by tifffile."""
 
 import logging
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from fractions import Fraction
 from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
 import numpy as np
-from PIL import UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from lgsirens.errors import MissingDependencyError, SignalError, require
 from lgsirens.media import image
+from lgsirens.media.animation import shrunk
+from lgsirens.media.frames import bounds
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored, open_for_writing
-from lgsirens.signal import Array, Signal, to_sample_type
+from lgsirens.signal import UNSIGNED_TYPES, Array, Signal, integer_limits, to_sample_type
 from lgsirens.system.console import note, times
+
+_REDUCED, _MASK, _RAW = 1, 4, (32803, 34892)  # kinds of page, and photometrics of a sensor's samples
+_MAKE, _KIND, _SUB_PAGES, _DNG = 271, 254, 330, 50706
 
 
 def needs_tifffile(dtype: str, channels: int) -> bool:
@@ -27,48 +34,61 @@ def needs_tifffile(dtype: str, channels: int) -> bool:
 
 
 def read_tiff(request: Request, file: BinaryIO) -> Signal:
-    """Read the first page as a picture, or all pages as a volume where that is asked for.
+    """Read the first full page as a picture, or all pages as a volume or a film where that is asked for.
 
     Raises:
-        SignalError: neither gray nor RGB; as a volume also pages of several sizes, several times or channels.
+        SignalError: neither gray nor RGB; of all pages also several sizes, or several times and channels.
         MissingDependencyError: tifffile or imagecodecs is missing.
         Exception: of any type, for damaged files.
     """
-    if request.kind == "volume":
-        return _read_volume(request, file)
-    with suppress(UnidentifiedImageError), image.opened(request.path, file, "TIFF") as picture:  # it knows not all
+    if request.kind in ("volume", "video"):
+        return read_stack(request, file)
+    # Pillow knows not all, takes no large strips, and warns of tags that tifffile reads or leaves.
+    with (
+        suppress(UnidentifiedImageError, Image.DecompressionBombError, Warning),
+        image.opened(request.path, file, "TIFF") as picture,
+    ):
         if _pillow_is_exact(picture):
+            if picture.tag_v2.get(image.ORIENTATION, 1) > 4:  # Pillow turns the samples, not the densities
+                picture.info |= {name: picture.info[name][::-1] for name in image.DENSITIES if name in picture.info}
             return image.decoded(request, picture)
     return _read_picture(request, file)
 
 
 def _pillow_is_exact(picture: Any) -> bool:
     """Whether Pillow keeps the samples of a TIFF file; CMYK is reduced to 8 bits in any case."""
-    unsigned = set(picture.tag_v2.get(339, (1,))) == {1}
-    shallow = max(picture.tag_v2.get(258, (1,))) <= 8 and picture.mode != "I"
-    return picture.mode in (*image.DEEP, "CMYK") or (unsigned and shallow)
+    tags = picture.tag_v2
+    if tags.get(_KIND, 0) & _REDUCED or _DNG in tags or {_SUB_PAGES, _MAKE} <= set(tags):
+        return False  # perhaps a preview
+    unsigned, bits = set(tags.get(339, (1,))) == {1}, max(tags.get(258, (1,)))
+    deep = picture.mode in image.DEEP and bits >= 16
+    return deep or picture.mode == "CMYK" or (unsigned and bits <= 8 and picture.mode != "I")
 
 
 def _tifffile(path: Path) -> Any:
     return require("tifffile", f"{path}: this TIFF", "tiff")
 
 
-def _samples(path: Path, page: Any, pages: Any) -> Array:
-    """The samples of a page or a series, whose pages are like `page`."""
+def _samples(path: Path, page: Any, pages: Any) -> tuple[Array, str | None]:
+    """The samples of a page or a series, whose pages are like `page`, black as 0; and their type, if NumPy has none."""
     if page.photometric not in (0, 1, 2) or page.imagewidth * page.imagelength == 0:
         colours = f"photometric {int(page.photometric)} and axes {page.axes}"
         raise SignalError(f"{path}: a TIFF file of {colours} is not supported; convert it to gray or RGB")
     try:
-        return pages.asarray()  # type: ignore[no-any-return]
+        samples = pages.asarray()
     except ValueError as error:
         if "imagecodecs" in str(error):
             raise MissingDependencyError(f"{path}: {error}: pip install 'lgsirens[tiff]'") from error
         raise
-
-
-def _black_as_zero(page: Any, samples: Array) -> None:
+    bits = page.bitspersample
+    samples = samples.view(np.uint8) if samples.dtype == bool else samples
     if page.photometric == 0 and samples.dtype.kind == "u":
-        samples[..., 0] = (1 << page.bitspersample) - 1 - samples[..., 0]
+        gray = samples[tuple(0 if name == "S" else slice(None) for name in pages.axes)]
+        np.subtract((1 << bits) - 1, gray, out=gray)
+    if bits < 8:
+        samples = to_sample_type(samples * (255 / ((1 << bits) - 1)), "uint8")
+    partial = f"uint{bits}" if samples.dtype == np.uint16 and bits < 16 else None
+    return samples, partial
 
 
 # Pictures
@@ -76,21 +96,28 @@ def _black_as_zero(page: Any, samples: Array) -> None:
 
 def _read_picture(request: Request, file: BinaryIO) -> Signal:
     path = request.path
+    file.seek(8)
+    canon = file.read(2) == b"CR"
     file.seek(0)
     with _tifffile(path).TiffFile(file) as tiff:
-        page = tiff.pages[0]
+        pages = [page for top in tiff.pages for page in (top, *(top.pages or ()))]
+        full = [page for page in pages if not page.subfiletype & (_REDUCED | _MASK)]
+        if canon or not full or any(page.photometric in _RAW for page in pages):
+            raise SignalError(f"{path}: is a camera's raw file, or a mere preview; develop it to TIFF or PNG first")
+        page = full[0]
         image.check_size(path, page.imagewidth, page.imagelength)
-        image.say_first_of(path, len(tiff.pages))
+        image.say_first_of(path, len(full))
         if page.axes not in ("YX", "YXS", "SYX"):
             raise SignalError(f"{path}: a TIFF page of axes {page.axes} is not supported; convert it to gray or RGB")
-        samples = _samples(path, page, page)
+        samples, dtype = _samples(path, page, page)
         samples = np.moveaxis(samples, 0, -1) if page.axes == "SYX" else samples.reshape(*samples.shape[:2], -1)
-        samples = _specified_channels(path, page, samples)
-        _black_as_zero(page, samples)
-        return image.upright(request, samples, page.tags.valueof(image.ORIENTATION, default=1), page.iccprofile)
+        samples = _specified_channels(path, page, samples, dtype or str(samples.dtype))
+        turned = page.tags.valueof(image.ORIENTATION, default=1)
+        info = {"aspect": [1 / side if side else 0 for side in _sides(page)[::-1]]}
+        return image.upright(request, samples, turned, page.iccprofile, info, dtype)
 
 
-def _specified_channels(path: Path, page: Any, samples: Array) -> Array:
+def _specified_channels(path: Path, page: Any, samples: Array, dtype: str) -> Array:
     """Colour and straight alpha; extra samples without a stated meaning are left out, as Pillow does."""
     colours = 3 if page.photometric == 2 else 1
     extras = [int(extra) for extra in page.extrasamples][: samples.shape[-1] - colours]
@@ -100,26 +127,50 @@ def _specified_channels(path: Path, page: Any, samples: Array) -> Array:
     samples = np.ascontiguousarray(samples[..., [*range(colours), *alphas]])
     if alphas and extras[alphas[0] - colours] == 1:
         note("%s: premultiplied alpha is converted to straight alpha", path)
-        full = np.iinfo(samples.dtype).max if samples.dtype.kind in "iu" else 1.0
+        full = integer_limits(dtype)[1] if samples.dtype.kind in "iu" else 1.0
         alpha = np.maximum(samples[..., -1:].astype(np.float64), np.finfo(np.float32).tiny)
         straight = np.minimum(samples[..., :-1] * (full / alpha), full)
         samples[..., :-1] = to_sample_type(straight, str(samples.dtype))
     return samples
 
 
-# Volumes
+# Volumes and films
 
 
-def _read_volume(request: Request, file: BinaryIO) -> Signal:
+def read_stack(request: Request, file: BinaryIO) -> Signal:
     path, tifffile = request.path, _tifffile(request.path)
     with _refusing_errors(), tifffile.TiffFile(file) as tiff:
-        page, series = tiff.pages[0], tiff.series[0]
-        if len(tiff.series) > 1 and sum(len(other) for other in tiff.series) > 1:
-            sizes = " and ".join(times(other.shape) for other in tiff.series[:2])
+        stacks = [series for series in tiff.series if not series.keyframe.subfiletype & (_REDUCED | _MASK)]
+        stacks = stacks or tiff.series
+        if len(stacks) != 1:
+            sizes = " and ".join(times(other.shape) for other in stacks[:2])
             raise SignalError(f"{path}: its pages are not of one size ({sizes}); save pages of one size")
-        values = _slices_first(path, _samples(path, page, series), series.axes)
-        _black_as_zero(page, values)
-        return replace(request.signal(values, "volume"), spacing=_spacing(tiff, page))
+        page, axes = stacks[0].keyframe, stacks[0].axes
+        samples, dtype = _samples(path, page, stacks[0])
+        if tiff.is_imagej and axes == "CYX":
+            note("%s: its %d channels are taken for slices", path, len(samples))  # so tifffile writes them
+            axes = "ZYX"
+        values = _slices_first(path, samples, axes, request.kind)
+        if request.kind == "volume":
+            return replace(request.signal(values, "volume", None, dtype), spacing=_spacing(tiff, page))
+        if len(values) == 1:
+            request.check(("image",))
+        start, stop = bounds(path, request.frames, len(values))
+        frames = np.stack([shrunk(path, frame, request.max_side) for frame in values[start:stop]])
+        return request.signal(frames, "video", _rate(tiff), dtype)
+
+
+def _rate(tiff: Any) -> Fraction | None:
+    """Frames per second of ImageJ or OME."""
+    known = dict(tiff.imagej_metadata or _ome_pixels(tiff))
+    seconds = float(known.get("finterval") or known.get("TimeIncrement") or 0)
+    rate = 1 / seconds if seconds > 0 else float(known.get("fps") or 0)
+    return Fraction(rate).limit_denominator(1001) if 0 < rate < np.inf else None
+
+
+def _ome_pixels(tiff: Any) -> Any:
+    pixels = ElementTree.fromstring(tiff.ome_metadata).find(".//{*}Pixels") if tiff.is_ome else None
+    return {} if pixels is None else pixels.attrib
 
 
 @contextmanager
@@ -127,6 +178,8 @@ def _refusing_errors() -> Iterator[None]:
     """Raise ValueError for what tifffile only logs: of a stack that was cut off it returns the first pages."""
     handler = BufferingHandler(1 << 20)
     handler.setLevel(logging.ERROR)
+    thread = threading.get_ident()
+    handler.addFilter(lambda record: record.thread == thread)  # the logger is of all threads
     logger = logging.getLogger("tifffile")
     logger.addHandler(handler)
     try:
@@ -137,13 +190,13 @@ def _refusing_errors() -> Iterator[None]:
         raise ValueError(handler.buffer[-1].getMessage())
 
 
-def _slices_first(path: Path, values: Array, axes: str) -> Array:
+def _slices_first(path: Path, values: Array, axes: str, kind: str | None) -> Array:
     """Axes in the order slice, row, column, channel."""
     kept = [(name, length) for name, length in zip(axes, values.shape, strict=True) if length > 1 or name in "YX"]
     letters = "".join(name for name, _ in kept)
     depth, colours = re.sub("[YXSC]", "", letters), re.sub("[^SC]", "", letters)
     if len(depth) > 1 or len(colours) > 1:
-        raise SignalError(f"{path}: a TIFF file of axes {axes} is no volume; save one time and one channel of it")
+        raise SignalError(f"{path}: a TIFF file of axes {axes} is no {kind}; save one time and one channel of it")
     values = values.reshape([length for _, length in kept])
     order = f"{depth or 'Z'}YX{colours or 'S'}"
     return np.ascontiguousarray(_tifffile(path).transpose_axes(values, letters, order))
@@ -152,16 +205,17 @@ def _slices_first(path: Path, values: Array, axes: str) -> Array:
 def _spacing(tiff: Any, page: Any) -> tuple[float, float, float] | None:
     """Distance of slices, rows and columns: of OME, of ImageJ, or of our own description with the resolution tags."""
     if tiff.is_ome:
-        pixels = ElementTree.fromstring(tiff.ome_metadata).find(".//{*}Pixels")
-        known = {} if pixels is None else pixels.attrib
-        sizes = [float(known.get(f"PhysicalSize{axis}", 0)) for axis in "ZYX"]
+        sizes = [float(_ome_pixels(tiff).get(f"PhysicalSize{axis}", 0)) for axis in "ZYX"]
     else:
         known = tiff.imagej_metadata or (tiff.shaped_metadata or [{}])[0]
-        # Tags hold fractions of pixels per unit; nine digits are what they can give back.
-        tags = [page.tags.valueof(tag, default=(0, 0)) for tag in (283, 282)]
-        sides = [float(f"{low / high:.9g}") if high else 0.0 for high, low in tags]
-        sizes = [float(known.get("spacing") or 0), *sides]
+        sizes = [float(known.get("spacing") or 0), *_sides(page)]
     return (sizes[0], sizes[1], sizes[2]) if 0 < min(sizes) <= max(sizes) < np.inf else None
+
+
+def _sides(page: Any) -> list[float]:
+    """Distance of rows and of columns, 0 if unknown: nine digits are what the fractions in tags can give back."""
+    tags = (page.tags.valueof(tag, default=(0, 0)) for tag in (283, 282))
+    return [float(f"{low / high:.9g}") if high else 0.0 for high, low in tags]
 
 
 # Writing
@@ -170,9 +224,10 @@ def _spacing(tiff: Any, page: Any) -> tuple[float, float, float] | None:
 def save_tiff(path: Path, stored: Stored) -> None:
     """Write a picture `[H, W, C]`, or a volume `[slices, H, W, C]` in ImageJ's dialect where that holds the samples."""
     samples, spacing = stored.whole(), stored.signal.spacing
-    channels, dtype = samples.shape[-1], str(samples.dtype)
+    channels, dtype = samples.shape[-1], stored.target or stored.signal.dtype
+    density = None if spacing is None else (1 / spacing[-1], 1 / spacing[-2])
     if stored.signal.kind == "image" and not needs_tifffile(dtype, channels):
-        image.save(path, samples, "TIFF")
+        image.save(path, samples, "TIFF", **({} if density is None else {"dpi": density}))
         return
     options: dict[str, Any] = {"metadata": None}
     if stored.signal.kind == "volume":
@@ -184,12 +239,13 @@ def save_tiff(path: Path, stored: Stored) -> None:
         }
         if spacing is not None:
             options["metadata"]["spacing"] = spacing[0]
-            options["resolution"] = 1 / spacing[2], 1 / spacing[1]
     with open_for_writing(path) as file:
         _tifffile(path).imwrite(
             file,
             samples if channels > 1 else samples[..., 0],
             photometric="rgb" if channels > 2 else "minisblack",
             extrasamples=["unassalpha"] if channels in (2, 4) else None,
+            bitspersample=integer_limits(dtype)[1].bit_length() if dtype in UNSIGNED_TYPES[1:-1] else None,
+            resolution=density,
             **options,
         )

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lgsirens.errors import OutputError, SignalError
 from lgsirens.media import files
-from lgsirens.signal import KINDS, Signal
+from lgsirens.signal import KINDS, Signal, array_type, integer_limits
 
 SIDES = st.integers(1, 40)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -25,11 +25,11 @@ SUFFIXES = (".npy", ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".avif") 
 def noise(shape: tuple[int, ...], dtype: str = "uint8", seed: int = 0) -> np.ndarray:
     """Random samples over the whole type, its limits included; floats in [0, 1]."""
     rng = np.random.default_rng(seed)
-    if np.dtype(dtype).kind == "f":
+    if dtype.startswith("float"):
         return rng.random(shape, np.float32).astype(dtype)
-    limits = np.iinfo(dtype)
-    values = rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
-    values.flat[[0, -1]] = limits.min, limits.max
+    limits = integer_limits(dtype)
+    values = rng.integers(*limits, shape, array_type(dtype), endpoint=True)
+    values.flat[[0, -1]] = limits
     return values
 
 

@@ -39,12 +39,64 @@ def test_pictures_of_a_folder_are_sorted_by_number(tmp_path, lines):
     assert lines() == ["7 numbers are missing; the other pictures follow one another"]
 
 
+def _folder(path, *names: str) -> None:
+    """Pictures whose value is their place among `names`."""
+    for value, name in enumerate(names):
+        files.write(path / name, Signal.from_array(np.full((2, 3), value, np.uint8), "image"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("f1.0.png", "f2.0.png", "f10.0.png"),
+        ("shot_001_2x.png", "shot_002_2x.png", "shot_010_2x.png"),
+        ("img_1_v2.png", "img_2_v2.png", "img_3_v3.png"),
+        ("frame_0001_t0.033.png", "frame_0002_t0.066.png", "frame_0010_t0.333.png"),
+        ("cam2_9_left.png", "cam2_10_left.png", "cam2_11_left.png"),
+    ],
+)
+def test_the_number_that_differs_orders_the_pictures(tmp_path, names):
+    _folder(tmp_path, *names)
+    assert files.read(tmp_path).values[:, 0, 0, 0].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("names", [("cam1_5.png", "cam2_3.png"), ("f1.0.png", "f1.5.png", "f2.0.png")])
+def test_names_that_order_pictures_in_several_ways_are_refused(tmp_path, names):
+    _folder(tmp_path, *names)
+    assert "in the names differ" in refusal(tmp_path)
+
+
+def test_depth_colour_and_shape_of_pixels_are_those_of_the_pictures(tmp_path):
+    frame = Signal(np.zeros((2, 3, 1), np.uint16), "image", (0, 65535), "uint16", spacing=(1.0, 2.0), colour=(9, 16))
+    for number in (1, 2):
+        files.write(tmp_path / f"{number}.png", frame)
+    film = files.read(tmp_path)
+    assert (film.colour, film.spacing) == ((9, 16), (1.0, 0.5, 1.0))
+    files.write(tmp_path / "b", film)
+    assert (files.read(tmp_path / "b").colour, files.read(tmp_path / "b").spacing) == (film.colour, film.spacing)
+    for number in (1, 2):
+        deep = Signal.from_array(np.full((2, 3), 4095, np.uint16), "image", dtype="uint12")
+        files.write(tmp_path / f"c{number}.tif", deep)
+        (tmp_path / f"{number}.png").unlink()
+    assert (files.read(tmp_path).dtype, files.read(tmp_path).value_range) == ("uint12", (0, 4095))
+    files.write(tmp_path / "c3.tif", Signal.from_array(deep.values, "image"))
+    assert "c3.tif: has another sample type" in refusal(tmp_path)
+
+
+def test_hidden_files_are_no_pictures(tmp_path):
+    _folder(tmp_path, "f_1.png", "f_2.png")
+    for name in ("._f_1.png", ".hidden.png", "Thumbs.db", ".DS_Store"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7 no picture")
+    assert len(files.read(tmp_path).values) == 2
+
+
 @pytest.mark.parametrize(
     ("shape", "name", "message"),
     [
         ((4, 5), "2.png", "frame 1 is 5x4 with 1 channels"),
         ((4, 4), "two.png", "no number"),
-        ((4, 4), "01.png", "1.png"),
+        ((4, 4), "01.png", "no number in the names differs from picture to picture"),
+        ((4, 4), "2_1.png", "2_1.png: has not as many numbers in its name as 1.png"),
     ],
 )
 def test_folders_that_are_no_film_are_refused(tmp_path, shape, name, message):
@@ -56,7 +108,7 @@ def test_folders_that_are_no_film_are_refused(tmp_path, shape, name, message):
 def test_an_interrupted_folder_leaves_the_old_one(tmp_path, monkeypatch):
     files.write(tmp_path / "a", noise((3, 4, 4, 3)))
 
-    def fail(path, samples):
+    def fail(path, samples, signal):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(folder, "save_png", fail)

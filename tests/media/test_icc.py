@@ -177,7 +177,7 @@ def test_pictures_in_another_colour_space_are_converted_with_one_line(tmp_path, 
     values = files.read(path).values
     assert np.array_equal(values, expected)
     assert values[0, 0, 0] > 210
-    assert lines() == [f"{path}: colours are converted from the embedded profile to sRGB"]
+    assert lines() == [f"{path}: colours are converted from those that the file declares to sRGB"]
 
 
 @pytest.mark.parametrize("depth", [np.uint8, np.uint16])
@@ -208,7 +208,7 @@ def test_deep_pictures_in_another_colour_space_keep_their_depth(tmp_path, lines,
     values = files.read(path).values
     assert np.array_equal(values, Profile(data).convert_deep(samples.copy()))
     assert len(np.unique(values)) > 60
-    assert lines() == [f"{path}: colours are converted from the embedded profile to sRGB"]
+    assert lines() == [f"{path}: colours are converted from those that the file declares to sRGB"]
 
 
 def test_cmyk_is_converted_by_its_own_profile(tmp_path, lines):
@@ -223,7 +223,7 @@ def test_cmyk_is_converted_by_its_own_profile(tmp_path, lines):
     assert np.array_equal(files.read(path).values, expected)
     assert [line.split(": ")[1] for line in lines()] == [
         "CMYK is converted to RGB",
-        "colours are converted from the embedded profile to sRGB",
+        "colours are converted from those that the file declares to sRGB",
     ]
 
 

@@ -272,8 +272,12 @@ def test_a_deep_png_with_a_flipped_bit_is_refused(tmp_path):
 
 def test_a_picture_above_the_limit_of_pillow_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
-    Image.fromarray(COLOURS).save(tmp_path / "a.png")
-    assert np.array_equal(files.read(tmp_path / "a.png").values, COLOURS)
+    for suffix in (".png", ".tif", ".bmp"):
+        Image.fromarray(COLOURS).save(tmp_path / f"a{suffix}")
+        assert np.array_equal(files.read(tmp_path / f"a{suffix}").values, COLOURS)
+    Image.fromarray(COLOURS).save(tmp_path / "a.webp", lossless=True)
+    with pytest.raises(SignalError, match=r"a\.webp: has more pixels than Pillow takes; convert it to TIFF or PNG"):
+        files.read(tmp_path / "a.webp")
     assert Image.MAX_IMAGE_PIXELS == 20
 
 
