@@ -159,13 +159,16 @@ def test_unknown_and_square_aspects_are_no_spacing(tmp_path):
         assert files.read(path).spacing is None
 
 
-def test_a_folder_says_what_it_cannot_hold(tmp_path, lines):
+def test_a_folder_holds_all_but_the_rate(tmp_path, lines):
     pixels = encoded(
         *(tmp_path / "a.mp4", smooth().values, "yuv420p", "libx264"),
         **{"sample_aspect_ratio": Fraction(4, 3), "color_primaries": 9, "color_trc": 16},
     )
     files.write(tmp_path / "a", files.read(pixels))
-    assert lines() == ["pictures hold no frame rate nor shape of pixels nor primaries; .mkv keeps it"]
+    assert lines() == ["pictures hold no frame rate; .mkv keeps it"]
+    kept = files.read(tmp_path / "a")
+    assert kept.colour == (9, 16)
+    assert kept.spacing[2] / kept.spacing[1] == pytest.approx(4 / 3)
 
 
 # Colour

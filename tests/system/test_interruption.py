@@ -16,6 +16,7 @@ from lgsirens.system.program import run
 def handlers():
     """Those of the test runner come back."""
     kept = {number: signal.getsignal(number) for number in (signal.SIGINT, *TERMINATIONS)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests with it ignored
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)
