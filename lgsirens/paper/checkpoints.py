@@ -8,7 +8,6 @@ they do not say, the grid and the signal, has to be told.
 
 import math
 import os
-import warnings
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -145,11 +144,10 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
         ValueError: the file is damaged, or holds something else.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):
-            # torch.load checks no CRC; files from before version 1.6 have none.
-            if zipfile.is_zipfile(path) and (damaged := zipfile.ZipFile(path).testzip()):
-                raise ValueError(f"the CRC-32 of {damaged} differs")
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        # torch.load checks no CRC; files from before version 1.6 have none.
+        if zipfile.is_zipfile(path) and (damaged := zipfile.ZipFile(path).testzip()):
+            raise ValueError(f"the CRC-32 of {damaged} differs")
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes end in errors of any type, whose first sentence says which
         words = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(words.split(". ")[0][:120]) from None
