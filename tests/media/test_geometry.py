@@ -225,7 +225,7 @@ def test_other_matrices_are_refused_by_name(tmp_path, matrix, name):
 
 def test_other_metadata_of_hdr_is_said_to_be_left_out(tmp_path, lines):
     display = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)"
-    options = {"x265-params": f"log-level=none:master-display={display}"}
+    options = {"x265-params": f"log-level=none:pools=none:frame-threads=1:master-display={display}"}
     with av.open(tmp_path / "a.mp4", "w") as container:
         stream = container.add_stream("libx265", rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
