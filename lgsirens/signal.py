@@ -71,6 +71,7 @@ SAMPLE_TYPES = (
 )
 
 _NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
+_NOT_PLAIN = (np.ma.MaskedArray, torch.Tensor, list, tuple)
 
 LARGEST_VALUE = float(np.finfo(np.float32).max)
 SMALLEST_SPAN = 1e-30
@@ -198,11 +199,8 @@ def to_sample_type(values: Array, dtype: str) -> Array:
 
 
 def _checked_array(given: Any) -> Array:
-    if isinstance(given, np.ma.MaskedArray) and given.mask.any():
-        hidden = counted(int(given.mask.sum()), "sample")
-        raise SignalError(f"masked array, {hidden} hidden; give values for them (filled), or a part without")
     try:
-        values: Array = np.asarray(_plain_tensor(given) if isinstance(given, torch.Tensor) else given)
+        values: Array = np.asarray(_plain(given))
     except SignalError:
         raise
     except Exception as error:  # whatever an object's own conversion raises
@@ -220,10 +218,20 @@ def _checked_array(given: Any) -> Array:
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
+def _plain(given: Any) -> Any:
+    """The same where NumPy finds all numbers and no more of them."""
+    if isinstance(given, np.ma.MaskedArray) and given.mask.any():
+        hidden = counted(int(given.mask.sum()), "sample")
+        raise SignalError(f"masked array, {hidden} hidden; give values for them (filled), or a part without")
+    if isinstance(given, list | tuple) and any(isinstance(part, _NOT_PLAIN) for part in given):
+        return [np.asarray(_plain(part)) for part in given]
+    return _plain_tensor(given) if isinstance(given, torch.Tensor) else given
+
+
 def _plain_tensor(values: torch.Tensor) -> torch.Tensor:
-    """The same numbers where NumPy can read them: on the CPU, dense, of a type that it has."""
-    if values.is_complex() or values.is_meta:
-        what = "complex" if values.is_complex() else "on the meta device, without data"
+    """On the CPU, dense, of a type that NumPy has."""
+    kinds = {"complex": values.is_complex(), "nested": values.is_nested, "without data (meta)": values.is_meta}
+    if what := next((name for name, found in kinds.items() if found), None):
         raise SignalError(f"a tensor that is {what}: samples must be integers or floats; convert it first")
     values = values.detach().cpu().resolve_neg()
     if values.layout != torch.strided:

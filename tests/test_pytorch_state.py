@@ -112,3 +112,14 @@ def test_torch_func_finds_bad_positions():
     inr = lg.encode(SIGNAL, steps=1)
     with pytest.raises(lg.RegionError, match="NaN"):
         torch.func.jacrev(inr)(torch.full((1, 2), torch.nan))
+
+
+@pytest.mark.parametrize("state", ["no_grad", "inference_mode", "autocast", "default device on the CPU"])
+def test_a_compiled_function_calls_it_as_it_is(state):
+    inr = lg.encode(SIGNAL, steps=2)
+    positions = torch.rand(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 20
+    expected = inr(positions)
+    torch._dynamo.reset()
+    with STATES[state]() if state in STATES else torch.device("cpu"):
+        compiled = torch.compile(lambda p: inr(p * 1.0) * 2, backend="eager")
+        assert torch.equal(compiled(positions), 2 * expected)

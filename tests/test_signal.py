@@ -241,6 +241,8 @@ def test_a_read_only_array_stays_as_it_is():
         (np.ma.masked_equal(np.where(BASE == 0, 1e6, 0.5), 1e6), "masked array, 1 sample hidden"),
         (TENSOR.to(torch.complex64), "complex"),
         (TENSOR.to("meta"), "meta"),
+        ([np.ma.array(BASE), np.ma.masked_less(BASE, 0.5)], "samples hidden"),
+        ([[0.5, np.ma.masked], [0.5, 0.5]], "1 sample hidden"),
         ([TENSOR, TENSOR[:1]], "no array of samples"),
         (BASE.astype(object), "object"),
         (BASE.astype(np.complex64), "complex64"),
@@ -251,3 +253,8 @@ def test_what_is_no_array_of_numbers_is_refused_in_one_line(values, reason):
     with pytest.raises(SignalError, match=reason) as caught:
         Signal.from_array(values)
     assert "\n" not in str(caught.value)
+
+
+def test_a_list_of_tensors_is_their_stack():
+    signal = Signal.from_array([row.clone().requires_grad_().bfloat16() for row in TENSOR])
+    assert np.array_equal(signal.values[..., 0], BASE.astype(np.float32))

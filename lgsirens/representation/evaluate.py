@@ -23,7 +23,6 @@ _ROW_BYTES = 16 << 20
 _TABLE_BYTES = 64 << 20
 
 
-@as_it_starts(gradients=False)
 def evaluate(representation: Representation, positions: Tensor | Array) -> Tensor:
     """Values at arbitrary positions, differentiable in the positions, by `torch.func` too.
 
@@ -37,6 +36,13 @@ def evaluate(representation: Representation, positions: Tensor | Array) -> Tenso
     Raises:
         RegionError: not `[M, D]` numbers, or NaN or infinite ones.
     """
+    if torch.compiler.is_compiling():  # `torch.compile` would follow NumPy into the lattice, and warn of it
+        return torch.compiler.disable(_evaluated)(representation, positions)  # type: ignore[no-untyped-call,no-any-return]
+    return _evaluated(representation, positions)
+
+
+@as_it_starts(gradients=False)
+def _evaluated(representation: Representation, positions: Tensor | Array) -> Tensor:
     try:
         positions = torch.as_tensor(positions)
     except (TypeError, ValueError, RuntimeError):

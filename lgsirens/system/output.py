@@ -27,6 +27,8 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         path = Path(os.path.realpath(os.path.expanduser(path)))
         if not path.parent.is_dir():
             raise OutputError(f"{path}: the folder {path.parent} does not exist; create it first")
+        if path.is_symlink():  # none is left but in a circle
+            raise OutputError(f"{path}: is a link in a circle; name a file")
         if path.exists() and not path.is_file():
             raise OutputError(f"{path}: is {'a folder' if path.is_dir() else 'a device'}; name a file")
         if path.exists() and not overwrite:

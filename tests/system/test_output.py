@@ -369,3 +369,10 @@ def test_a_file_that_comes_at_the_last_moment_is_not_replaced(tmp_path, monkeypa
     with pytest.raises(OutputError, match="exists already"), replacing(path) as late:
         late.write_bytes(b"late")
     assert path.read_bytes() == b"early"
+
+
+def test_links_in_a_circle_are_refused(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(OutputError, match="in a circle"):
+        check_output(tmp_path / "a", overwrite=True)
