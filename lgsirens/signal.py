@@ -162,16 +162,20 @@ class Signal:
         return replace(self, value_range=_checked_range(value_range))
 
 
-def to_sample_type(values: Array, dtype: str) -> Array:
-    """Convert values to the sample type of a file: integers by rounding half to even, clipped to the type.
+def array_type(dtype: str) -> np.dtype[Any]:
+    """The NumPy type that samples of a sample type have in memory; 24-bit integers are kept as int32."""
+    return np.dtype("int32" if dtype == "int24" else dtype)
 
-    24-bit integers come in an array of int32.
+
+def to_sample_type(values: Array, dtype: str) -> Array:
+    """Convert values to the sample type of a file, in an array of `array_type`: integers by rounding half to even,
+    clipped to the type.
 
     Args:
         values: any shape, float.
         dtype: NumPy name of a sample type.
     """
-    stored = np.dtype("int32" if dtype == "int24" else dtype)
+    stored = array_type(dtype)
     if stored.kind not in "iu":
         return values.astype(stored)
     lowest, highest = (-(1 << 23), (1 << 23) - 1) if dtype == "int24" else (np.iinfo(stored).min, np.iinfo(stored).max)

@@ -21,8 +21,9 @@ from lgsirens.representation.edit import crop, merge, move
 from lgsirens.representation.file import load, sizes
 from lgsirens.representation.report import compare, compare_text, describe, describe_text
 from lgsirens.representation.representation import SignalInfo
+from lgsirens.representation.urls import is_url
 from lgsirens.system.config_file import config_yaml
-from lgsirens.system.console import counted
+from lgsirens.system.console import counted, note
 from lgsirens.system.hardware import format_bytes, use_threads
 from lgsirens.system.program import run
 from lgsirens.training.config import EncodeConfig
@@ -110,7 +111,9 @@ def _info(asked: options.Info) -> None:
     if asked.config:
         print(config_yaml(representation.config), end="")
         return
-    facts = describe(representation)
+    if is_url(asked.file):
+        note("%s: its rows are not fetched, so they are not checked", asked.file)
+    facts = describe(representation, check=not is_url(asked.file))
     if asked.against is not None:
         facts["against"] = compare(representation, options.Reading.like(representation).read(asked.against))
     if asked.json:

@@ -4,6 +4,7 @@ Both ask for few, long ranges and keep what the first request has brought. What 
 when it was opened: its size and what the server calls its version (ETag, date) are compared with every answer.
 """
 
+import atexit
 import os
 import re
 import time
@@ -151,7 +152,9 @@ def _client(process: int) -> Any:
     limits = httpx.Limits(max_connections=4 * _REQUESTS_AT_ONCE, max_keepalive_connections=4 * _REQUESTS_AT_ONCE)
     # Compressed, the bytes of a file have other places.
     headers = {"Accept-Encoding": "identity", "User-Agent": "lgsirens"}
-    return httpx.Client(follow_redirects=True, limits=limits, headers=headers, timeout=_SECONDS_OF_SILENCE)
+    client = httpx.Client(follow_redirects=True, limits=limits, headers=headers, timeout=_SECONDS_OF_SILENCE)
+    atexit.register(client.close)
+    return client
 
 
 class _Http(UrlSource):
