@@ -117,11 +117,11 @@ class LazyArray:
 
     def __getitem__(self, index: Any) -> Any:
         """Samples by any index that NumPy takes; raises what NumPy raises."""
-        shape = np.broadcast_to(np.uint8(0), self.shape)[index].shape
+        like = np.broadcast_to(np.uint8(0), self.shape)[index]
         parts = index if isinstance(index, tuple) else (index,)
         with as_it_starts():
             found = self._sliced(parts) if all(map(_is_basic, parts)) else self._gathered(index)
-        return found.reshape(shape)[()]
+        return found.reshape(like.shape) if isinstance(like, np.ndarray) else found.reshape(())[()]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if copy is False:

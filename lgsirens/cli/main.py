@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lgsirens.access.array import open_array
+from lgsirens.access.zarr_export import check_store, export
 from lgsirens.cli import options
 from lgsirens.cli.fitting import check_result, encode_command, extend_command, replace_command, save_and_tell
 from lgsirens.errors import ConfigError, FileFormatError
@@ -23,7 +25,7 @@ from lgsirens.representation.report import compare, compare_text, describe, desc
 from lgsirens.representation.representation import SignalInfo
 from lgsirens.representation.urls import is_url
 from lgsirens.system.config_file import config_yaml
-from lgsirens.system.console import counted, note
+from lgsirens.system.console import Progress, counted, note, times
 from lgsirens.system.hardware import format_bytes, use_threads
 from lgsirens.system.program import run
 from lgsirens.training.config import EncodeConfig
@@ -51,6 +53,14 @@ def _decode(asked: options.Decode) -> None:
     use_threads(asked.threads)
     how = {name: value for name, value in asked.given.items() if name in _OF_DECODE}
     write_decoded(representation, asked.output, asked.overwrite, asked.quiet, asked.crf, **how)
+
+
+def _export(asked: options.Export) -> None:
+    check_store(asked.output, asked.overwrite)
+    array = open_array(asked.file).at(asked.scale)
+    with Progress("export", "value", asked.quiet) as bar:
+        export(array, asked.output, asked.overwrite, bar)
+    print(f"{asked.output}: {array.representation.signal.kind} {times(array.shape)}, chunks of {times(array.chunks)}")
 
 
 def _crop(asked: options.Crop) -> None:
@@ -128,6 +138,7 @@ def _info(asked: options.Info) -> None:
 COMMANDS: dict[str, tuple[Callable[[Any], int | None], tuple[type, ...]]] = {
     "encode": (encode_command, (EncodeConfig, options.Reading, RunLog, options.Encode)),
     "decode": (_decode, (options.Decode,)),
+    "export": (_export, (options.Export,)),
     "crop": (_crop, (options.Crop,)),
     "extend": (extend_command, (FitOptions, options.Extend)),
     "replace": (replace_command, (FitOptions, options.Replace)),

@@ -129,6 +129,16 @@ class Decode(_Computing):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Export(_Writing):
+    """Write the decoded signal as a Zarr array, block by block."""
+
+    file: str = option(like=_FILE)
+    output: Path = option(like=_OUTPUT, metavar="OUTPUT.zarr")
+    scale: str = option("1", shown="1", help="samples per sample: 2, 1.5, 3/2, or one per dimension")
+    quiet: bool = option(False, help="no progress bar")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Crop(_Writing):
     """Keep the partitions of some regions."""
 

@@ -150,7 +150,7 @@ def rows_read(tmp_path, inr, read):
         (lambda a: a[[5, 36], [0, 49]], 2),
         (lambda a: (a[5:13, 6:15], a[5:14, 6:15], a.float[6]), 7),
         (lambda a: a.levels[0][...], 0),
-        (lambda a: (np.asarray(a), np.asarray(a)), 42),
+        (lambda a: (np.asarray(a), np.asarray(a)), 30),
     ],
 )
 def test_only_what_is_asked_for_is_read_and_only_once(tmp_path, monkeypatch, read, rows):
@@ -215,7 +215,7 @@ def test_levels_are_means_from_coarse_to_fine(monkeypatch, inr, known):
 
 def test_levels_end_at_a_thumbnail():
     levels = lg.open(representation((2000, 700), 1, "lg", (50, 70))).levels
-    assert [level.shape[:2] for level in levels] == [(250, 88), (500, 175), (1000, 350), (2000, 700)]
+    assert [level.shape[:2] for level in levels] == [(250, 87), (500, 175), (1000, 350), (2000, 700)]
     assert [level.shape for level in lg.open(PICTURE).levels] == [EXPECTED["picture"].shape]
 
 
@@ -230,7 +230,7 @@ def test_chunks_are_of_whole_partitions_where_they_fit():
     assert (chunks[0] % 50, chunks[1] % 70, chunks[2]) == (0, 0, 3)
     assert 1 << 17 < np.prod(chunks) < 1 << 20
     assert lg.open(PICTURE).chunks == EXPECTED["picture"].shape
-    assert np.prod(lg.open(representation((3000, 3000), 1, "mlp", None)).chunks) <= 1 << 18
+    assert np.prod(lg.open(representation((3000, 3000), 1, "mlp", None)).chunks) <= 1 << 19
 
 
 # Threads and processes
