@@ -19,6 +19,7 @@ if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("lgsirens", "-ml
 
 from lgsirens.access.array import LazyArray
 from lgsirens.access.array import open_array as open
+from lgsirens.access.notebook import notebook_html as _notebook_html
 from lgsirens.errors import (
     ConfigError,
     FileFormatError,
@@ -53,6 +54,7 @@ Representation.move = move
 Representation.replace = replace
 Representation.save = save
 Representation.__call__ = evaluate
+Representation._repr_html_ = _notebook_html
 
 __all__ = [
     "ConfigError",

@@ -72,6 +72,11 @@ def summary(path: Path, representation: Representation) -> str:
 
 def describe_text(facts: dict[str, Any]) -> str:
     """`describe` for people."""
+    return _table(describe_lines(facts))
+
+
+def describe_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The lines of `describe_text`, each a name and what there is to say."""
     size, fit, lines = facts["bytes"], facts["fit"], _lines(facts)
     lowest, highest = facts["value_range"]
     lines = {
@@ -84,7 +89,7 @@ def describe_text(facts: dict[str, Any]) -> str:
         "fit": f"{_first_reached(fit, facts['history'])} on {fit['device']} ({fit['stopped']})",
         "format": f"version {facts['format_version']}, origin {facts['origin'][:12]}",
     }
-    return _table([*lines.items(), *((str(entry["action"]), _history_text(entry)) for entry in facts["history"])])
+    return [*lines.items(), *((str(entry["action"]), _history_text(entry)) for entry in facts["history"])]
 
 
 def dry_run_text(facts: dict[str, Any]) -> str:
