@@ -74,7 +74,7 @@ class LazyArray:
         averages = suits_overview(representation, scales)
         steps = None if averages else block_steps(tile, scales)
         values_of = partial(overview_means if averages else self._decoded, representation, scales)
-        self._blocks = Blocks(representation.window, scales, steps, tile, values_of, cache, scales)
+        self._blocks = Blocks(representation.window, scales, steps, tile, values_of, cache, str(scales))
         self.dtype = np.dtype(np.float32) if floats else array_type(known.dtype)
         self.shape = (*self._blocks.shape, known.channels)
         self.chunks = self._chunks()

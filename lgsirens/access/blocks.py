@@ -53,7 +53,7 @@ class _Hit(NamedTuple):
 
     number: int
     inside: slice
-    outside: slice
+    outside: tuple[int, int]
 
 
 class Blocks:
@@ -89,10 +89,13 @@ class Blocks:
         hits = [self._hits(axis, numbers) for axis, numbers in enumerate(wanted)]
         for part in self._parts(hits):
             ready = self._blocks([[hit.number for hit in axis] for axis in part])
+            box = tuple((axis[0].outside[0], axis[-1].outside[1]) for axis in part)
+            values = np.empty((*box_shape(box), out.shape[-1]), dtype=np.float32)
             for chosen in itertools.product(*part):
                 block = ready[tuple(hit.number for hit in chosen)]
-                inside = (*(hit.inside for hit in chosen), channels)
-                out[tuple(hit.outside for hit in chosen)] = convert(block[inside])
+                target = slices(tuple(hit.outside for hit in chosen), box)
+                values[target] = block[(*(hit.inside for hit in chosen), channels)]
+            out[tuple(slice(*ends) for ends in box)] = convert(values)
 
     def gather(self, places: Sequence[NDArray[np.int64]]) -> Array:
         """Values `[n, C]` of fine samples `[n]` along each axis, in any order."""
@@ -117,7 +120,7 @@ class Blocks:
             first, last = int(before[number]), int(before[number + 1])
             start = wanted[first] - int(edges[number])
             inside = slice(start, wanted[last - 1] - int(edges[number]) + 1, wanted.step)
-            hits.append(_Hit(number, inside, slice(first, last)))
+            hits.append(_Hit(number, inside, (first, last)))
         return hits
 
     def _parts(self, hits: list[list[_Hit]]) -> Iterator[tuple[list[_Hit], ...]]:
