@@ -13,7 +13,7 @@ import numpy as np
 from lgsirens.access.blocks import BlockCache, Blocks, block_steps
 from lgsirens.access.overview import overview_means, suits_overview
 from lgsirens.errors import ConfigError
-from lgsirens.grid.box import Box
+from lgsirens.grid.box import Box, bounding_box, box_size, grown, slices
 from lgsirens.grid.coordinates import Scale, as_scales, fine_box
 from lgsirens.grid.lattice import block_shape
 from lgsirens.representation.decode import decode
@@ -26,6 +26,7 @@ from lgsirens.system.pytorch import as_it_starts
 
 CACHE_BYTES = 128 << 20
 _CHUNK_VALUES = 1 << 18
+_DECODED_AT_ONCE = 1 << 24
 _COARSEST_SIDE = 256
 
 
@@ -73,8 +74,9 @@ class LazyArray:
         tile, known = representation.lattice.tile, representation.signal
         averages = suits_overview(representation, scales)
         steps = None if averages else block_steps(tile, scales)
-        values_of = partial(overview_means if averages else self._decoded, representation, scales)
-        self._blocks = Blocks(representation.window, scales, steps, tile, values_of, cache, str(scales))
+        values_of = partial(overview_means, representation, scales) if averages else self._decoded
+        window, key = representation.window, str(scales)
+        self._blocks = Blocks(window, scales, steps, tile, known.channels, values_of, cache, key)
         self.dtype = np.dtype(np.float32) if floats else array_type(known.dtype)
         self.shape = (*self._blocks.shape, known.channels)
         self.chunks = self._chunks()
@@ -141,8 +143,23 @@ class LazyArray:
         scale = " by ".join(map(str, sorted(set(self.scales))))
         return f"LazyArray({self.representation.signal.kind} {times(self.shape)}, {self.dtype}, scale {scale})"
 
-    def _decoded(self, representation: Representation, scales: tuple[Fraction, ...], box: Box) -> Array:
-        return decode(representation, box, scales, device=self._device).values
+    def _decoded(self, boxes: list[Box]) -> list[Array]:
+        """Boxes that lie apart in one decode of what has a say there: one evaluation, one reading of rows."""
+        whole, scales = self.representation, self.scales
+        if len(boxes) == 1:
+            return [decode(whole, boxes[0], scales, device=self._device).values]
+        around = bounding_box(boxes)
+        if box_size(fine_box(around, scales)) > _DECODED_AT_ONCE:
+            half = len(boxes) // 2
+            return self._decoded(boxes[:half]) + self._decoded(boxes[half:])
+        margin = [0 if s == 1 else halo + math.ceil(1 / s) for s, halo in zip(scales, whole.halo, strict=True)]
+        places = [whole.lattice.meeting(grown(box, tuple(margin))) for box in boxes]
+        if not sum(map(len, places)):
+            places = [np.arange(1)]  # a decode needs one
+        part = whole.select(np.unique(np.concatenate(places)))
+        values = decode(part, around, scales, device=self._device).values
+        origin = fine_box(around, scales)
+        return [values[slices(fine_box(box, scales), origin)] for box in boxes]
 
     def _converted(self, values: Array) -> Array:
         return values if self._floats else to_sample_type(values, self.representation.signal.dtype)

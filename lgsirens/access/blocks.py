@@ -20,7 +20,8 @@ _LARGEST_BLOCK = 1 << 16  # samples; larger partitions are cut
 _SMALLEST_SIDE = 8  # samples along an axis whose scale is below 1; smaller partitions go together
 _DECODED_AT_ONCE = 1 << 22
 
-Decode = Callable[[Box], Array]
+Decode = Callable[[list[Box]], list[Array]]
+Number = tuple[int, ...]  # of a block along each axis
 
 
 class BlockCache:
@@ -65,7 +66,8 @@ class Blocks:
         steps: samples of the signal in a block along each axis, counted from the beginning of each tile; None: the
             window is one block.
         tile: samples of a partition along each axis.
-        decode: a box of samples of the signal to the values `[*fine, C]` of its fine samples.
+        channels: C.
+        decode: boxes of samples of the signal to the values `[*fine, C]` of their fine samples.
         cache: shared with others; `key` tells these blocks from theirs.
     """
 
@@ -75,6 +77,7 @@ class Blocks:
         scales: tuple[Fraction, ...],
         steps: tuple[int, ...] | None,
         tile: tuple[int, ...],
+        channels: int,
         decode: Decode,
         cache: BlockCache,
         key: Hashable,
@@ -83,12 +86,14 @@ class Blocks:
         self.shape = box_shape(fine_box(window, scales))
         axes = zip(window, scales, steps or (None,) * len(tile), tile, strict=True)
         self._borders, self._edges = zip(*(_cut(*axis) for axis in axes), strict=True)
+        largest = math.prod(int(np.diff(edges).max()) for edges in self._edges)
+        self._channels, self._at_once = channels, max(1, _DECODED_AT_ONCE // largest)
 
     def read(self, wanted: Sequence[range], channels: slice, out: Array, convert: Callable[[Array], Array]) -> None:
         """Fill `out` with the fine samples of ascending ranges along each axis, counted from the window's first."""
         hits = [self._hits(axis, numbers) for axis, numbers in enumerate(wanted)]
         for part in self._parts(hits):
-            ready = self._blocks([[hit.number for hit in axis] for axis in part])
+            ready = self._blocks([*itertools.product(*([hit.number for hit in axis] for axis in part))])
             box = tuple((axis[0].outside[0], axis[-1].outside[1]) for axis in part)
             values = np.empty((*box_shape(box), out.shape[-1]), dtype=np.float32)
             for chosen in itertools.product(*part):
@@ -102,15 +107,15 @@ class Blocks:
         numbers = [
             np.searchsorted(edges, place, side="right") - 1 for edges, place in zip(self._edges, places, strict=True)
         ]
-        counts = [len(edges) - 1 for edges in self._edges]
-        flat = np.ravel_multi_index(numbers, counts) if len(places[0]) else np.empty(0, np.int64)
-        order = np.argsort(flat, kind="stable")
-        out: list[Array] = []
-        for members in np.split(order, np.flatnonzero(np.diff(flat[order])) + 1) if len(order) else []:
-            number = tuple(int(axis[members[0]]) for axis in numbers)
-            block = self._blocks([[n] for n in number])[number]
-            out.append(block[tuple(p[members] - e[n] for p, e, n in zip(places, self._edges, number, strict=True))])
-        return np.concatenate(out)[np.argsort(order)] if out else np.empty((0, 1), np.float32)
+        found, which = np.unique(np.stack(numbers, axis=1), axis=0, return_inverse=True)
+        members = np.split(np.argsort(which, kind="stable"), np.cumsum(np.bincount(which, minlength=len(found)))[:-1])
+        names, out = [tuple(name) for name in found.tolist()], np.empty((len(places[0]), self._channels), np.float32)
+        for start in range(0, len(names), self._at_once):
+            ready = self._blocks(names[start : start + self._at_once])
+            for name, own in zip(ready, members[start:], strict=False):
+                inside = tuple(p[own] - e[n] for p, e, n in zip(places, self._edges, name, strict=True))
+                out[own] = ready[name][inside]
+        return out
 
     def _hits(self, axis: int, wanted: range) -> list[_Hit]:
         edges = self._edges[axis]
@@ -125,33 +130,29 @@ class Blocks:
 
     def _parts(self, hits: list[list[_Hit]]) -> Iterator[tuple[list[_Hit], ...]]:
         """Cut until what is decoded for a part is of bounded size."""
-        largest = math.prod(int(np.diff(edges).max()) for edges in self._edges)
-        lengths = block_shape([len(axis) for axis in hits], max(1, _DECODED_AT_ONCE // largest))
+        lengths = block_shape([len(axis) for axis in hits], self._at_once)
         pieces = [
             [axis[i : i + length] for i in range(0, len(axis), length)]
             for axis, length in zip(hits, lengths, strict=True)
         ]
         return itertools.product(*pieces)
 
-    def _blocks(self, numbers: Sequence[list[int]]) -> dict[tuple[int, ...], Array]:
-        """All blocks with these numbers along each axis; those that are not kept are decoded, in few boxes."""
-        first = [axis[0] for axis in numbers]
-        missing = np.zeros([axis[-1] + 1 - axis[0] for axis in numbers], dtype=bool)
-        ready = {}
-        for number in itertools.product(*numbers):
-            block = self._cache.get((self._key, number))
-            if block is None:
-                missing[tuple(n - f for n, f in zip(number, first, strict=True))] = True
-            else:
-                ready[number] = block
-        for box in boxes_of(missing, first):
-            values = self._decode(_between(self._borders, box))
-            origin = _between(self._edges, box)
-            for number in itertools.product(*(range(*ends) for ends in box)):
-                own = _between(self._edges, tuple((n, n + 1) for n in number))
-                ready[number] = np.ascontiguousarray(values[slices(own, origin)])
-                self._cache.put((self._key, number), ready[number])
-        return ready
+    def _blocks(self, numbers: list[Number]) -> dict[Number, Array]:
+        """Blocks by their numbers, in that order; those that are not kept are decoded, in few boxes."""
+        ready = {number: self._cache.get((self._key, number)) for number in numbers}
+        lacking = [number for number, block in ready.items() if block is None]
+        if lacking:
+            first = np.min(lacking, axis=0)
+            mask = np.zeros(np.max(lacking, axis=0) + 1 - first, dtype=bool)
+            mask[tuple((np.array(lacking) - first).T)] = True
+            boxes = boxes_of(mask, first.tolist())
+            for box, values in zip(boxes, self._decode([_between(self._borders, box) for box in boxes]), strict=True):
+                origin = _between(self._edges, box)
+                for number in itertools.product(*(range(*ends) for ends in box)):
+                    own = _between(self._edges, tuple((n, n + 1) for n in number))
+                    block = ready[number] = np.ascontiguousarray(values[slices(own, origin)])
+                    self._cache.put((self._key, number), block)
+        return {number: block for number, block in ready.items() if block is not None}
 
 
 def block_steps(tile: Sequence[int], scales: Sequence[Fraction]) -> tuple[int, ...]:

@@ -16,8 +16,12 @@ def suits_overview(representation: Representation, scales: tuple[Fraction, ...])
     return representation.overview is not None and all(whole)
 
 
-def overview_means(representation: Representation, scales: tuple[Fraction, ...], box: Box) -> Array:
-    """Values `[*fine, C]` at scales that suit the overview, of a box of samples; blank where no partition is."""
+def overview_means(representation: Representation, scales: tuple[Fraction, ...], boxes: list[Box]) -> list[Array]:
+    """Values `[*fine, C]` at scales that suit the overview, of boxes of samples; blank where no partition is."""
+    return [_means(representation, scales, box) for box in boxes]
+
+
+def _means(representation: Representation, scales: tuple[Fraction, ...], box: Box) -> Array:
     assert representation.overview is not None
     together = [int(1 / (scale * size)) for scale, size in zip(scales, representation.tile, strict=True)]
     fine = fine_box(box, scales)

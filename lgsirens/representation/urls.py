@@ -21,7 +21,7 @@ from lgsirens.errors import FileFormatError, LgsirensError, MissingDependencyErr
 # Bytes between ranges that are read through: in one gap, in all gaps of a reading; and what the first request brings.
 _GAP, _GAPS, _FIRST = 16_000, 48_000, 16_000
 _REQUESTS_AT_ONCE = 8
-_SECONDS_OF_SILENCE = 15.0
+_SECONDS_OF_SILENCE = 10.0
 _LEAST_SPEED = 10_000  # bytes a second, after the silence that is allowed
 _WAITS = (0.3, 1.0, 3.0)  # seconds before a request is made again
 _LONGEST_WAIT = 10.0  # that a server may ask for

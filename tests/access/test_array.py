@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as numbers
 
 import lgsirens as lg
 from lgsirens.access import array as array_module
+from lgsirens.grid.coordinates import Coordinates
 from lgsirens.representation.decode import partition_means
 from lgsirens.signal import to_sample_type
 from tests.small import representation
@@ -36,7 +37,14 @@ def whole(inr, scale=1):
 
 EXPECTED = {name: whole(inr) for name, inr in KINDS.items()}
 ARRAYS = {name: lg.open(inr) for name, inr in KINDS.items()}
-SCALED = {scale: (whole(PICTURE, scale), lg.open(PICTURE).at(scale)) for scale in ("2", "3/2", "1/2", "2/7")}
+BLENDED = representation(
+    *((37, 50), 3, "lg", (8, 9), 1), halo=(2, 1), coordinates=Coordinates("tile", (37, 50), (1.0, 1.0), (1.0, 1.0))
+)
+SCALED = {
+    (name, scale): (whole(inr, scale), lg.open(inr).at(scale))
+    for name, inr in {"picture": PICTURE, "blended": BLENDED, "holed": HOLED}.items()
+    for scale in ("2", "3/2", "1/2", "2/7")
+}
 
 
 def same(found, expected):
@@ -64,13 +72,14 @@ def test_places_slices_ellipses_and_new_axes_are_numpys(name, data):
     same(array[index], expected[index])
 
 
-@pytest.mark.parametrize("scale", SCALED)
+@pytest.mark.parametrize("name", SCALED, ids="-".join)
+@settings(max_examples=20)
 @given(data=st.data())
-def test_and_at_other_scales(scale, data):
-    expected, array = SCALED[scale]
+def test_and_at_other_scales(name, data):
+    expected, array = SCALED[name]
     assert array.shape == expected.shape
-    index = data.draw(numbers.basic_indices(expected.shape))
-    same(array[index], expected[index])
+    index = data.draw(numbers.basic_indices(expected.shape) | numbers.arrays(bool, expected.shape[:1]))
+    same(lg.open(array.representation).at(array.scales)[index], expected[index])  # nothing is kept
 
 
 @pytest.mark.parametrize("name", ["picture", "sound", "holed"])
@@ -126,6 +135,17 @@ def test_float_has_the_values_that_decode_gives():
     same(np.asarray(lg.open(PICTURE).float), PICTURE.decode().values)
     assert lg.open(PICTURE).float.at(2).dtype == np.float32
     assert lg.open(SOUND).dtype == np.int32
+
+
+def test_blocks_that_lie_apart_are_decoded_at_once(monkeypatch):
+    asked = []
+    real = array_module.decode
+    monkeypatch.setattr(array_module, "decode", lambda inr, *a, **k: asked.append(len(inr.ids)) or real(inr, *a, **k))
+    same(lg.open(PICTURE)[::16, ::18], EXPECTED["picture"][::16, ::18])
+    assert asked == [9]
+    monkeypatch.setattr(array_module, "_DECODED_AT_ONCE", 400)
+    same(lg.open(PICTURE)[::16, ::18], EXPECTED["picture"][::16, ::18])
+    assert len(asked) > 2
 
 
 def rows_read(tmp_path, inr, read):
