@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import dask.array
+import dask.base
 import numpy as np
 import pytest
 import xarray as xr
@@ -49,6 +50,15 @@ def test_dask_computes_by_chunks(stored, scheduler, monkeypatch):
     expected = np.asarray(lg.open(PICTURE))
     found = (lazy.astype(np.int64)[3:30, ::-2].sum(axis=2)).compute(scheduler=scheduler, num_workers=2)
     assert np.array_equal(found, expected.astype(np.int64)[3:30, ::-2].sum(axis=2))
+
+
+def test_dask_knows_the_same_array_again(stored):
+    array = lg.open(stored(PICTURE))
+    token = dask.base.tokenize(array)
+    array[0]
+    assert dask.base.tokenize(lg.open(PICTURE)) == token
+    others = [array.at(2), array.float, lg.open(PICTURE.crop("-5:20, 3:30")), lg.open(GRAY)]
+    assert len({dask.base.tokenize(other) for other in [array, *others]}) == 5
 
 
 # xarray
