@@ -14,8 +14,9 @@ from lgsirens.access.blocks import BlockCache, Blocks, block_steps
 from lgsirens.access.overview import overview_means, suits_overview
 from lgsirens.errors import ConfigError
 from lgsirens.grid.box import Box, bounding_box, box_size, grown, slices
-from lgsirens.grid.coordinates import Scale, as_scales, fine_box
+from lgsirens.grid.coordinates import Scale, as_scales, fine_box, finer
 from lgsirens.grid.lattice import block_shape
+from lgsirens.representation.canvas import reach_of
 from lgsirens.representation.decode import decode
 from lgsirens.representation.file import load
 from lgsirens.representation.representation import Representation
@@ -74,6 +75,7 @@ class LazyArray:
         tile, known = representation.lattice.tile, representation.signal
         averages = suits_overview(representation, scales)
         steps = None if averages else block_steps(tile, scales)
+        self._in_parts = steps is not None and any(step < size for step, size in zip(steps, tile, strict=True))
         values_of = partial(overview_means, representation, scales) if averages else self._decoded
         window, key = representation.window, str(scales)
         self._blocks = Blocks(window, scales, steps, tile, known.channels, values_of, cache, key)
@@ -150,16 +152,19 @@ class LazyArray:
         return f"LazyArray({self.representation.signal.kind} {times(self.shape)}, {self.dtype}, scale {scale})"
 
     def _decoded(self, boxes: list[Box]) -> list[Array]:
-        """Boxes that lie apart in one decode of what has a say there: one evaluation, one reading of rows."""
+        """Boxes of whole partitions that lie apart in one decode of what has a say there: rows are read at once."""
         whole, scales = self.representation, self.scales
-        if len(boxes) == 1:
-            return [decode(whole, boxes[0], scales, device=self._device).values]
+        if len(boxes) == 1 or self._in_parts:
+            return [decode(whole, box, scales, device=self._device).values for box in boxes]
         around = bounding_box(boxes)
         if box_size(fine_box(around, scales)) > _DECODED_AT_ONCE:
             half = len(boxes) // 2
             return self._decoded(boxes[:half]) + self._decoded(boxes[half:])
-        margin = [0 if s == 1 else halo + math.ceil(1 / s) for s, halo in zip(scales, whole.halo, strict=True)]
-        places = [whole.lattice.meeting(grown(box, tuple(margin))) for box in boxes]
+        each = finer(scales)
+        reach = reach_of(whole, None, tuple(s * m for s, m in zip(scales, each, strict=True)))
+        # Below scale 1 an area reaches beyond its box by less than its size.
+        margin = tuple(r + (m if m > 1 else 0) for r, m in zip(reach, each, strict=True))
+        places = [whole.lattice.meeting(grown(box, margin)) for box in boxes]
         if not sum(map(len, places)):
             places = [np.arange(1)]  # a decode needs one
         part = whole.select(np.unique(np.concatenate(places)))

@@ -121,9 +121,10 @@ def _info(asked: options.Info) -> None:
     if asked.config:
         print(config_yaml(representation.config), end="")
         return
-    if is_url(asked.file):
+    unread = is_url(asked.file) and asked.against is None
+    if unread:
         note("%s: its rows are not fetched, so they are not checked", asked.file)
-    facts = describe(representation, check=not is_url(asked.file))
+    facts = describe(representation, check=not unread)
     if asked.against is not None:
         facts["against"] = compare(representation, options.Reading.like(representation).read(asked.against))
     if asked.json:

@@ -100,7 +100,11 @@ def serving(folder: Path, latency: float = 0.0) -> Iterator[Server]:
         def log_message(self, *words: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+    class Quiet(ThreadingHTTPServer):
+        def handle_error(self, request: Any, address: Any) -> None:
+            """A client that goes away is no error."""
+
+    with Quiet(("127.0.0.1", 0), Handler) as http:
         http.daemon_threads = True
         http.block_on_close = False
         server.url = f"http://127.0.0.1:{http.server_address[1]}"

@@ -204,9 +204,12 @@ def test_large_partitions_are_decoded_in_parts(monkeypatch):
     asked = []
     real = array_module.decode
     monkeypatch.setattr(array_module, "decode", lambda inr, box, *a, **k: asked.append(box) or real(inr, box, *a, **k))
-    lg.open(ONE)[0, 0]
-    ((rows, columns),) = asked
-    assert (rows[1] - rows[0]) * (columns[1] - columns[0]) <= 1 << 16
+    large = representation((1000, 1000), 1, "mlp", None)
+    for index, boxes in (((0, 0), 1), ((slice(None, None, 999),) * 2, 4)):
+        lg.open(large)[index]
+        assert len(asked) == boxes
+        assert all((rows[1] - rows[0]) * (columns[1] - columns[0]) <= 1 << 16 for rows, columns in asked)
+        asked.clear()
 
 
 # Levels
