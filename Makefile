@@ -39,6 +39,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/fit.py
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/crop.py
+	$(BIN)/python benchmarks/open.py
 	$(BIN)/python benchmarks/fidelity.py
 	$(BIN)/python benchmarks/recordings.py
 	$(BIN)/python benchmarks/memory.py

@@ -6,6 +6,7 @@ inr = lg.encode(lg.read("photo.png"), partitions=(16, 16), parameters=200_000, s
 inr.crop("100:300, 50:200").save("face.safetensors")
 wider = inr.extend(lg.read("panorama.png"), offset=(0, -128))  # the old samples stay as they are, to the bit
 lg.write("face.png", lg.load("face.safetensors").decode(scale=2))
+pixels = lg.open("https://host/panorama.safetensors")[100:300, 50:200]  # an array; only these rows are fetched
 values = inr(positions)  # [M, D] positions -> [M, C] values, differentiable in the positions
 """
 
@@ -16,6 +17,9 @@ if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("lgsirens", "-ml
 
     lgsirens_start.end_at_once()
 
+from lgsirens.access.array import LazyArray
+from lgsirens.access.array import open_array as open
+from lgsirens.access.notebook import notebook_html as _notebook_html
 from lgsirens.errors import (
     ConfigError,
     FileFormatError,
@@ -50,12 +54,14 @@ Representation.move = move
 Representation.replace = replace
 Representation.save = save
 Representation.__call__ = evaluate
+Representation._repr_html_ = _notebook_html
 
 __all__ = [
     "ConfigError",
     "EncodeConfig",
     "FileFormatError",
     "FitOptions",
+    "LazyArray",
     "LgsirensError",
     "LocalGlobalSiren",
     "MissingDependencyError",
@@ -78,6 +84,7 @@ __all__ = [
     "load",
     "merge",
     "move",
+    "open",
     "psnr",
     "read",
     "replace",

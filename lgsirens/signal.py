@@ -181,7 +181,8 @@ def integer_limits(dtype: str) -> tuple[int, int]:
 
 
 def to_sample_type(values: Array, dtype: str) -> Array:
-    """Convert values to the sample type of a file: integers by rounding half to even, clipped to the type.
+    """Convert values to the sample type of a file, in an array of `array_type`: integers by rounding half to even,
+    clipped to the type.
 
     Args:
         values: any shape, float.

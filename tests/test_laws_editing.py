@@ -152,6 +152,16 @@ def test_a_signal_without_an_offset_begins_at_position_0(inr, seed, data):
             assert by_id(edit(signal, **more)) == by_id(given)
 
 
+def test_the_overview_is_left_out_on_request(tmp_path):
+    signal = lg.Signal.from_array(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    inr = lg.encode(signal, partitions=(2, 2), steps=1, no_overview=True)
+    inr.save(tmp_path / "a.safetensors")
+    loaded = lg.load(tmp_path / "a.safetensors")
+    assert loaded.overview is None
+    assert loaded.extend(signal, (0, 8), steps=1).overview is None
+    assert np.allclose(lg.open(loaded).float.at("1/4"), loaded.decode(scale="1/4").values)
+
+
 def test_the_overview_has_the_mean_of_what_each_partition_decodes_to():
     values = np.random.default_rng(0).integers(0, 256, (21, 40, 3), dtype=np.uint8)
     first, rest = (lg.Signal.from_array(np.ascontiguousarray(part)) for part in (values[:, :19], values[:, 19:]))

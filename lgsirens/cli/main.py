@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lgsirens.access.array import open_array
+from lgsirens.access.zarr_export import check_store, export
 from lgsirens.cli import options
 from lgsirens.cli.fitting import check_result, encode_command, extend_command, replace_command, save_and_tell
 from lgsirens.errors import ConfigError, FileFormatError
@@ -21,8 +23,9 @@ from lgsirens.representation.edit import crop, merge, move
 from lgsirens.representation.file import load, sizes
 from lgsirens.representation.report import compare, compare_text, describe, describe_text
 from lgsirens.representation.representation import SignalInfo
+from lgsirens.representation.urls import is_url
 from lgsirens.system.config_file import config_yaml
-from lgsirens.system.console import counted
+from lgsirens.system.console import Progress, counted, note, times
 from lgsirens.system.hardware import format_bytes, use_threads
 from lgsirens.system.program import run
 from lgsirens.training.config import EncodeConfig
@@ -52,6 +55,14 @@ def _decode(asked: options.Decode) -> None:
     write_decoded(representation, asked.output, asked.overwrite, asked.quiet, asked.crf, **how)
 
 
+def _export(asked: options.Export) -> None:
+    check_store(asked.output, asked.overwrite)
+    array = open_array(asked.file).at(asked.scale)
+    with Progress("export", "value", asked.quiet) as bar:
+        export(array, asked.output, asked.overwrite, bar)
+    print(f"{asked.output}: {array.representation.signal.kind} {times(array.shape)}, chunks of {times(array.chunks)}")
+
+
 def _crop(asked: options.Crop) -> None:
     check_result(asked.output, asked.overwrite, [asked.file])
     whole = load(asked.file)
@@ -79,7 +90,7 @@ def _merge(asked: options.Merge) -> None:
             raise ConfigError(f"has {len(asked.offset)} entries; give {each}, separated by ;", "offset")
         pieces[1:] = [move(piece, offset) for piece, offset in zip(pieces[1:], asked.offset, strict=True)]
     if asked.prefer is not None and asked.prefer not in files:
-        raise ConfigError(f"{asked.prefer}: is none of the pieces; name one of {', '.join(map(str, files))}", "prefer")
+        raise ConfigError(f"{asked.prefer}: is none of the pieces; name one of {', '.join(files)}", "prefer")
     merged = merge(*pieces, prefer=None if asked.prefer is None else pieces[files.index(asked.prefer)])
     save_and_tell(merged, asked.output, asked.overwrite)
     print(f"merged {len(merged.lattice)} partitions out of {' + '.join(str(len(p.lattice)) for p in pieces)}")
@@ -110,7 +121,10 @@ def _info(asked: options.Info) -> None:
     if asked.config:
         print(config_yaml(representation.config), end="")
         return
-    facts = describe(representation)
+    unread = is_url(asked.file) and asked.against is None
+    if unread:
+        note("%s: its rows are not fetched, so they are not checked", asked.file)
+    facts = describe(representation, check=not unread)
     if asked.against is not None:
         facts["against"] = compare(representation, options.Reading.like(representation).read(asked.against))
     if asked.json:
@@ -125,6 +139,7 @@ def _info(asked: options.Info) -> None:
 COMMANDS: dict[str, tuple[Callable[[Any], int | None], tuple[type, ...]]] = {
     "encode": (encode_command, (EncodeConfig, options.Reading, RunLog, options.Encode)),
     "decode": (_decode, (options.Decode,)),
+    "export": (_export, (options.Export,)),
     "crop": (_crop, (options.Crop,)),
     "extend": (extend_command, (FitOptions, options.Extend)),
     "replace": (replace_command, (FitOptions, options.Replace)),

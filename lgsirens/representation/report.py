@@ -24,13 +24,13 @@ _WORST = 5
 _LISTED = 8  # partitions named in a line
 
 
-def describe(representation: Representation) -> dict[str, Any]:
-    """The figures of a representation as plain data; reads and checks every row.
+def describe(representation: Representation, check: bool = True) -> dict[str, Any]:
+    """The figures of a representation as plain data; with `check` reads and checks every row.
 
     `shape` counts the samples of the window; `window` and `extent` are `[start, stop]` per dimension; bytes are those
     of the file; `bits_per_sample` is file bits over sample positions of the window.
     """
-    for _ in row_chunks(representation.rows):
+    for _ in row_chunks(representation.rows) if check else ():
         pass
     figures = sizes(representation)
     signal, model = representation.signal, representation.model
@@ -74,6 +74,11 @@ def summary(path: Path, representation: Representation) -> str:
 
 def describe_text(facts: dict[str, Any]) -> str:
     """`describe` for people."""
+    return _table(describe_lines(facts))
+
+
+def describe_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The lines of `describe_text`, each a name and what there is to say."""
     size, fit, lines = facts["bytes"], facts["fit"], _lines(facts)
     lowest, highest = facts["value_range"]
     apart = f", {' x '.join(f'{step:.5g}' for step in facts['spacing'])} apart" if facts["spacing"] else ""
@@ -89,7 +94,7 @@ def describe_text(facts: dict[str, Any]) -> str:
         "fit": f"{_first_reached(fit, facts['history'])} on {fit['device']} ({fit['stopped']})",
         "format": f"version {facts['format_version']}, origin {facts['origin'][:12]}",
     }
-    return _table([*lines.items(), *((str(entry["action"]), _history_text(entry)) for entry in facts["history"])])
+    return [*lines.items(), *((str(entry["action"]), _history_text(entry)) for entry in facts["history"])]
 
 
 def dry_run_text(facts: dict[str, Any]) -> str:

@@ -148,6 +148,7 @@ class Representation(Header):
         decode: ClassVar[Callable[..., Signal]]
         save: ClassVar[Callable[..., None]]
         __call__: ClassVar[Callable[..., Tensor]]
+        _repr_html_: ClassVar[Callable[..., str]]
 
     @cached_property
     def lattice(self) -> Lattice:

@@ -79,6 +79,7 @@ class EncodeConfig:
     )
     kernel: str = option("auto", choices=KERNELS, help="fused (compiled, on CPUs), eager (PyTorch), or what there is")
     seed: int = option(0, least=0, most=(1 << 53) - 1, help="of the initial weights and the draws")
+    no_overview: bool = option(False, help="leave the overview out of the file; coarse levels are then decoded")
 
     @property
     def total_steps(self) -> int | None:

@@ -205,4 +205,5 @@ def _assemble(
         decoded = decode(representation, device=run.device, kernel=planned.config.kernel)
         overview = partition_means(decoded, planned.extent, planned.lattice)
         record = replace(record, psnr=recorded(psnr(signal, decoded)))
-    return identified(replace(representation, fit=record, overview=overview))
+    kept = None if planned.config.no_overview else overview
+    return identified(replace(representation, fit=record, overview=kept))
