@@ -1,0 +1,1 @@
+"""Representations where people are: arrays, URLs, a page."""
