@@ -29,17 +29,26 @@ export class Evaluation {
     result: Result,
     factor: number[] = Evaluation.factors(scales),
   ): Promise<Answers[Result]> {
-    const { lattice, manifest } = this.representation;
+    const { lattice } = this.representation;
+    const { wanted, fine, places } = this.needed(box, scales, factor);
+    const rows = await this.rows.read(places);
+    const ids = new Int32Array(places.flatMap((place) => lattice.id(place)));
+    return this.pool.run({ request: { box: wanted, scales: fine, ids, rows }, result, box, factor });
+  }
+
+  /** Ask for the rows of a box that is about to be evaluated. */
+  prefetch(box: Box, scales: Scale[]): void {
+    this.rows.prefetch(this.needed(box, scales, Evaluation.factors(scales)).places);
+  }
+
+  private needed(box: Box, scales: Scale[], factor: number[]): { wanted: Box; fine: Scale[]; places: number[] } {
     const fine = scales.map((scale, d) => times(scale, factor[d]!));
-    const within = fineBox(manifest.window, fine);
+    const within = fineBox(this.representation.manifest.window, fine);
     const wanted = box.map(([low, high], d): [number, number] => [
       Math.max(low * factor[d]!, within[d]![0]),
       Math.min(high * factor[d]!, within[d]![1]),
     ]);
-    const places = this.places(wanted, fine);
-    const rows = await this.rows.read(places);
-    const ids = new Int32Array(places.flatMap((place) => lattice.id(place)));
-    return this.pool.run({ request: { box: wanted, scales: fine, ids, rows }, result, box, factor });
+    return { wanted, fine, places: this.places(wanted, fine) };
   }
 
   /** The places of the partitions that fine samples depend on. */

@@ -58,7 +58,6 @@ async function show(name: string, source: () => Promise<Source>): Promise<void> 
     shown = { evaluation, scene, region, transport };
     root.classList.add("opened");
     resize();
-    page.canvas.focus({ preventScroll: true });
   } catch (error) {
     if (turn === opening) tell(error);
   }

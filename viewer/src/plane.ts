@@ -62,7 +62,7 @@ export class Plane implements Scene {
       context.moveTo(x, view.py(rows[0]));
       context.lineTo(x, view.py(rows[1]));
     }
-    for (const [style, width] of [["#0008", 3], ["#fffb", 1]] as const) {
+    for (const [style, width] of [["#0004", 3], ["#fff9", 1]] as const) {
       context.strokeStyle = style;
       context.lineWidth = width;
       context.stroke();

@@ -31,11 +31,7 @@ export class Rows {
       }
     };
     hold();
-    for (const run of this.runs(places.filter((place) => !held.has(place) && !this.coming.has(place)))) {
-      const done = this.fetch(run, held).finally(() => run.forEach((place) => this.coming.delete(place)));
-      done.catch(() => {}); // whoever waits for it is told
-      for (const place of run) this.coming.set(place, done);
-    }
+    this.ask(places, held);
     while (held.size < places.length) {
       const missing = places.filter((place) => !held.has(place));
       const coming = missing.flatMap((place) => this.coming.get(place) ?? []);
@@ -46,6 +42,21 @@ export class Rows {
     const rows = new Float32Array(places.length * K);
     places.forEach((place, n) => rows.set(held.get(place)!, n * K));
     return rows;
+  }
+
+  /** Ask for rows before they are read, so that those that lie together are one request. */
+  prefetch(places: readonly number[]): void {
+    // Of too many the first would be gone before they are read.
+    if (4 * places.length * this.representation.rowSize <= KEPT_BYTES / 2) this.ask(places, new Map());
+  }
+
+  private ask(places: readonly number[], held: Map<number, Float32Array>): void {
+    const missing = places.filter((place) => !held.has(place) && !this.kept.has(place) && !this.coming.has(place));
+    for (const run of this.runs(missing)) {
+      const done = this.fetch(run, held).finally(() => run.forEach((place) => this.coming.delete(place)));
+      done.catch(() => {}); // whoever waits for it is told
+      for (const place of run) this.coming.set(place, done);
+    }
   }
 
   /** Cut places into runs, each of which is one request. */

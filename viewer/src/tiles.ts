@@ -63,6 +63,10 @@ export class Tiles {
       }
     }
     this.wanted = found.sort((a, b) => a[2] - b[2]).map(([key, kept]) => [key, kept]);
+    if (found.length) {
+      const part = grid.map((side, d): Range => [this.range(side.first, d, level, side.side)[0], this.range(side.last - 1, d, level, side.side)[1]]);
+      this.evaluation.prefetch(...this.placed(part[0]!, part[1]!, level, slice));
+    }
     this.start();
     return this.settled;
   }
@@ -87,12 +91,15 @@ export class Tiles {
     }
   }
 
-  private async picture({ level, slice, rows, columns }: Tile): Promise<ImageBitmap> {
+  private picture({ level, slice, rows, columns }: Tile): Promise<ImageBitmap> {
+    return this.evaluation.evaluate(...this.placed(rows, columns, level, slice), "picture");
+  }
+
+  /** Pixels of a level as a box of fine samples and its resolution. */
+  private placed(rows: Range, columns: Range, level: number, slice: number): [Box, Scale[]] {
     const scale = powerOfTwo(level);
-    const depth = this.evaluation.representation.manifest.tile.length;
-    const box: Box = depth === 3 ? [[slice, slice + 1], rows, columns] : [rows, columns];
-    const scales: Scale[] = depth === 3 ? [ONE, scale, scale] : [scale, scale];
-    return this.evaluation.evaluate(box, scales, "picture");
+    const flat = this.evaluation.representation.manifest.tile.length === 2;
+    return flat ? [[rows, columns], [scale, scale]] : [[[slice, slice + 1], rows, columns], [ONE, scale, scale]];
   }
 
   private keep(key: string, tile: Tile): void {
