@@ -26,7 +26,7 @@ from lgsirens.training.samples import CachedSharedFeatures
 from lgsirens.training.windows import PositionedSignal, Windows
 from tests.kernels import check
 from tests.small import KIND_OF_RANK, all_samples, in_double, picture, representation, some_samples, without_times
-from tests.strategies import beyond, coordinates_of, halos, reach_of, seeds
+from tests.strategies import area_of, beyond, blend_of, coordinates_of, halos, seeds
 
 MODES = ("lg", "lc", "mlp")
 
@@ -158,7 +158,7 @@ def draw_region(data, box):
     return tuple(region)
 
 
-scales = st.sampled_from([Fraction(1), Fraction(2), Fraction(3, 2), Fraction(7, 5), Fraction(2, 3)])
+scales = st.sampled_from([Fraction(n) for n in (1, 2, "3/2", "7/5", "2/3", "1/2", "2/7")])
 
 
 def inner(signal, region, box, scale):
@@ -262,7 +262,7 @@ def test_a_region_is_cut_from_the_full_decode_and_reads_only_its_rows(tmp_path_f
     part = loaded.decode(region, scale=scale)
     asked = loaded.rows.source.bytes_read - before
     assert np.array_equal(part.values, inner(inr.decode(scale=scale), region, inr.extent, scale))
-    reached = inr.lattice.meeting(grown(region, reach_of(inr, scale)))
+    reached = inr.lattice.meeting(grown(area_of(inr, region, scale), blend_of(inr, scale)))
     assert asked == 4 * inr.parameters["per_partition"] * len(reached)
 
 

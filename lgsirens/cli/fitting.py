@@ -145,7 +145,7 @@ def _run_log(asked: Encode) -> RunLog | None:
     return log
 
 
-def check_result(output: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
+def check_result(output: Path, overwrite: bool, inputs: Sequence[str | Path] = ()) -> None:
     """Raise ConfigError or OutputError unless a representation may be written there, which is none of the inputs."""
     _check_name(output)
     for path in inputs:

@@ -79,7 +79,7 @@ def _merge(asked: options.Merge) -> None:
             raise ConfigError(f"has {len(asked.offset)} entries; give {each}, separated by ;", "offset")
         pieces[1:] = [move(piece, offset) for piece, offset in zip(pieces[1:], asked.offset, strict=True)]
     if asked.prefer is not None and asked.prefer not in files:
-        raise ConfigError(f"{asked.prefer}: is none of the pieces; name one of {', '.join(map(str, files))}", "prefer")
+        raise ConfigError(f"{asked.prefer}: is none of the pieces; name one of {', '.join(files)}", "prefer")
     merged = merge(*pieces, prefer=None if asked.prefer is None else pieces[files.index(asked.prefer)])
     save_and_tell(merged, asked.output, asked.overwrite)
     print(f"merged {len(merged.lattice)} partitions out of {' + '.join(str(len(p.lattice)) for p in pieces)}")

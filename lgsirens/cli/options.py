@@ -3,6 +3,7 @@ and, where the library takes them too, there.
 """
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -15,6 +16,7 @@ from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.paper.flags import VideoFlags
 from lgsirens.paper.inputs import parse_frames
 from lgsirens.representation.representation import Representation
+from lgsirens.representation.urls import is_url
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.console import Progress
 from lgsirens.system.hardware import as_bytes
@@ -29,7 +31,16 @@ _FILM, _FIT = declared(VideoFlags), declared(FitOptions)
 _REGION = "start:stop per dimension, rows first, absolute; an empty end is the border"
 _MEMORY = Option("working memory of a step or evaluation, such as 500MB", metavar="BYTES", parse=as_bytes)
 _OUTPUT = Option(metavar="OUTPUT.safetensors", positional=True)
-_FILE = Option(metavar="FILE", positional=True)
+
+
+def _file_or_url(text: str) -> str:
+    """The name of a file, or a URL as it is."""
+    if not text:
+        raise ValueError
+    return text if is_url(text) else os.path.expanduser(text)
+
+
+_FILE = Option(metavar="FILE", positional=True, help="a .safetensors file or a URL", parse=_file_or_url)
 
 
 def _offsets(text: str) -> list[Any]:
@@ -106,7 +117,7 @@ class Encode(_Computing):
 class Decode(_Computing):
     """Decode any region at any resolution."""
 
-    file: Path = option(like=_FILE)
+    file: str = option(like=_FILE)
     output: Path = option(like=_OUTPUT, metavar="OUTPUT", help="of that kind; .npy: float32; no suffix: a PNG folder")
     region: str | None = option(None, shown="the window", help=_REGION)
     scale: str | None = option(None, shown="1", help="samples per sample: 2, 1.5, 3/2, or one per dimension")
@@ -121,7 +132,7 @@ class Decode(_Computing):
 class Crop(_Writing):
     """Keep the partitions of some regions."""
 
-    file: Path = option(like=_FILE)
+    file: str = option(like=_FILE)
     region: list[str] | None = option(None, help=f"{_REGION}; may be repeated")
     keep_partitions: str | None = option(None, help="or ranges of partition ids, such as 2:6,0:3")
     drop_partitions: str | None = option(None, help='or ids to leave out, such as "0,0;15,15"')
@@ -129,7 +140,7 @@ class Crop(_Writing):
 
 @dataclass(frozen=True, kw_only=True)
 class Edit(_Computing):
-    file: Path = option(like=_FILE)
+    file: str = option(like=_FILE)
     offset: tuple[int, ...] | None = option(None, shown="0 on every axis", help="where it begins, such as 0,-128")
     frames: tuple[int | None, int | None] | None = option(None, _FILM["frames"], shown="all", parse=parse_frames)
     max_side: int | None = option(None, _FILM["max_side"], shown="as encoded")
@@ -156,7 +167,7 @@ class Replace(Edit):
 class Merge(_Writing):
     """Put pieces of one origin together."""
 
-    files: list[Path] = option(metavar="FILE", positional=True, help="pieces of one origin")
+    files: list[str] = option(like=_FILE, help="pieces of one origin, files or URLs")
     offset: tuple[tuple[int, ...], ...] | None = option(
         None,
         shown="0 on every axis",
@@ -164,7 +175,7 @@ class Merge(_Writing):
         parse=_offsets,
         help='by how much each file after the first moves, in whole tiles, such as "0,512;512,0"',
     )
-    prefer: Path | None = option(None, metavar="FILE", help="the piece that wins where two disagree")
+    prefer: str | None = option(None, _FILE, positional=False, help="the piece that wins where two disagree")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +191,7 @@ class Import(_Writing):
 class Info:
     """What a file holds, and how good it is."""
 
-    file: Path = option(like=_FILE)
+    file: str = option(like=_FILE)
     json: bool = option(False, help="one JSON object")
     config: bool = option(False, help="the YAML that makes the run again")
     against: Path | None = option(None, metavar="ORIGINAL", help="PSNR and SSIM, and the five worst partitions")

@@ -155,6 +155,20 @@ def fine_box(box: Box, scales: tuple[Fraction, ...]) -> Box:
     return tuple((_first_fine(a, s), _first_fine(b, s)) for (a, b), s in zip(box, scales, strict=True))
 
 
+def finer(scales: tuple[Fraction, ...]) -> tuple[int, ...]:
+    """Of how many samples along each axis those of a scale below 1 are the mean, so that these lie no further apart
+    than the signal's own."""
+    return tuple(math.ceil(1 / scale) for scale in scales)
+
+
+def covered(fine: Box, scales: tuple[Fraction, ...]) -> Box:
+    """The smallest box of positions with all samples that fine ones lie next to, the inverse of `fine_box`."""
+    return tuple(
+        ((2 * a + 1) * s.denominator // (2 * s.numerator), (2 * b - 1) * s.denominator // (2 * s.numerator) + 1)
+        for (a, b), s in zip(fine, scales, strict=True)
+    )
+
+
 def fine_positions(first: NDArray[Any], size: int, scale: Fraction) -> NDArray[np.float64]:
     """Positions `[..., size]` of the fine samples from `first` `[...]` on."""
     return np.asarray((first[..., None] + np.arange(size) + 0.5) * scale.denominator / scale.numerator - 0.5)

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from lgsirens.errors import ConfigError
 from lgsirens.grid.box import Box, box_shape, intersect, slices
-from lgsirens.grid.coordinates import fine_box, fine_positions
-from lgsirens.grid.lattice import Lattice
+from lgsirens.grid.coordinates import covered, fine_box, fine_positions
 from lgsirens.representation.representation import Representation
 from lgsirens.signal import Array
 
@@ -53,28 +52,40 @@ class Block(NamedTuple):
 
 
 class Canvas:
-    """The fine samples of a box, painted block by block.
+    """The samples of a box at some scale, painted block by block; below scale 1 each is the mean of what its area holds
+    of finer ones.
 
     Args:
+        fine: the box, in samples of `scales`.
+        scales: those of what is painted, 1 at least.
+        fold: how many painted samples along each axis become one of `fine`.
         reach: how far partitions reach beyond their borders, in samples.
-        block: fine samples of a block along each dimension; blocks are counted from where their partition begins.
+        block: painted samples of a block along each dimension; blocks are counted from where their partition begins.
+
+    Attributes:
+        box: the samples of the signal next to what is painted.
     """
 
     def __init__(
         self,
         representation: Representation,
-        box: Box,
+        fine: Box,
         scales: tuple[Fraction, ...],
+        fold: tuple[int, ...],
         reach: tuple[int, ...],
         block: tuple[int, ...],
     ) -> None:
         self._lattice, self._scales, self._reach, self._block = representation.lattice, scales, reach, block
-        self._fine = fine_box(box, scales)
-        self._blank, shape = representation.signal.blank, box_shape(self._fine)
-        self._mask = _mask(self._lattice, box, scales)
-        start = 0.0 if any(reach) else self._blank
-        self._values = np.full((*shape, representation.model.channels), start, dtype=np.float32)
-        self._weights = np.zeros(shape, dtype=np.float32) if any(reach) else None
+        self._fine, self._fold, self._folds = fine, fold, max(fold) > 1
+        finer = tuple((low * m, high * m) for (low, high), m in zip(fine, fold, strict=True))
+        self._painted = intersect(finer, fine_box(representation.extent, scales))
+        self.box = covered(self._painted, scales)
+        self._blank, shape = representation.signal.blank, box_shape(fine)
+        self._mask = self._owned()
+        adds = self._folds or any(reach)
+        kind = np.float64 if self._folds else np.float32  # means of many
+        self._values = np.full((*shape, representation.model.channels), 0.0 if adds else self._blank, dtype=kind)
+        self._weights = np.zeros(shape, dtype=kind) if adds else None
         self._spans: dict[tuple[int, int], list[Span]] = {}
 
     def blocks(self, places: NDArray[np.int64]) -> Iterator[Block]:
@@ -84,23 +95,29 @@ class Canvas:
                 yield Block(place, row, spans)
 
     def samples(self, places: Iterable[int]) -> int:
-        """How many fine samples partitions paint."""
+        """How many samples partitions paint."""
         return sum(math.prod(sum(s.high - s.low for s in axis) for axis in self._spans_of(place)) for place in places)
 
     def paint(self, block: Block, samples: Array) -> int:
         """Add what is wanted of an evaluated block `[*block, C]`; returns the number of its samples."""
-        spans = block.spans
+        spans, fold = block.spans, self._fold
         part = samples[tuple([slice(span.low - span.start, span.high - span.start) for span in spans])]
         target = tuple(
-            [slice(span.low - low, span.high - low) for span, (low, _) in zip(spans, self._fine, strict=True)]
+            [
+                slice(s.low // m - low, -(-s.high // m) - low)
+                for s, m, (low, _) in zip(spans, fold, self._fine, strict=True)
+            ]
         )
         if self._weights is None:
             self._values[target] = part
-        else:
-            ones = [np.ones(span.high - span.low, np.float32) if span.weight is None else span.weight for span in spans]
-            weight = reduce(np.multiply.outer, ones)
-            self._values[target] += part * weight[..., None]
-            self._weights[target] += weight
+            return math.prod(part.shape[:-1])
+        ones = [np.ones(span.high - span.low, np.float32) if span.weight is None else span.weight for span in spans]
+        weighted = part * reduce(np.multiply.outer, ones)[..., None] if any(self._reach) else part
+        if self._folds:
+            for axis, (span, m) in enumerate(zip(spans, fold, strict=True)):
+                weighted, ones[axis] = _folded(weighted, axis, span, m), _folded(ones[axis], 0, span, m)
+        self._values[target] += weighted
+        self._weights[target] += reduce(np.multiply.outer, ones)
         return math.prod(part.shape[:-1])
 
     def finished(self) -> tuple[Array, NDArray[np.bool_] | None]:
@@ -109,7 +126,19 @@ class Canvas:
             self._values /= np.where(self._weights > 0, self._weights, 1)[..., None]
             if self._mask is not None:
                 self._values[~self._mask] = self._blank
-        return self._values, self._mask
+        return self._values.astype(np.float32, copy=False), self._mask
+
+    def _owned(self) -> NDArray[np.bool_] | None:
+        """The samples of which partitions own anything; None: all of them."""
+        places, tile = self._lattice.meeting(self.box), self._lattice.tile
+        if len(places) == math.prod(-(-high // t) - low // t for (low, high), t in zip(self.box, tile, strict=True)):
+            return None
+        mask = np.zeros(box_shape(self._fine), dtype=bool)
+        for place in places:
+            own = intersect(fine_box(self._lattice.box(place), self._scales), self._painted)
+            folded = tuple((low // m, -(-high // m)) for (low, high), m in zip(own, self._fold, strict=True))
+            mask[slices(folded, self._fine)] = True
+        return mask
 
     def _spans_of(self, place: int) -> list[list[Span]]:
         found = []
@@ -124,7 +153,7 @@ class Canvas:
         tile, reach, scale, size = self._lattice.tile[axis], self._reach[axis], self._scales[axis], self._block[axis]
         low, high = number * tile, (number + 1) * tile
         ((first, last),) = fine_box(((low - reach, high + reach),), (scale,))
-        bottom, top = self._fine[axis]
+        bottom, top = self._painted[axis]
         for start in range(first + max(0, bottom - first) // size * size, min(last, top), size):
             begin, end = max(start, first, bottom), min(start + size, last, top)
             phase = (2 * start + 1) * scale.denominator - (2 * low + 1) * scale.numerator
@@ -163,12 +192,9 @@ def reach_of(representation: Representation, width: int | None, scales: tuple[Fr
     return tuple(reach)
 
 
-def _mask(lattice: Lattice, box: Box, scales: tuple[Fraction, ...]) -> NDArray[np.bool_] | None:
-    """The fine samples of a box that partitions own; None: all of them."""
-    places, fine = lattice.meeting(box), fine_box(box, scales)
-    if len(places) == math.prod(-(-high // t) - low // t for (low, high), t in zip(box, lattice.tile, strict=True)):
-        return None
-    mask = np.zeros(box_shape(fine), dtype=bool)
-    for place in places:
-        mask[slices(intersect(fine_box(lattice.box(place), scales), fine), fine)] = True
-    return mask
+def _folded(values: Array, axis: int, span: Span, fold: int) -> Array:
+    """Sums along an axis of those samples of a span that become one, `fold` of them where the span has them all."""
+    if fold == 1:
+        return values
+    starts = [0, *range(-span.low % fold or fold, span.high - span.low, fold)]
+    return np.asarray(np.add.reduceat(values, starts, axis, dtype=np.float64))

@@ -19,7 +19,16 @@ from torch import Tensor
 
 from lgsirens.errors import ConfigError, RegionError
 from lgsirens.grid.box import Box, Region, as_region, box_shape, grown, intersect, slices
-from lgsirens.grid.coordinates import Scale, as_scales, axis_coordinates, fine_box, fine_offsets, fine_positions, mesh
+from lgsirens.grid.coordinates import (
+    Scale,
+    as_scales,
+    axis_coordinates,
+    fine_box,
+    fine_offsets,
+    fine_positions,
+    finer,
+    mesh,
+)
 from lgsirens.grid.lattice import Lattice, block_shape
 from lgsirens.nn.kernels import fused
 from lgsirens.nn.kernels.kernel import choose_kernel
@@ -94,7 +103,8 @@ def decode(
 ) -> Signal:
     """Decode a region at a resolution.
 
-    Fine sample j at scale s lies at position `(j + 0.5) / s - 0.5`; scale 1 gives the samples' own positions.
+    Fine sample j at scale s lies at position `(j + 0.5) / s - 0.5`; scale 1 gives the samples' own positions. Along
+    axes with a scale below 1 it is the mean over its area, the positions within `0.5 / s`, of what is encoded there.
 
     Args:
         region: `start:stop` per dimension in absolute positions, as text, slices or pairs; default: the window.
@@ -121,9 +131,10 @@ def decode(
         FileFormatError: a row that was read is damaged.
     """
     box = _requested_box(representation, region, full)
-    scales = as_scales(box, scale, size)
+    asked = as_scales(box, scale, size)
+    fine, fold = fine_box(box, asked), finer(asked)
+    scales = tuple(s * m for s, m in zip(asked, fold, strict=True))  # of what is evaluated
     reach = reach_of(representation, blend, scales)
-    fine = fine_box(box, scales)
     model, lattice, where = representation.model, representation.lattice, resolve_device(device)
     compiled = choose_kernel(kernel, where).fused
     given = DEFAULT_LIMIT if max_memory is None else as_bytes(max_memory)
@@ -134,8 +145,8 @@ def decode(
         least = f"{call.bytes} bytes ({format_bytes(call.bytes)})"
         raise ConfigError(f"{format_bytes(limit)}: is below one evaluation; give at least {least}", "max_memory")
     check_fits(4 * math.prod(box_shape(fine)) * model.channels, f"a result of {times(box_shape(fine))} samples")
-    canvas = Canvas(representation, box, scales, reach, call.block)
-    places = lattice.meeting(grown(box, reach))
+    canvas = Canvas(representation, fine, scales, fold, reach, call.block)
+    places = lattice.meeting(grown(canvas.box, reach))
     evaluate = _Fused(representation, scales, call) if compiled else _Eager(representation, scales, call, where)
     if progress is not None:
         progress.start(canvas.samples(places))
@@ -156,8 +167,8 @@ def decode(
         known.kind,
         known.value_range,
         known.dtype,
-        None if known.rate is None else known.rate * scales[0],
-        None if known.spacing is None else tuple(d / float(s) for d, s in zip(known.spacing, scales, strict=True)),
+        None if known.rate is None else known.rate * asked[0],
+        None if known.spacing is None else tuple(d / float(s) for d, s in zip(known.spacing, asked, strict=True)),
         known.colour,
         mask,
     )

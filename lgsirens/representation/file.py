@@ -28,7 +28,7 @@ from lgsirens.nn.siren import ModelConfig, count, row_layout, shared_layout
 from lgsirens.representation import version1
 from lgsirens.representation.representation import LARGEST_FACTOR, Header, Representation
 from lgsirens.representation.rows import CODECS, TENSOR_TYPES, FileRows, check_finite, row_chunks
-from lgsirens.representation.sources import FileSource, PathLike
+from lgsirens.representation.sources import PathLike, Source, open_source
 from lgsirens.signal import KINDS
 from lgsirens.system.output import replacing
 from lgsirens.system.pytorch import as_it_starts
@@ -83,18 +83,19 @@ def save(representation: Representation, path: PathLike, overwrite: bool = False
 
 @as_it_starts()
 def load(path: PathLike) -> Representation:
-    """Open a representation; rows stay in the file until they are needed.
+    """Open a representation, a file or what lies at a URL; rows stay there until they are needed.
 
     Raises:
         SignalError: no such file.
         FileFormatError: the file is damaged, or it is not one of ours; says what is wrong.
+        RunError: it cannot be read, or the server of a URL fails.
     """
-    source = FileSource(path)
+    source = open_source(path)
     try:
         return _decode(source)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise FileFormatError(f"{path}: damaged: {reason}; restore the file from a copy") from error
+        raise FileFormatError(f"{source.name}: damaged: {reason}; restore the file from a copy") from error
 
 
 def sizes(representation: Representation) -> dict[str, int]:
@@ -207,7 +208,7 @@ def _bytes(values: NDArray[Any]) -> bytes:
 # Reading
 
 
-def _decode(source: FileSource) -> Representation:
+def _decode(source: Source) -> Representation:
     manifest, table, start = _read_header(source)
     spans = [(start + low, high - low) for low, high in (entry["data_offsets"] for entry in table.values())]
     tensors: dict[str, NDArray[Any]] = {}
@@ -240,7 +241,7 @@ def _decode(source: FileSource) -> Representation:
     )
 
 
-def _read_header(source: FileSource) -> tuple[Manifest, dict[str, Any], int]:
+def _read_header(source: Source) -> tuple[Manifest, dict[str, Any], int]:
     """The checked manifest, its table of tensors, and where these begin."""
     (length,) = struct.unpack("<Q", *source.read_ranges([(0, 8)]))
     _require(length <= min(_LARGEST_HEADER, source.size - 8), f"its header claims {length} bytes of {source.size}")

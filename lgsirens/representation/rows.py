@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lgsirens.errors import FileFormatError
-from lgsirens.representation.sources import FileSource
+from lgsirens.representation.sources import Source
 
 _CHUNK_BYTES = 16 << 20
 
@@ -103,7 +103,7 @@ class FileRows:
         places: which rows of the file are selected.
     """
 
-    source: FileSource
+    source: Source
     offset: int
     width: int
     codec: RowCodec

@@ -1,4 +1,5 @@
-"""Where the bytes of a representation are read from: a file. All that others ask of it is `read_ranges`."""
+"""Where the bytes of a representation are read from: a file, or a URL (`urls.py`). All that others ask of it is
+`read_ranges`."""
 
 import os
 import stat
@@ -6,11 +7,34 @@ import weakref
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lgsirens.errors import FileFormatError, RunError, SignalError
+from lgsirens.representation.urls import is_url, open_url
 
 PathLike = str | os.PathLike[str]
+
+
+class Source(Protocol):
+    """Bytes that are read in ranges.
+
+    Attributes:
+        name: what messages call it.
+        size: number of bytes there.
+        bytes_read: number of bytes read so far.
+    """
+
+    name: str
+    size: int
+    bytes_read: int
+
+    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Read ranges, each an offset and a size in bytes."""
+
+
+def open_source(path: PathLike) -> Source:
+    """The source that a path or URL names (raises as `FileSource` and `UrlSource`)."""
+    return open_url(str(path)) if is_url(path) else FileSource(path)
 
 
 class FileSource:

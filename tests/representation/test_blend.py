@@ -19,7 +19,7 @@ from lgsirens.representation.evaluate import network_of
 from tests.small import representation
 from tests.strategies import coordinates_of, halos, seeds
 
-SCALES = st.sampled_from([Fraction(1), Fraction(2), Fraction(3, 2), Fraction(2, 3)])
+SCALES = st.sampled_from([Fraction(1), Fraction(2), Fraction(3, 2), Fraction(4, 3)])
 
 
 @st.composite
