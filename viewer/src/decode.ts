@@ -207,12 +207,12 @@ function divide(values: Float32Array, weights: Float32Array, channels: number): 
 /** Coordinates along each axis to all their combinations, [samples, D]. */
 function mesh(axes: Float32Array[], to: Float32Array): void {
   const D = axes.length;
-  const samples = product(axes.map((axis) => axis.length));
-  let inner = 1;
-  for (let d = D - 1; d >= 0; d--) {
+  for (let d = 0, inner = to.length / D; d < D; d++) {
     const axis = axes[d]!;
-    for (let n = 0; n < samples; n++) to[n * D + d] = axis[Math.floor(n / inner) % axis.length]!;
-    inner *= axis.length;
+    inner /= axis.length; // samples from one coordinate to the next
+    for (let at = d, n = 0; at < to.length; n = n + 1 === axis.length ? 0 : n + 1) {
+      for (const end = at + inner * D; at < end; at += D) to[at] = axis[n]!;
+    }
   }
 }
 

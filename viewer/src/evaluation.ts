@@ -22,7 +22,7 @@ export class Evaluation {
     return scales.map((scale) => Math.min(Math.ceil(1 / valueOf(scale)), MOST_AVERAGED));
   }
 
-  /** Fine samples of a box within the window; those of coarse resolutions are means. */
+  /** Fine samples of a box within the extent; those of coarse resolutions are means. */
   async evaluate<Result extends Task["result"]>(
     box: Box,
     scales: Scale[],
@@ -43,7 +43,7 @@ export class Evaluation {
 
   private needed(box: Box, scales: Scale[], factor: number[]): { wanted: Box; fine: Scale[]; places: number[] } {
     const fine = scales.map((scale, d) => times(scale, factor[d]!));
-    const within = fineBox(this.representation.manifest.window, fine);
+    const within = fineBox(this.representation.manifest.extent, fine);
     const wanted = box.map(([low, high], d): [number, number] => [
       Math.max(low * factor[d]!, within[d]![0]),
       Math.min(high * factor[d]!, within[d]![1]),

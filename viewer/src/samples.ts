@@ -29,11 +29,14 @@ export function averaged({ values, mask }: Decoded, from: Box, to: Box, factor: 
 }
 
 /** Values in the units of the signal; where no partition is, the lowest one, or silence. */
-export function inRange({ values, mask }: Decoded, signal: SignalInfo): Float32Array {
+export function inRange({ values, mask }: Decoded, signal: SignalInfo): Float32Array<ArrayBuffer> {
   const [low, high] = signal.value_range;
   const blank = signal.kind === "audio" ? Math.min(Math.max(0, low), high) : low;
   const half = (high - low) / 2;
-  return values.map((value, n) => (mask?.[Math.floor(n / signal.channels)] === 0 ? blank : (value + 1) * half + low));
+  const out = new Float32Array(values.length);
+  for (let n = 0; n < out.length; n++) out[n] = (values[n]! + 1) * half + low;
+  mask?.forEach((there, n) => there || out.fill(blank, n * signal.channels, (n + 1) * signal.channels));
+  return out;
 }
 
 /** What black and white are: the limits of small unsigned types, else of the signal's values. */
@@ -46,20 +49,24 @@ export function shownRange({ dtype, value_range }: SignalInfo): [number, number]
 export function asBytes(decoded: Decoded, signal: SignalInfo): Uint8ClampedArray<ArrayBuffer> {
   const [black, white] = shownRange(signal);
   const factor = 255 / (white - black);
-  return Uint8ClampedArray.from(inRange(decoded, signal), (value) => (value - black) * factor);
+  const values = inRange(decoded, signal);
+  const bytes = new Uint8ClampedArray(values.length);
+  for (let n = 0; n < bytes.length; n++) bytes[n] = (values[n]! - black) * factor;
+  return bytes;
 }
 
 /** Red, green, blue and opacity; transparent where no partition is. */
 export function asPixels(decoded: Decoded, signal: SignalInfo): Uint8ClampedArray<ArrayBuffer> {
   const bytes = asBytes(decoded, signal);
   const C = signal.channels;
+  const [green, blue] = C > 2 ? [1, 2] : [0, 0];
   const pixels = new Uint8ClampedArray((bytes.length / C) * 4);
-  for (let n = 0; n < bytes.length / C; n++) {
-    const at = n * C;
-    pixels[4 * n] = bytes[at]!;
-    pixels[4 * n + 1] = bytes[C > 2 ? at + 1 : at]!;
-    pixels[4 * n + 2] = bytes[C > 2 ? at + 2 : at]!;
-    pixels[4 * n + 3] = decoded.mask?.[n] === 0 ? 0 : C % 2 ? 255 : bytes[at + C - 1]!;
+  for (let at = 0, to = 0; at < bytes.length; at += C, to += 4) {
+    pixels[to] = bytes[at]!;
+    pixels[to + 1] = bytes[at + green]!;
+    pixels[to + 2] = bytes[at + blue]!;
+    pixels[to + 3] = C % 2 ? 255 : bytes[at + C - 1]!;
   }
+  decoded.mask?.forEach((there, n) => there || (pixels[4 * n + 3] = 0));
   return pixels;
 }
