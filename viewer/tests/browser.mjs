@@ -1,6 +1,7 @@
 /** What the tests share: a browser, servers of files, downloads. */
 
 import { existsSync, readFileSync, statSync } from "node:fs";
+import { execFileSync } from "node:child_process";
 import { createServer } from "node:http";
 import { basename, join } from "node:path";
 import { chromium } from "playwright-core";
@@ -8,6 +9,12 @@ import { chromium } from "playwright-core";
 export const ROOT = join(import.meta.dirname, "../..");
 export const PAGE = join(ROOT, "lgsirens/access/view.html");
 const CHROMIUM = process.env.CHROMIUM ?? ["/usr/bin/chromium", "/usr/bin/google-chrome"].find(existsSync);
+
+/** Run the package's Python. */
+export function python(...words) {
+  const program = process.env.PYTHON ?? join(ROOT, ".venv/bin/python");
+  return execFileSync(program, words, { cwd: ROOT, encoding: "utf8", env: { ...process.env, PYTHONPATH: ROOT } });
+}
 
 /** Debian's browser, without a window. */
 export function launch() {
