@@ -26,13 +26,15 @@ export interface Representation {
 }
 
 const LARGEST_HEADER = 1e8;
+const BRACE = 0x7b;
 
 /** Open a file. */
 export async function open(source: Source): Promise<Representation> {
-  need(source.size >= 8, "not a file of lgsirens: it is too short; lgsirens encode writes one");
-  const length = new DataView(copied(await source.read(0, 8)).buffer).getBigUint64(0, true);
-  const foreign = length > LARGEST_HEADER || Number(length) > source.size - 8;
-  need(!foreign, "not a file of lgsirens, or damaged: it does not begin as a .safetensors file; choose another");
+  need(source.size > 8, "not a file of lgsirens: it is too short; lgsirens encode writes one");
+  const begin = copied(await source.read(0, 9));
+  const length = new DataView(begin.buffer).getBigUint64(0, true);
+  need(length <= LARGEST_HEADER && begin[8] === BRACE, "not a file of lgsirens, or damaged: it does not begin as a .safetensors file; choose another");
+  need(Number(length) <= source.size - 8, `truncated: its header has ${length} bytes, the file ${source.size}; restore it from a copy`);
   const { manifest, table } = readHeader(await source.read(8, Number(length)));
   const start = 8 + Number(length);
   const end = start + table.get("local")!.data_offsets[1];
@@ -80,7 +82,6 @@ function readHeader(bytes: Uint8Array): { manifest: Manifest; table: ReturnType<
   } catch {
     need(false, "not a file of lgsirens, or damaged: its header is no text; choose another");
   }
-  need(text.startsWith("{"), "not a file of lgsirens, or damaged: its header is no JSON; choose another");
   let plain: Json;
   try {
     plain = JSON.parse(text) as Json;
