@@ -5,7 +5,7 @@ import type { Representation } from "./representation";
 import type { Rows } from "./rows";
 import type { Viewport } from "./viewport";
 
-const MOST_CELLS = 192; // along a side
+const MOST_CELLS = 144; // along a side
 
 /** Draw it; `depth` is the layer of partitions that is shown of a film or volume. */
 export function drawMap(canvas: HTMLCanvasElement, { lattice, manifest }: Representation, rows: Rows, view: Viewport, depth: number): void {

@@ -24,12 +24,13 @@ interface Shown {
 
 const ZOOM_STEP = 1.5;
 const PAN_STEP = 80; // pixels
+const SOON = 80; // ms
 const root = document.documentElement;
 const context = page.canvas.getContext("2d")!;
 let shown: Shown | null = null;
 let opening = 0;
 let drawn = 0; // the animation frame that is asked for
-let mapDrawn = 0;
+const timers = new Set<() => void>();
 
 /** `empty`, `loading`, `ready` (all that is seen is there) or `error`. */
 function state(name: "empty" | "loading" | "ready" | "error"): void {
@@ -50,10 +51,13 @@ async function show(name: string, source: () => Promise<Source>): Promise<void> 
     const evaluation = new Evaluation(representation, new Rows(representation), pool);
     const scene = representation.manifest.signal.kind === "audio" ? new Sound(evaluation) : new Plane(evaluation);
     const slice = (): number => (scene instanceof Plane ? scene.slice : 0);
-    const region = new RegionForm(evaluation, slice, redraw);
+    const region = new RegionForm(evaluation, slice, () => {
+      shown?.transport.show();
+      redraw();
+    });
     const transport = new Transport(evaluation, scene, () => region.box[0]!, redraw);
-    scene.listen(redraw, (error) => turn === opening && tell(error));
-    evaluation.rows.onFetch = redraw;
+    scene.listen(() => soon(redraw), (error) => turn === opening && tell(error));
+    evaluation.rows.onFetch = () => soon(drawRowsMap);
     list(page.facts, factsOf(representation));
     shown = { evaluation, scene, region, transport };
     root.classList.add("opened");
@@ -93,24 +97,34 @@ function redraw(): void {
   drawn ||= requestAnimationFrame(draw);
 }
 
-function draw(now: number): void {
+/** What workers and servers bring is drawn some times a second: they want the processor, too. */
+function soon(act: () => void): void {
+  if (timers.has(act)) return;
+  const done = (): void => {
+    timers.delete(act);
+    act();
+  };
+  timers.add(act);
+  setTimeout(done, SOON);
+}
+
+function draw(): void {
   drawn = 0;
   context.clearRect(0, 0, page.canvas.width, page.canvas.height);
   if (!shown) return;
-  const { scene, region, evaluation } = shown;
+  const { scene, region } = shown;
   const complete = scene.draw(context);
   if (isPressed(page.borders)) scene.drawBorders(context);
   region.draw(context, scene.view);
   if (root.dataset["state"] !== "error") state(complete ? "ready" : "loading");
   const zoom = scene.view.zoom;
   page.status.textContent = `${complete ? "" : "evaluating · "}${zoom >= 1 ? `${zoom.toFixed(zoom < 10 ? 2 : 0)} pixels a sample` : `${(1 / zoom).toFixed(2)} samples a pixel`}`;
-  if (complete || now - mapDrawn > 200) {
-    mapDrawn = now;
-    drawRowsMap(shown, evaluation);
-  }
+  soon(drawRowsMap);
 }
 
-function drawRowsMap({ scene }: Shown, { representation, rows }: Evaluation): void {
+function drawRowsMap(): void {
+  if (!shown) return;
+  const { scene, evaluation: { representation, rows } } = shown;
   const { source, lattice, manifest } = representation;
   const depth = scene instanceof Plane ? Math.floor(scene.slice / manifest.tile[0]!) : 0;
   if (!page.panel.hidden) drawMap(page.map, representation, rows, scene.view, depth);

@@ -36,9 +36,13 @@ export class Plane implements Scene {
     context.save();
     this.clip(context);
     context.imageSmoothingEnabled = true;
-    this.drawOverview(context);
-    for (const tile of tiles.drawable(Tiles.levelOf(view.zoom), slice)) {
-      if (!tile.picture) continue;
+    const level = Tiles.levelOf(view.zoom);
+    const drawable = tiles.drawable(level, slice);
+    const failed = drawable.some((tile) => tile.level === level && !tile.picture);
+    const covered = complete && tiles.needed(level) && !failed;
+    if (!covered) this.drawOverview(context);
+    for (const tile of drawable) {
+      if (!tile.picture || (covered && tile.level !== level)) continue;
       const scale = 2 ** tile.level;
       this.place(context, tile.picture, tile.rows.map((n) => n / scale) as Range, tile.columns.map((n) => n / scale) as Range);
     }

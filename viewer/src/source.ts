@@ -69,8 +69,15 @@ class UrlSource implements Source {
   }
 
   async read(offset: number, size: number): Promise<Uint8Array> {
-    if (offset + size <= this.first.length) return this.first.subarray(offset, offset + size);
-    if (size === 0) return new Uint8Array();
+    const known = this.first.subarray(offset, offset + size);
+    if (known.length === size) return known;
+    const data = new Uint8Array(size);
+    data.set(known);
+    data.set(await this.fetch(offset + known.length, size - known.length), known.length);
+    return data;
+  }
+
+  private async fetch(offset: number, size: number): Promise<Uint8Array> {
     this.asked.requests++;
     const answer = await ask(this.url, offset, size);
     const range = answer.headers.get("content-range") ?? "";

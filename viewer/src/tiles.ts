@@ -37,11 +37,15 @@ export class Tiles {
     return !this.wanted.length && !this.coming.size;
   }
 
+  /** Whether there is more to see at a level than the overview has. */
+  needed(level: number): boolean {
+    return !this.evaluation.representation.overview || Math.max(...this.tileSides) * 2 ** level >= COARSEST_TILE;
+  }
+
   /** Want what is seen of the plane of a slice, the middle first. Returns whether all of it is there. */
   want(rows: Range, columns: Range, zoom: number, slice: number): boolean {
     const level = Tiles.levelOf(zoom);
-    const [tile, others] = [this.tileSides, this.evaluation.representation.overview];
-    if (others && Math.max(...tile) * 2 ** level < COARSEST_TILE) {
+    if (!this.needed(level)) {
       this.wanted = [];
       return true;
     }

@@ -107,7 +107,7 @@ export class Transport {
     requestAnimationFrame(tick);
   }
 
-  private show(): void {
+  show(): void {
     page.play.textContent = this.playing ? "Pause" : "Play";
     page.play.setAttribute("aria-pressed", String(this.playing));
     const rate = rateOf(this.evaluation.representation);
