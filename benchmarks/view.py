@@ -25,7 +25,7 @@ def measure(folder: Path, repeats: int) -> list[record.Measurement]:
     paths = []
     for coordinates in _PICTURE:
         paths.append(folder / f"{coordinates}.safetensors")
-        lg.encode(photo, steps=1, coordinates=coordinates, quiet=True).save(paths[-1])
+        lg.encode(photo, steps=1, coordinates=coordinates).save(paths[-1])
     command = ["node", _HERE / "view.mjs", str(repeats), *paths]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     found = []

@@ -8,6 +8,7 @@ const SIDE = 256;
 const KEPT = 400;
 const FINEST = 20;
 const ROUNDED = 0.25; // of a level: so far pictures are enlarged before there are finer ones
+const CALM = 150; // ms after a movement in which one worker at most evaluates: drawing wants the processor, too
 const COARSEST_TILE = 2; // pixels of a partition below which its mean is all there is to see
 
 export interface Tile {
@@ -24,6 +25,8 @@ export class Tiles {
   private readonly kept = new Map<string, Tile>();
   private readonly coming = new Set<string>();
   private wanted: [string, Tile][] = [];
+  private seen = "";
+  private moved = -Infinity;
 
   constructor(private readonly evaluation: Evaluation) {}
 
@@ -45,6 +48,9 @@ export class Tiles {
   /** Want what is seen of the plane of a slice, the middle first. Returns whether all of it is there. */
   want(rows: Range, columns: Range, zoom: number, slice: number): boolean {
     const level = Tiles.levelOf(zoom);
+    const seen = String([rows, columns, zoom]);
+    if (this.seen && seen !== this.seen) this.moved = performance.now();
+    this.seen = seen;
     if (!this.needed(level)) {
       this.wanted = [];
       return true;
@@ -82,7 +88,8 @@ export class Tiles {
   }
 
   private start(): void {
-    while (this.wanted.length && this.coming.size < 2 * this.evaluation.pool.size) {
+    const most = performance.now() - this.moved < CALM ? 1 : 2 * this.evaluation.pool.size;
+    while (this.wanted.length && this.coming.size < most) {
       const [key, tile] = this.wanted.shift()!;
       this.coming.add(key);
       this.picture(tile).then(
