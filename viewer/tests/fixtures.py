@@ -127,6 +127,8 @@ CASES = {
 
 def make(folder: Path) -> None:
     cases = {}
+    many = representation((1200, 1200), 1, "lc", (3, 3), local_width=8, hidden_layers=0)
+    many.save(folder / "many.safetensors")
     for name, case in CASES.items():
         inr = case.representation()
         inr.save(folder / f"{name}.safetensors")

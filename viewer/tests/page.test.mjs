@@ -55,7 +55,7 @@ const refused = async () => {
   return page.textContent("#message-text");
 };
 
-test("zooming evaluates anew, and fetches the rows in view alone", async () => {
+test("zooming and panning evaluate anew", async () => {
   const server = await show(file("lg-tile"));
   await ready(page);
   const [first] = server.asked.filter(({ name }) => name !== "view.html");
@@ -75,6 +75,19 @@ test("zooming evaluates anew, and fetches the rows in view alone", async () => {
   for (let n = 0; n < 60; n++) await page.keyboard.press("+");
   await ready(page);
   assert.match(await page.textContent("#status"), /65536 pixels a sample/);
+});
+
+test("of many partitions the overview is enough, and then the rows in view", async () => {
+  const server = await show(file("many"));
+  await ready(page);
+  assert.match(await page.textContent("#map-text"), /^0 of 160,000 rows fetched/);
+  await page.mouse.move(300, 300);
+  await page.mouse.wheel(0, -1600);
+  const fetched = async () => Number(/^([\d,]+) of/.exec(await page.textContent("#map-text"))[1].replaceAll(",", ""));
+  await until(async () => (await fetched()) > 0);
+  await drawn();
+  assert.ok((await fetched()) < 10_000, "more than what is seen");
+  assert.ok(server.asked.length < 80, `${server.asked.length} requests`);
 });
 
 test("borders on a key", async () => {
@@ -136,7 +149,7 @@ test("the overview is there before any row", async () => {
   const server = await serve([file("large")]);
   servers.push(server);
   let asked = 0;
-  await page.route(/large.safetensors$/, (route) => asked++ ? undefined : route.continue());
+  await page.route(/\/large.safetensors$/, (route) => asked++ ? undefined : route.continue());
   await page.goto(server.address(file("large")));
   await until(() => asked > 1);
   const middle = () => page.evaluate(() => {
