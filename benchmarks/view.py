@@ -42,7 +42,7 @@ def measure(folder: Path, repeats: int) -> list[record.Measurement]:
 def main() -> int:
     options = record.options(__doc__, devices=False)
     with tempfile.TemporaryDirectory() as folder:
-        measurements = measure(Path(folder), 1 if options.quick else 5)
+        measurements = measure(Path(folder), 1 if options.quick else 3)
     for measurement in measurements:
         print(measurement, flush=True)
     return record.finish("view", measurements, options)
