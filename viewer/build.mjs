@@ -28,7 +28,13 @@ function kernel() {
 
 async function bundle(entry, define) {
   const options = { bundle: true, minify: true, write: false, format: "iife", target: "es2022", legalComments: "none" };
-  const { outputFiles } = await build({ ...options, absWorkingDir: HERE, entryPoints: [entry], define, charset: "utf8" });
+  const { outputFiles } = await build({
+    ...options,
+    absWorkingDir: HERE,
+    entryPoints: [entry],
+    define,
+    charset: "utf8",
+  });
   return outputFiles[0].text.trim();
 }
 
@@ -60,6 +66,8 @@ if (!process.argv.includes("--check")) {
   writeFileSync(PAGE, page);
 } else if (readFileSync(PAGE, "utf8") !== page) {
   const [compiler] = execFileSync("clang", ["--version"], { encoding: "utf8" }).split("\n");
-  console.error(`lgsirens/access/view.html is not what viewer/ builds (by ${compiler}; it was built by Debian's clang 14): run npm run build`);
+  console.error(
+    `lgsirens/access/view.html is not what viewer/ builds (by ${compiler}; it was built by Debian's clang 14): run npm run build`,
+  );
   process.exit(1);
 }

@@ -21,8 +21,14 @@ export function crc32(data: Uint8Array, before = 0): number {
   for (const whole = data.length - 7; i < whole; i += 8) {
     c ^= data[i]! | (data[i + 1]! << 8) | (data[i + 2]! << 16) | (data[i + 3]! << 24);
     c =
-      t7![c & 255]! ^ t6![(c >>> 8) & 255]! ^ t5![(c >>> 16) & 255]! ^ t4![c >>> 24]! ^
-      t3![data[i + 4]!]! ^ t2![data[i + 5]!]! ^ t1![data[i + 6]!]! ^ t0![data[i + 7]!]!;
+      t7![c & 255]! ^
+      t6![(c >>> 8) & 255]! ^
+      t5![(c >>> 16) & 255]! ^
+      t4![c >>> 24]! ^
+      t3![data[i + 4]!]! ^
+      t2![data[i + 5]!]! ^
+      t1![data[i + 6]!]! ^
+      t0![data[i + 7]!]!;
   }
   for (; i < data.length; i++) c = t0![(c ^ data[i]!) & 255]! ^ (c >>> 8);
   return ~c >>> 0;

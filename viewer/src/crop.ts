@@ -28,7 +28,8 @@ export function planCrop(whole: Representation, region: Box, version: string, no
   const date = `${now.toISOString().slice(0, 19)}+00:00`;
   const entry = { action: "crop", date, version, window: region, partitions: places.length };
   const tensors = new Map<string, Uint8Array<ArrayBuffer>>();
-  for (const [name, bytes] of whole.tensors) tensors.set(name, PER_ROW.includes(name) ? selected(bytes, whole, places) : bytes);
+  for (const [name, bytes] of whole.tensors)
+    tensors.set(name, PER_ROW.includes(name) ? selected(bytes, whole, places) : bytes);
   const manifest: Manifest = {
     ...whole.manifest,
     partitions: places.length,

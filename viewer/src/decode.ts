@@ -84,13 +84,32 @@ export class Decoder {
     const { model, coordinates } = this.manifest;
     const C = model.channels;
     const key = coordinates.kind === "tile" ? spans.map((s) => `${s.phase}/${s.size}`).join(",") : null;
-    const local = spans.every((span) => span.local) ? (to: Float32Array) => mesh(spans.map((s) => s.local!), to) : null;
+    const local = spans.every((span) => span.local)
+      ? (to: Float32Array) =>
+          mesh(
+            spans.map((s) => s.local!),
+            to,
+          )
+      : null;
     const samples = product(spans.map((span) => span.size));
-    const from = this.kernel.evaluate(samples, key, (to) => mesh(spans.map((s) => s.x), to), local);
+    const from = this.kernel.evaluate(
+      samples,
+      key,
+      (to) =>
+        mesh(
+          spans.map((s) => s.x),
+          to,
+        ),
+      local,
+    );
     // Everything has three axes from here on.
     const missing = 3 - spans.length;
     const [a, b, c] = [...new Array<Span>(missing).fill(WHOLE), ...spans] as [Span, Span, Span];
-    const [fa, fb, fc] = [...new Array<Box[number]>(missing).fill([0, 1]), ...box] as [Box[0], Box[0], Box[0]] as number[][];
+    const [fa, fb, fc] = [...new Array<Box[number]>(missing).fill([0, 1]), ...box] as [
+      Box[0],
+      Box[0],
+      Box[0],
+    ] as number[][];
     const [wide, deep] = [fc![1]! - fc![0]!, fb![1]! - fb![0]!];
     for (let i = a.low; i < a.high; i++) {
       for (let j = b.low; j < b.high; j++) {
@@ -112,7 +131,14 @@ export class Decoder {
   }
 
   /** The blocks of all partitions of one number along an axis. */
-  private spans(axis: number, number: number, [bottom, top]: [number, number], scale: Scale, reach: number, size: number): Span[] {
+  private spans(
+    axis: number,
+    number: number,
+    [bottom, top]: [number, number],
+    scale: Scale,
+    reach: number,
+    size: number,
+  ): Span[] {
     const tile = this.manifest.tile[axis]!;
     const low = number * tile;
     const high = low + tile;
@@ -126,13 +152,28 @@ export class Decoder {
       const to = Math.min(start + size, last, top);
       const phase = (2 * start + 1) * scale.den - (2 * low + 1) * scale.num;
       const [x, local] = this.seen(axis, start, size, scale, low);
-      spans.push({ start, size, low: from, high: to, phase, x, local, weight: reach ? fading(from, to, scale, low, high, reach) : null });
+      spans.push({
+        start,
+        size,
+        low: from,
+        high: to,
+        phase,
+        x,
+        local,
+        weight: reach ? fading(from, to, scale, low, high, reach) : null,
+      });
     }
     return spans;
   }
 
   /** What the shared network sees of fine samples along an axis, and what the local ones see instead. */
-  private seen(axis: number, start: number, size: number, { num, den }: Scale, origin: number): [Float32Array, Float32Array | null] {
+  private seen(
+    axis: number,
+    start: number,
+    size: number,
+    { num, den }: Scale,
+    origin: number,
+  ): [Float32Array, Float32Array | null] {
     const { tile, coordinates } = this.manifest;
     const T = tile[axis]!;
     const shared = coordinates.shared_scale[axis]!;

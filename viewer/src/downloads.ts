@@ -22,7 +22,10 @@ export function crop(evaluation: Evaluation, region: Box): Promise<Blob> {
 }
 
 /** What a crop would keep. */
-export function cropFacts(evaluation: Evaluation, region: Box): { partitions: number; parameters: number; bytes: number } {
+export function cropFacts(
+  evaluation: Evaluation,
+  region: Box,
+): { partitions: number; parameters: number; bytes: number } {
   const { places, parameters, bytes } = planCrop(evaluation.representation, region, VERSION);
   return { partitions: places.length, parameters, bytes };
 }
@@ -35,9 +38,17 @@ export async function png(evaluation: Evaluation, region: Box, slice: number, sc
   const box = fineBox(whole, scales);
   const [height, width] = shapeOf(box).slice(-2) as [number, number];
   need(width > 0 && height > 0, "the scale leaves no sample of this region; give a larger one");
-  need(width * height <= LARGEST_PNG, `${width} x ${height} samples are more than a page holds; give a smaller scale or region`);
+  need(
+    width * height <= LARGEST_PNG,
+    `${width} x ${height} samples are more than a page holds; give a smaller scale or region`,
+  );
   const factor = scales.map((s) => Math.ceil(1 / valueOf(s)));
-  const parts = evaluated(slabs(box, SLAB), evaluation.pool.size + 1, (part) => evaluation.evaluate(part, scales, "bytes", factor), told);
+  const parts = evaluated(
+    slabs(box, SLAB),
+    evaluation.pool.size + 1,
+    (part) => evaluation.evaluate(part, scales, "bytes", factor),
+    told,
+  );
   return writePng(width, height, channels, parts);
 }
 
@@ -47,7 +58,12 @@ export async function wav(evaluation: Evaluation, region: Box, told: Told): Prom
   const values: Float32Array[] = [];
   const parts = slabs(region, SLAB);
   need(product(shapeOf(region)) * channels < LARGEST_PNG, "the region is longer than a page holds; select less");
-  for await (const part of evaluated(parts, evaluation.pool.size + 1, (box) => evaluation.evaluate(box, [ONE], "values"), told)) {
+  for await (const part of evaluated(
+    parts,
+    evaluation.pool.size + 1,
+    (box) => evaluation.evaluate(box, [ONE], "values"),
+    told,
+  )) {
     values.push(part);
   }
   return writeWav(Math.round(rate![0] / rate![1]), channels, values);
@@ -63,7 +79,12 @@ export function save(blob: Blob, name: string): void {
 }
 
 /** Results in order, several on their way at a time. */
-async function* evaluated<T>(boxes: Box[], atOnce: number, evaluate: (box: Box) => Promise<T>, told: Told): AsyncGenerator<T> {
+async function* evaluated<T>(
+  boxes: Box[],
+  atOnce: number,
+  evaluate: (box: Box) => Promise<T>,
+  told: Told,
+): AsyncGenerator<T> {
   const coming: Promise<T>[] = [];
   for (let n = 0; n < boxes.length; n++) {
     while (coming.length < atOnce && n + coming.length < boxes.length) {

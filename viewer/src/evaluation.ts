@@ -65,7 +65,10 @@ export class Evaluation {
 
 /** Cut a box into parts of at most so many samples along its first axis that has more than one. */
 export function slabs(box: Box, samples: number): Box[] {
-  const axis = Math.max(0, box.findIndex(([low, high]) => high - low > 1));
+  const axis = Math.max(
+    0,
+    box.findIndex(([low, high]) => high - low > 1),
+  );
   const [low, high] = box[axis]!;
   const each = product(shapeOf(box)) / (high - low);
   const step = Math.max(1, Math.floor(samples / each));

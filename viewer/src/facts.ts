@@ -9,7 +9,11 @@ const CHANNELS = ["gray", "gray with alpha", "RGB", "RGBA"];
 export const whole = (number: number): string => Math.round(number).toLocaleString("en");
 
 export const bytes = (number: number): string =>
-  number < 1e4 ? `${whole(number)} bytes` : number < 1e6 ? `${(number / 1e3).toFixed(1)} kB` : `${(number / 1e6).toFixed(2)} MB`;
+  number < 1e4
+    ? `${whole(number)} bytes`
+    : number < 1e6
+      ? `${(number / 1e3).toFixed(1)} kB`
+      : `${(number / 1e6).toFixed(2)} MB`;
 
 export const times = (numbers: readonly number[]): string => numbers.map(whole).join(" × ");
 
@@ -24,7 +28,10 @@ export function factsOf(representation: Representation): [string, string][] {
   const { model, signal, window, tile, fit, coordinates } = manifest;
   const rate = rateOf(representation);
   const shape = shapeOf(window);
-  const channels = signal.kind === "audio" ? `${model.channels} channel${model.channels > 1 ? "s" : ""}` : CHANNELS[model.channels - 1]!;
+  const channels =
+    signal.kind === "audio"
+      ? `${model.channels} channel${model.channels > 1 ? "s" : ""}`
+      : CHANNELS[model.channels - 1]!;
   const widths = model.mode === "lg" ? `${model.local_width} + ${model.global_width}` : String(model.local_width);
   const facts: [string, string][] = [
     ["kind", `${signal.kind}, ${channels}, ${signal.dtype}`],
@@ -34,7 +41,11 @@ export function factsOf(representation: Representation): [string, string][] {
     ["parameters", whole(lattice.length * rowSize + count(sharedLayout(model)))],
     ["file", bytes(source.size)],
   ];
-  if (rate) facts.splice(2, 0, ["length", `${(shape[0]! / rate).toFixed(2)} s at ${rate.toLocaleString("en")} ${signal.kind === "audio" ? "Hz" : "frames/s"}`]);
+  if (rate)
+    facts.splice(2, 0, [
+      "length",
+      `${(shape[0]! / rate).toFixed(2)} s at ${rate.toLocaleString("en")} ${signal.kind === "audio" ? "Hz" : "frames/s"}`,
+    ]);
   if (typeof fit["psnr"] === "number") facts.push(["PSNR", `${fit["psnr"].toFixed(2)} dB`]);
   if (signal.colour) facts.push(["colour", `H.273 ${signal.colour.join(", ")}, shown as if sRGB`]);
   return facts;

@@ -8,7 +8,9 @@ export type Json = null | boolean | number | string | Json[] | { [key: string]: 
 export function canonical(value: Json): string {
   if (Array.isArray(value)) return `[${value.map(canonical).join(",")}]`;
   if (value === null || typeof value !== "object") return JSON.stringify(value);
-  const entries = Object.keys(value).sort().map((key) => `${JSON.stringify(key)}:${canonical(value[key]!)}`);
+  const entries = Object.keys(value)
+    .sort()
+    .map((key) => `${JSON.stringify(key)}:${canonical(value[key]!)}`);
   return `{${entries.join(",")}}`;
 }
 
@@ -20,6 +22,9 @@ export function parse(text: string, what: string): Json {
   } catch {
     need(false, `damaged: its ${what} is no JSON; restore the file from a copy`);
   }
-  need(canonical(value) === text, `damaged: its ${what} is not canonical JSON; restore it, or write it again by lgsirens crop`);
+  need(
+    canonical(value) === text,
+    `damaged: its ${what} is not canonical JSON; restore it, or write it again by lgsirens crop`,
+  );
   return value;
 }

@@ -5,7 +5,16 @@ import type { Model } from "./manifest";
 interface Functions {
   memory: WebAssembly.Memory;
   heap(): number;
-  set_model(mode: number, dims: number, channels: number, width: number, wide: number, depths: number, w0: number, shared: number): void;
+  set_model(
+    mode: number,
+    dims: number,
+    channels: number,
+    width: number,
+    wide: number,
+    depths: number,
+    w0: number,
+    shared: number,
+  ): void;
   workspace(): number;
   table_size(samples: number): number;
   fill_table(samples: number, x: number, table: number, room: number): void;
@@ -47,7 +56,16 @@ export class Kernel {
     const mode = model.mode === "lg" ? MODES[model.agg_type] : 0;
     const wide = mode ? model.global_width : 0;
     const depths = model.hidden_layers + 1;
-    this.functions.set_model(mode, model.dimensions, model.channels, model.local_width, wide, depths, model.w0, mode ? this.shared : 0);
+    this.functions.set_model(
+      mode,
+      model.dimensions,
+      model.channels,
+      model.local_width,
+      wide,
+      depths,
+      model.w0,
+      mode ? this.shared : 0,
+    );
     this.room = this.take(this.functions.workspace() / 4);
     this.firstTable = this.end;
   }
@@ -63,7 +81,12 @@ export class Kernel {
    * `x` and `xLocal` write what the shared and the local networks see, [samples, D]. Blocks of one `key` see the same:
    * what the shared network contributes is evaluated once for all.
    */
-  evaluate(samples: number, key: string | null, x: (to: Float32Array) => void, xLocal: ((to: Float32Array) => void) | null): Float32Array {
+  evaluate(
+    samples: number,
+    key: string | null,
+    x: (to: Float32Array) => void,
+    xLocal: ((to: Float32Array) => void) | null,
+  ): Float32Array {
     const { functions, model } = this;
     const numbers = samples * model.dimensions;
     const shares = model.mode === "lg";

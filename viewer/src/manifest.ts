@@ -125,7 +125,8 @@ export function tensorTable(manifest: Manifest): Map<string, Entry> {
 export function checked(plain: Json): Manifest {
   const manifest = plain as unknown as Manifest;
   hasKeys(plain, "manifest");
-  for (const part of ["model", "coordinates", "signal", "fit"] as const) hasKeys(manifest[part] as unknown as Json, part);
+  for (const part of ["model", "coordinates", "signal", "fit"] as const)
+    hasKeys(manifest[part] as unknown as Json, part);
   checkModel(manifest);
   checkSignal(manifest);
   checkPlaces(manifest);
@@ -143,7 +144,10 @@ export function checked(plain: Json): Manifest {
   right(isObject(manifest.config as Json), "config is no mapping");
   checkHistory(manifest);
   const names = [...tensorTable(manifest).keys()].filter((name) => name !== "local");
-  right(isObject(manifest.crc32) && sameNames(Object.keys(manifest.crc32), names), "its checksums do not match its tensors");
+  right(
+    isObject(manifest.crc32) && sameNames(Object.keys(manifest.crc32), names),
+    "its checksums do not match its tensors",
+  );
   for (const name of names) isWhole(manifest.crc32[name], `crc32 of ${name}`, 0, 2 ** 32 - 1);
   return manifest;
 }
@@ -166,9 +170,11 @@ function checkSignal({ model, signal }: Manifest): void {
   const range = numbers(signal.value_range, "value_range", 2);
   right(range[0]! < range[1]!, "the value range is empty");
   right(typeof signal.dtype === "string", "dtype is no text");
-  if (signal.sampling_rate !== null) numbers(signal.sampling_rate, "sampling_rate", 2).forEach((n) => isWhole(n, "sampling_rate", 1));
+  if (signal.sampling_rate !== null)
+    numbers(signal.sampling_rate, "sampling_rate", 2).forEach((n) => isWhole(n, "sampling_rate", 1));
   if (signal.colour !== null) numbers(signal.colour, "colour", 2).forEach((n) => isWhole(n, "colour", 1, 255));
-  if (signal.spacing !== null) numbers(signal.spacing, "spacing", model.dimensions).forEach((n) => right(n > 0, "spacing is not positive"));
+  if (signal.spacing !== null)
+    numbers(signal.spacing, "spacing", model.dimensions).forEach((n) => right(n > 0, "spacing is not positive"));
 }
 
 function checkPlaces({ model, tile, halo, coordinates, extent, window }: Manifest): void {
@@ -179,7 +185,8 @@ function checkPlaces({ model, tile, halo, coordinates, extent, window }: Manifes
   numbers(coordinates.size, "size", D).forEach((n) => isWhole(n, "size", 1, FARTHEST - 1));
   numbers(coordinates.shared_scale, "shared_scale", D).forEach((n) => isFactor(n, "shared_scale"));
   right(coordinates.local_scale !== null || coordinates.kind === "signal", "tile coordinates have no local scale");
-  if (coordinates.local_scale !== null) numbers(coordinates.local_scale, "local_scale", D).forEach((n) => isFactor(n, "local_scale"));
+  if (coordinates.local_scale !== null)
+    numbers(coordinates.local_scale, "local_scale", D).forEach((n) => isFactor(n, "local_scale"));
   isBox(extent, D, "the extent");
   isBox(window, D, "the window");
   right(contains(extent, window), "the window is not inside the extent");
@@ -193,7 +200,8 @@ function checkHistory({ history, model, extent }: Manifest): void {
     right(Array.isArray(given), "given in the history is no list");
     for (const box of [...given, entry["held"] ?? extent]) {
       right(Array.isArray(box) && box.length === model.dimensions, "a box in the history is none");
-      for (const range of box) numbers(range, "a box in the history", 2).forEach((n) => isWhole(n, "a box in the history"));
+      for (const range of box)
+        numbers(range, "a box in the history", 2).forEach((n) => isWhole(n, "a box in the history"));
     }
   }
 }
@@ -202,12 +210,16 @@ function right(condition: unknown, reason: string): asserts condition {
   need(condition, `damaged: ${reason}; restore the file from a copy`);
 }
 
-const isObject = (value: Json | undefined): boolean => value !== null && typeof value === "object" && !Array.isArray(value);
+const isObject = (value: Json | undefined): boolean =>
+  value !== null && typeof value === "object" && !Array.isArray(value);
 
 const sameNames = (a: string[], b: string[]): boolean => a.length === b.length && b.every((name) => a.includes(name));
 
 function hasKeys(value: Json, part: string): void {
-  right(isObject(value) && sameNames(Object.keys(value as object), KEYS[part]!), `${part} lacks a key, or has one that is unknown`);
+  right(
+    isObject(value) && sameNames(Object.keys(value as object), KEYS[part]!),
+    `${part} lacks a key, or has one that is unknown`,
+  );
 }
 
 function numbers(value: unknown, what: string, length: number): number[] {

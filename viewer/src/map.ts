@@ -10,9 +10,16 @@ const MOST_CELLS = 144; // along a side
 const STATES = [1, 3, 2]; // by the flags of `Rows.fetched`
 
 /** Draw it; `depth` is the layer of partitions that is shown of a film or volume. */
-export function drawMap(canvas: HTMLCanvasElement, { lattice, manifest }: Representation, rows: Rows, view: Viewport, depth: number): void {
+export function drawMap(
+  canvas: HTMLCanvasElement,
+  { lattice, manifest }: Representation,
+  rows: Rows,
+  view: Viewport,
+  depth: number,
+): void {
   const D = manifest.tile.length;
-  const flat = (values: Range[]): [Range, Range] => (D === 1 ? [[0, 1], values[0]!] : (values.slice(-2) as [Range, Range]));
+  const flat = (values: Range[]): [Range, Range] =>
+    D === 1 ? [[0, 1], values[0]!] : (values.slice(-2) as [Range, Range]);
   const [tileRows, tileColumns] = D === 1 ? [1, manifest.tile[0]!] : (manifest.tile.slice(-2) as [number, number]);
   const [down, across] = flat(manifest.extent);
   const cells = ([low, high]: Range, tile: number): Range => [Math.floor(low / tile), Math.ceil(high / tile)];
@@ -43,7 +50,15 @@ export function drawMap(canvas: HTMLCanvasElement, { lattice, manifest }: Repres
 }
 
 /** Of each group of partitions: 1 if no row was fetched, 2 if some came along with others, 3 if some were asked for. */
-function cellsOf(lattice: Lattice, fetched: Uint8Array, depth: number, row: number, column: number, group: number, wide: number): Map<number, number> {
+function cellsOf(
+  lattice: Lattice,
+  fetched: Uint8Array,
+  depth: number,
+  row: number,
+  column: number,
+  group: number,
+  wide: number,
+): Map<number, number> {
   const D = lattice.tile.length;
   const states = new Map<number, number>();
   for (let place = 0, at = 0; place < lattice.length; place++, at += D) {

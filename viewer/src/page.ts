@@ -56,7 +56,10 @@ async function show(name: string, source: () => Promise<Source>): Promise<void> 
       redraw();
     });
     const transport = new Transport(evaluation, scene, () => region.box[0]!, redraw);
-    scene.listen(() => soon(redraw), (error) => turn === opening && tell(error));
+    scene.listen(
+      () => soon(redraw),
+      (error) => turn === opening && tell(error),
+    );
     evaluation.rows.onFetch = () => soon(drawRowsMap);
     list(page.facts, factsOf(representation));
     shown = { evaluation, scene, region, transport };
@@ -124,7 +127,10 @@ function draw(): void {
 
 function drawRowsMap(): void {
   if (!shown) return;
-  const { scene, evaluation: { representation, rows } } = shown;
+  const {
+    scene,
+    evaluation: { representation, rows },
+  } = shown;
   const { source, lattice, manifest } = representation;
   const depth = scene instanceof Plane ? Math.floor(scene.slice / manifest.tile[0]!) : 0;
   if (!page.panel.hidden) drawMap(page.map, representation, rows, scene.view, depth);
@@ -219,7 +225,10 @@ const asked = new URLSearchParams(location.search).get("file");
 if (asked) {
   void show(asked, async () => {
     const url = new URL(asked, location.href);
-    need(url.origin === location.origin && url.protocol.startsWith("http"), "is on another host than the page; put the page beside it, or download it and drop it here");
+    need(
+      url.origin === location.origin && url.protocol.startsWith("http"),
+      "is on another host than the page; put the page beside it, or download it and drop it here",
+    );
     return openUrl(url);
   });
 }

@@ -44,7 +44,12 @@ export class Plane implements Scene {
     for (const tile of drawable) {
       if (!tile.picture || (covered && tile.level !== level)) continue;
       const scale = 2 ** tile.level;
-      this.place(context, tile.picture, tile.rows.map((n) => n / scale) as Range, tile.columns.map((n) => n / scale) as Range);
+      this.place(
+        context,
+        tile.picture,
+        tile.rows.map((n) => n / scale) as Range,
+        tile.columns.map((n) => n / scale) as Range,
+      );
     }
     context.restore();
     return complete;
@@ -66,7 +71,10 @@ export class Plane implements Scene {
       context.moveTo(x, view.py(rows[0]));
       context.lineTo(x, view.py(rows[1]));
     }
-    for (const [style, width] of [["#0004", 3], ["#fff9", 1]] as const) {
+    for (const [style, width] of [
+      ["#0004", 3],
+      ["#fff9", 1],
+    ] as const) {
       context.strokeStyle = style;
       context.lineWidth = width;
       context.stroke();
@@ -96,7 +104,9 @@ export class Plane implements Scene {
     if (!this.overviews.has(depth)) this.overviews.set(depth, overviewOf(this.evaluation, depth));
     const picture = this.overviews.get(depth);
     if (!picture) return;
-    const [rows, columns] = cellsOf(this.evaluation).map(([low, high], d): Range => [low * tile.at(d - 2)!, high * tile.at(d - 2)!]);
+    const [rows, columns] = cellsOf(this.evaluation).map(
+      ([low, high], d): Range => [low * tile.at(d - 2)!, high * tile.at(d - 2)!],
+    );
     this.place(context, picture, rows!, columns!);
   }
 }

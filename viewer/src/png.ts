@@ -7,7 +7,12 @@ const SIGNATURE = new Uint8Array([137, 80, 78, 71, 13, 10, 26, 10]);
 const NO_FILTER = 0;
 
 /** Of bytes [height, width, channels], given in bands of whole rows. */
-export async function writePng(width: number, height: number, channels: number, bands: AsyncIterable<Uint8Array>): Promise<Blob> {
+export async function writePng(
+  width: number,
+  height: number,
+  channels: number,
+  bands: AsyncIterable<Uint8Array>,
+): Promise<Blob> {
   const header = new DataView(new ArrayBuffer(13));
   header.setUint32(0, width);
   header.setUint32(4, height);
@@ -18,7 +23,11 @@ export async function writePng(width: number, height: number, channels: number, 
   const writer = packer.writable.getWriter();
   for await (const band of bands) await writer.write(filtered(band, width * channels));
   await writer.close();
-  const parts = [chunk("IHDR", new Uint8Array(header.buffer)), chunk("IDAT", new Uint8Array(await packed)), chunk("IEND", new Uint8Array())];
+  const parts = [
+    chunk("IHDR", new Uint8Array(header.buffer)),
+    chunk("IDAT", new Uint8Array(await packed)),
+    chunk("IEND", new Uint8Array()),
+  ];
   return new Blob([SIGNATURE, ...parts], { type: "image/png" });
 }
 

@@ -33,12 +33,21 @@ export async function open(source: Source): Promise<Representation> {
   need(source.size > 8, "not a file of lgsirens: it is too short; lgsirens encode writes one");
   const begin = copied(await source.read(0, 9));
   const length = new DataView(begin.buffer).getBigUint64(0, true);
-  need(length <= LARGEST_HEADER && begin[8] === BRACE, "not a file of lgsirens, or damaged: it does not begin as a .safetensors file; choose another");
-  need(Number(length) <= source.size - 8, `truncated: its header has ${length} bytes, the file ${source.size}; restore it from a copy`);
+  need(
+    length <= LARGEST_HEADER && begin[8] === BRACE,
+    "not a file of lgsirens, or damaged: it does not begin as a .safetensors file; choose another",
+  );
+  need(
+    Number(length) <= source.size - 8,
+    `truncated: its header has ${length} bytes, the file ${source.size}; restore it from a copy`,
+  );
   const { manifest, table } = readHeader(await source.read(8, Number(length)));
   const start = 8 + Number(length);
   const end = start + table.get("local")!.data_offsets[1];
-  need(source.size === end, `truncated or overlong: ${source.size} bytes, its header describes ${end}; restore it from a copy`);
+  need(
+    source.size === end,
+    `truncated or overlong: ${source.size} bytes, its header describes ${end}; restore it from a copy`,
+  );
   const rowsAt = start + table.get("local")!.data_offsets[0];
   const index = await source.read(start, rowsAt - start);
   const tensors = new Map<string, Uint8Array>();
@@ -51,7 +60,10 @@ export async function open(source: Source): Promise<Representation> {
   }
   const numbers = (name: string): Int32Array => new Int32Array(tensors.get(name)!.buffer);
   const lattice = new Lattice(manifest.tile, numbers("partitions"));
-  need(lattice.isRight(manifest.extent), "damaged: the partition ids are not unique and in order, or lie outside; restore a copy");
+  need(
+    lattice.isRight(manifest.extent),
+    "damaged: the partition ids are not unique and in order, or lie outside; restore a copy",
+  );
   checkEdits(manifest, numbers("row_edit"), numbers("row_blank"));
   const shared = new Float32Array(count(sharedLayout(manifest.model)));
   let at = 0;
@@ -62,7 +74,12 @@ export async function open(source: Source): Promise<Representation> {
   }
   const overview = tensors.get("overview");
   return {
-    source, manifest, lattice, tensors, shared, rowsAt,
+    source,
+    manifest,
+    lattice,
+    tensors,
+    shared,
+    rowsAt,
     overview: overview ? new Float32Array(overview.buffer) : null,
     rowCrc32: new Uint32Array(tensors.get("row_crc32")!.buffer),
     rowSize: count(rowLayout(manifest.model)),
@@ -91,7 +108,10 @@ function readHeader(bytes: Uint8Array): { manifest: Manifest; table: ReturnType<
   const metadata = (plain as { [key: string]: Json })["__metadata__"] as { [key: string]: Json } | null | undefined;
   const words = metadata?.["lgsirens"];
   need(typeof words === "string", "not a file of lgsirens: it has no manifest; lgsirens encode writes one");
-  need(metadata!["lgsirens_crc32"] === String(crc32OfText(words)), "damaged: the manifest's CRC-32 differs; restore a copy");
+  need(
+    metadata!["lgsirens_crc32"] === String(crc32OfText(words)),
+    "damaged: the manifest's CRC-32 differs; restore a copy",
+  );
   let version: Json | undefined;
   try {
     version = (JSON.parse(words) as { [key: string]: Json } | null)?.["format_version"];
@@ -113,7 +133,10 @@ function checkEdits({ history }: Manifest, edit: Int32Array, blank: Int32Array):
   for (let n = 0; n < edit.length; n++) {
     const named = Math.abs(blank[n]!) - 1;
     const there = edit[n]! >= 0 && edit[n]! < history.length && named < history.length;
-    need(there && (blank[n]! >= 0 || history[named]!["held"]), "damaged: a row names an edit that is not there; restore a copy");
+    need(
+      there && (blank[n]! >= 0 || history[named]!["held"]),
+      "damaged: a row names an edit that is not there; restore a copy",
+    );
   }
 }
 

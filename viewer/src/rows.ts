@@ -84,7 +84,10 @@ export class Rows {
         this.fetched[place] ||= 2;
         continue;
       }
-      need(crc32(bytes) === rowCrc32[place], `row ${place} is damaged (its CRC-32 differs); restore the file from a copy`);
+      need(
+        crc32(bytes) === rowCrc32[place],
+        `row ${place} is damaged (its CRC-32 differs); restore the file from a copy`,
+      );
       const row = new Float32Array(bytes.buffer);
       checkFinite(row, "local");
       this.fetched[place] = 1;

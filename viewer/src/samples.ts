@@ -6,7 +6,8 @@ import type { SignalInfo } from "./manifest";
 
 /** The mean of the samples that are there in each cell of `factor` samples along each axis. */
 export function averaged({ values, mask }: Decoded, from: Box, to: Box, factor: number[], channels: number): Decoded {
-  const same = factor.every((n) => n === 1) && to.every(([low, high], d) => low === from[d]![0] && high === from[d]![1]);
+  const same =
+    factor.every((n) => n === 1) && to.every(([low, high], d) => low === from[d]![0] && high === from[d]![1]);
   if (same) return { values, mask };
   const [shape, cells] = [shapeOf(from), shapeOf(to)];
   const sums = new Float32Array(product(cells) * channels);

@@ -68,11 +68,20 @@ export class Sound implements Scene {
     return this.evaluation.evaluate([range], [powerOfTwo(0)], "values");
   }
 
-  private drawExtremes(context: CanvasRenderingContext2D, channel: number, middle: number, high: number, dense: boolean): void {
+  private drawExtremes(
+    context: CanvasRenderingContext2D,
+    channel: number,
+    middle: number,
+    high: number,
+    dense: boolean,
+  ): void {
     const { view } = this;
     const [first, last] = view.seen[1];
     for (let x = Math.max(0, Math.floor(view.px(first))); x < Math.min(view.width, view.px(last)); x++) {
-      const [from, to] = [Math.max(first, Math.floor(view.column(x))), Math.min(last, Math.max(view.column(x) + 1, view.column(x + 1)))];
+      const [from, to] = [
+        Math.max(first, Math.floor(view.column(x))),
+        Math.min(last, Math.max(view.column(x) + 1, view.column(x + 1))),
+      ];
       const [low, top] = this.extremes(from, to, channel, dense);
       if (low > top) continue;
       const [upper, lower] = [middle - this.share(top) * high, middle - this.share(low) * high];
@@ -103,7 +112,13 @@ export class Sound implements Scene {
     return [low, high];
   }
 
-  private drawCurve(context: CanvasRenderingContext2D, channel: number, middle: number, high: number, level: number): void {
+  private drawCurve(
+    context: CanvasRenderingContext2D,
+    channel: number,
+    middle: number,
+    high: number,
+    level: number,
+  ): void {
     const { view } = this;
     const { channels } = this.evaluation.representation.manifest.signal;
     const [first, last] = view.seen[1];

@@ -81,7 +81,8 @@ class UrlSource implements Source {
     this.asked.requests++;
     const answer = await ask(this.url, offset, size);
     const range = answer.headers.get("content-range") ?? "";
-    const same = answer.headers.get("etag") === this.etag && range === `bytes ${offset}-${offset + size - 1}/${this.size}`;
+    const same =
+      answer.headers.get("etag") === this.etag && range === `bytes ${offset}-${offset + size - 1}/${this.size}`;
     need(answer.status === 206 && same, "was replaced or changed since it was opened; load the page again");
     const data = new Uint8Array(await body(answer));
     need(data.length === size, `the server sent ${data.length} of ${size} bytes; try again`);

@@ -68,13 +68,21 @@ export class Tiles {
         }
         if (this.coming.has(key)) continue;
         const distance = Math.hypot(i + 0.5 - grid[0]!.middle, j + 0.5 - grid[1]!.middle);
-        const [tileRows, tileColumns] = [this.range(i, 0, level, grid[0]!.side), this.range(j, 1, level, grid[1]!.side)];
+        const [tileRows, tileColumns] = [
+          this.range(i, 0, level, grid[0]!.side),
+          this.range(j, 1, level, grid[1]!.side),
+        ];
         found.push([key, { level, slice, rows: tileRows, columns: tileColumns, picture: null }, distance]);
       }
     }
     this.wanted = found.sort((a, b) => a[2] - b[2]).map(([key, kept]) => [key, kept]);
     if (found.length) {
-      const part = grid.map((side, d): Range => [this.range(side.first, d, level, side.side)[0], this.range(side.last - 1, d, level, side.side)[1]]);
+      const part = grid.map(
+        (side, d): Range => [
+          this.range(side.first, d, level, side.side)[0],
+          this.range(side.last - 1, d, level, side.side)[1],
+        ],
+      );
       this.evaluation.prefetch(...this.placed(part[0]!, part[1]!, level, slice));
     }
     this.start();
@@ -110,7 +118,15 @@ export class Tiles {
   private placed(rows: Range, columns: Range, level: number, slice: number): [Box, Scale[]] {
     const scale = powerOfTwo(level);
     const flat = this.evaluation.representation.manifest.tile.length === 2;
-    return flat ? [[rows, columns], [scale, scale]] : [[[slice, slice + 1], rows, columns], [ONE, scale, scale]];
+    return flat
+      ? [
+          [rows, columns],
+          [scale, scale],
+        ]
+      : [
+          [[slice, slice + 1], rows, columns],
+          [ONE, scale, scale],
+        ];
   }
 
   private keep(key: string, tile: Tile): void {
@@ -130,7 +146,11 @@ export class Tiles {
   }
 
   /** Which pictures of a level meet a range along an axis: whole partitions, where they are small enough. */
-  private grid(range: Range, axis: number, level: number): { side: number; first: number; last: number; middle: number } {
+  private grid(
+    range: Range,
+    axis: number,
+    level: number,
+  ): { side: number; first: number; last: number; middle: number } {
     const scale = 2 ** level;
     const partition = this.tileSides[axis]! * scale;
     const whole = Number.isInteger(partition) && partition <= SIDE;

@@ -115,7 +115,9 @@ export class Transport {
     if (this.scene instanceof Sound) page.sliderText.textContent = seconds(this.scene.playhead ?? this.region()[0]);
     else {
       const what = this.evaluation.representation.manifest.signal.kind === "video" ? "frame" : "slice";
-      page.sliderText.textContent = [`${what} ${this.scene.slice}`, seconds(this.scene.slice)].filter(Boolean).join(" · ");
+      page.sliderText.textContent = [`${what} ${this.scene.slice}`, seconds(this.scene.slice)]
+        .filter(Boolean)
+        .join(" · ");
     }
   }
 }

@@ -81,7 +81,10 @@ export class Viewport {
   /** What of the plane is seen: rows, columns. */
   get seen(): [Range, Range] {
     const cut = ([low, high]: Range, from: number, to: number): Range => [Math.max(low, from), Math.min(high, to)];
-    return [cut(this.rows, this.row(0), this.row(this.height)), cut(this.columns, this.column(0), this.column(this.width))];
+    return [
+      cut(this.rows, this.row(0), this.row(this.height)),
+      cut(this.columns, this.column(0), this.column(this.width)),
+    ];
   }
 }
 

@@ -6,7 +6,8 @@ const FLOAT = 3;
 export function writeWav(rate: number, channels: number, parts: Float32Array[]): Blob {
   const bytes = 4 * parts.reduce((sum, part) => sum + part.length, 0);
   const header = new DataView(new ArrayBuffer(44));
-  const text = (at: number, word: string): void => [...word].forEach((c, n) => header.setUint8(at + n, c.charCodeAt(0)));
+  const text = (at: number, word: string): void =>
+    [...word].forEach((c, n) => header.setUint8(at + n, c.charCodeAt(0)));
   text(0, "RIFF");
   header.setUint32(4, 36 + bytes, true);
   text(8, "WAVEfmt ");

@@ -21,7 +21,10 @@ export function python(...words) {
 /** Debian's browser, without a window. */
 export function launch() {
   if (!CHROMIUM) throw new Error("no chromium: apt-get install chromium, or name one in CHROMIUM");
-  return chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"] });
+  return chromium.launch({
+    executablePath: CHROMIUM,
+    args: ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"],
+  });
 }
 
 /** A static host of the page and some files; `ranges: false` always gives whole files. */

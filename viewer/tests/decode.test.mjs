@@ -51,7 +51,10 @@ function assertSame(crop, expected) {
   assert.equal(crop.length, expected.length);
   const length = Number(expected.readBigUInt64LE());
   const header = (bytes) => {
-    const text = bytes.subarray(0, 8 + length).toString("latin1").trimEnd();
+    const text = bytes
+      .subarray(0, 8 + length)
+      .toString("latin1")
+      .trimEnd();
     const { __metadata__: metadata } = JSON.parse(text.slice(8));
     const { date } = JSON.parse(metadata.lgsirens).history.at(-1);
     assert.match(date, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$/);

@@ -42,7 +42,9 @@ async function drawn() {
   await ready(page);
   return page.evaluate(() => {
     const canvas = document.getElementById("canvas");
-    const { data } = canvas.getContext("2d").getImageData(canvas.width / 4, canvas.height / 4, canvas.width / 2, canvas.height / 2);
+    const { data } = canvas
+      .getContext("2d")
+      .getImageData(canvas.width / 4, canvas.height / 4, canvas.width / 2, canvas.height / 2);
     let hash = 0;
     for (const byte of data) hash = (hash * 31 + byte) | 0;
     return hash;
@@ -136,7 +138,8 @@ test("two fingers zoom", async () => {
   await ready(page);
   const before = await page.textContent("#status");
   const session = await page.context().newCDPSession(page);
-  const touch = (type, ...points) => session.send("Input.dispatchTouchEvent", { type, touchPoints: points.map(([x, y], id) => ({ x, y, id })) });
+  const touch = (type, ...points) =>
+    session.send("Input.dispatchTouchEvent", { type, touchPoints: points.map(([x, y], id) => ({ x, y, id })) });
   await touch("touchStart", [300, 300], [350, 350]);
   for (let n = 0; n < 5; n++) await touch("touchMove", [300 - 20 * n, 300 - 20 * n], [350 + 20 * n, 350 + 20 * n]);
   await touch("touchEnd");
@@ -149,13 +152,14 @@ test("the overview is there before any row", async () => {
   const server = await serve([file("large")]);
   servers.push(server);
   let asked = 0;
-  await page.route(/\/large.safetensors$/, (route) => asked++ ? undefined : route.continue());
+  await page.route(/\/large.safetensors$/, (route) => (asked++ ? undefined : route.continue()));
   await page.goto(server.address(file("large")));
   await until(() => asked > 1);
-  const middle = () => page.evaluate(() => {
-    const canvas = document.getElementById("canvas");
-    return [...canvas.getContext("2d").getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data];
-  });
+  const middle = () =>
+    page.evaluate(() => {
+      const canvas = document.getElementById("canvas");
+      return [...canvas.getContext("2d").getImageData(canvas.width / 2, canvas.height / 2, 1, 1).data];
+    });
   await until(async () => (await middle())[3] === 255);
   assert.equal(await page.getAttribute("html", "data-state"), "loading");
   assert.match(await page.textContent("#map-text"), /^0 of 144 rows/);
@@ -170,7 +174,10 @@ test("a row that is damaged is named", async () => {
 });
 
 test("films and volumes have a slider, and play", async () => {
-  for (const [name, word] of [["film", "frame"], ["volume", "slice"]]) {
+  for (const [name, word] of [
+    ["film", "frame"],
+    ["volume", "slice"],
+  ]) {
     await show(file(name));
     await ready(page);
     const first = await drawn();
@@ -227,7 +234,10 @@ test("a page from a disk shows a file that is chosen, and asks nobody anything",
   await page.setInputFiles("#file", file("film"));
   await ready(page);
   assert.ok(await page.isHidden("#welcome"));
-  assert.deepEqual(asked.filter((url) => !/^(blob|data):/.test(url)), [address]);
+  assert.deepEqual(
+    asked.filter((url) => !/^(blob|data):/.test(url)),
+    [address],
+  );
 });
 
 test("nothing but the file is asked for, and the policy forbids the rest", async () => {
@@ -237,8 +247,18 @@ test("nothing but the file is asked for, and the policy forbids the rest", async
   await ready(page);
   const origin = new URL(server.address("x")).origin;
   const names = asked.filter((url) => !/^(blob|data):/.test(url)).map((url) => new URL(url));
-  assert.ok(names.every((url) => url.origin === origin && /^\/(view.html|lg-signal.safetensors)$/.test(url.pathname)), String(names));
-  assert.ok(await page.evaluate(() => fetch("https://example.com/").then(() => false, () => true)));
+  assert.ok(
+    names.every((url) => url.origin === origin && /^\/(view.html|lg-signal.safetensors)$/.test(url.pathname)),
+    String(names),
+  );
+  assert.ok(
+    await page.evaluate(() =>
+      fetch("https://example.com/").then(
+        () => false,
+        () => true,
+      ),
+    ),
+  );
   const broken = await page.evaluate(async () => {
     const violated = [];
     addEventListener("securitypolicyviolation", (event) => violated.push(event.effectiveDirective));
@@ -265,7 +285,8 @@ test("text of a file is text", async () => {
 test("files that are damaged or foreign are refused in one line", async () => {
   const good = readFileSync(file("lg-tile"));
   const changed = (change) => Buffer.from(change(Buffer.from(good)) ?? good);
-  const text = (before, after) => changed((bytes) => Buffer.from(bytes.toString("latin1").replace(before, after), "latin1"));
+  const text = (before, after) =>
+    changed((bytes) => Buffer.from(bytes.toString("latin1").replace(before, after), "latin1"));
   const cases = [
     [Buffer.from("hello"), /too short/],
     [Buffer.from("\x01\0\0\0\0\0\0\0and so on"), /does not begin as a .safetensors file/],
@@ -275,7 +296,10 @@ test("files that are damaged or foreign are refused in one line", async () => {
     [text('\\"w0\\":30', '\\"w0\\":31'), /manifest's CRC-32 differs/],
     [text('"__metadata__"', '"__metadatb__"'), /no manifest/],
     [text('"lgsirens_crc32"', '"lgsirens_crc32" '), /manifest's CRC-32 differs|no JSON|canonical/],
-    [changed((bytes) => (bytes[8 + Number(bytes.readBigUInt64LE()) + 4] ^= 1, bytes)), /tensor shared.global_0_weight is damaged/],
+    [
+      changed((bytes) => ((bytes[8 + Number(bytes.readBigUInt64LE()) + 4] ^= 1), bytes)),
+      /tensor shared.global_0_weight is damaged/,
+    ],
     [readFileSync(join(ROOT, "docs/demo.png")), /not a file of lgsirens/],
   ];
   await page.goto(pathToFileURL(PAGE).href);
