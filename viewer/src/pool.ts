@@ -8,6 +8,8 @@ declare const WORKER_SOURCE: string;
 declare const KERNEL_BASE64: string;
 
 const MOST_WORKERS = 8;
+// At once, while the file is fetched.
+const kernel = WebAssembly.compile(Uint8Array.from(atob(KERNEL_BASE64), (letter) => letter.charCodeAt(0)));
 
 interface Waiting {
   task: Task;
@@ -22,8 +24,7 @@ export class Pool {
   private readonly queue: Waiting[] = [];
 
   static async start(representation: Representation): Promise<Pool> {
-    const bytes = Uint8Array.from(atob(KERNEL_BASE64), (letter) => letter.charCodeAt(0));
-    return new Pool(await WebAssembly.compile(bytes), representation);
+    return new Pool(await kernel, representation);
   }
 
   private constructor(module: WebAssembly.Module, { manifest, shared, rowSize }: Representation) {
