@@ -24,7 +24,7 @@ interface Shown {
 
 const ZOOM_STEP = 1.5;
 const PAN_STEP = 80; // pixels
-const SOON = 80; // ms
+const SOON = 200; // ms
 const root = document.documentElement;
 const context = page.canvas.getContext("2d")!;
 let shown: Shown | null = null;
@@ -44,9 +44,10 @@ async function show(name: string, source: () => Promise<Source>): Promise<void> 
   page.name.textContent = name;
   document.title = `${name} · lgsirens`;
   page.welcome.hidden = page.message.hidden = true;
+  const pool = new Pool();
   try {
     const representation = await open(await source());
-    const pool = await Pool.start(representation);
+    await pool.begin(representation);
     if (turn !== opening) return pool.stop();
     const evaluation = new Evaluation(representation, new Rows(representation), pool);
     const scene = representation.manifest.signal.kind === "audio" ? new Sound(evaluation) : new Plane(evaluation);
@@ -57,7 +58,7 @@ async function show(name: string, source: () => Promise<Source>): Promise<void> 
     });
     const transport = new Transport(evaluation, scene, () => region.box[0]!, redraw);
     scene.listen(
-      () => soon(redraw),
+      () => (scene.settled ? redraw() : soon(redraw)),
       (error) => turn === opening && tell(error),
     );
     evaluation.rows.onFetch = () => soon(drawRowsMap);
@@ -66,6 +67,7 @@ async function show(name: string, source: () => Promise<Source>): Promise<void> 
     root.classList.add("opened");
     resize();
   } catch (error) {
+    pool.stop();
     if (turn === opening) tell(error);
   }
 }

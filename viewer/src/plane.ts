@@ -29,6 +29,10 @@ export class Plane implements Scene {
     this.tiles.onError = onError;
   }
 
+  get settled(): boolean {
+    return this.tiles.settled;
+  }
+
   draw(context: CanvasRenderingContext2D): boolean {
     const { view, tiles, slice } = this;
     const [rows, columns] = view.seen;

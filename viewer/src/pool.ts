@@ -23,19 +23,17 @@ export class Pool {
   private readonly all: Worker[] = [];
   private readonly queue: Waiting[] = [];
 
-  static async start(representation: Representation): Promise<Pool> {
-    return new Pool(await kernel, representation);
+  /** Workers that begin while the file is fetched. */
+  constructor() {
+    const url = URL.createObjectURL(new Blob([WORKER_SOURCE], { type: "text/javascript" }));
+    for (let n = 0; n < this.size; n++) this.all.push(new Worker(url));
   }
 
-  private constructor(module: WebAssembly.Module, { manifest, shared, rowSize }: Representation) {
-    const url = URL.createObjectURL(new Blob([WORKER_SOURCE], { type: "text/javascript" }));
-    const start: Start = { module, manifest, shared, rowSize };
-    for (let n = 0; n < this.size; n++) {
-      const worker = new Worker(url);
-      worker.postMessage(start);
-      this.all.push(worker);
-      this.idle.push(worker);
-    }
+  /** Tell them what they evaluate. */
+  async begin({ manifest, shared, rowSize }: Representation): Promise<void> {
+    const start: Start = { module: await kernel, manifest, shared, rowSize };
+    for (const worker of this.all) worker.postMessage(start);
+    this.idle.push(...this.all);
   }
 
   /** Evaluate. */

@@ -32,6 +32,10 @@ export class Sound implements Scene {
     this.onError = onError;
   }
 
+  get settled(): boolean {
+    return !this.coming.size;
+  }
+
   draw(context: CanvasRenderingContext2D): boolean {
     const { view } = this;
     const level = Math.min(FINEST, Math.max(0, Math.ceil(Math.log2(view.zoom))));

@@ -101,7 +101,7 @@ export class Transport {
       if (!this.playing) return;
       const slice = first + ((from - first + Math.floor((Math.max(0, now - began) / 1000) * rate)) % (last - first));
       // A frame that is still evaluated is shown before the next one is begun.
-      if (slice !== plane.slice && plane.tiles.settled) this.go(slice);
+      if (slice !== plane.slice && plane.settled) this.go(slice);
       requestAnimationFrame(tick);
     };
     requestAnimationFrame(tick);
