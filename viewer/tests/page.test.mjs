@@ -62,7 +62,7 @@ test("zooming and panning evaluate anew", async () => {
   await ready(page);
   const [first] = server.asked.filter(({ name }) => name !== "view.html");
   assert.match(first.range, /^bytes=0-/);
-  assert.match(await page.textContent("#map-text"), /^20 of 20 rows fetched/);
+  await until(async () => /^20 of 20 rows fetched/.test(await page.textContent("#map-text")));
   const whole = await drawn();
   for (let n = 0; n < 4; n++) await page.keyboard.press("+");
   const near = await drawn();
@@ -82,7 +82,7 @@ test("zooming and panning evaluate anew", async () => {
 test("of many partitions the overview is enough, and then the rows in view", async () => {
   const server = await show(file("many"));
   await ready(page);
-  assert.match(await page.textContent("#map-text"), /^0 of 160,000 rows fetched/);
+  await until(async () => /^0 of 160,000 rows fetched/.test(await page.textContent("#map-text")));
   await page.mouse.move(300, 300);
   await page.mouse.wheel(0, -1600);
   const fetched = async () => Number(/^([\d,]+) of/.exec(await page.textContent("#map-text"))[1].replaceAll(",", ""));
@@ -162,7 +162,7 @@ test("the overview is there before any row", async () => {
     });
   await until(async () => (await middle())[3] === 255);
   assert.equal(await page.getAttribute("html", "data-state"), "loading");
-  assert.match(await page.textContent("#map-text"), /^0 of 144 rows/);
+  await until(async () => /^0 of 144 rows/.test(await page.textContent("#map-text")));
 });
 
 test("a row that is damaged is named", async () => {
@@ -332,7 +332,7 @@ test("lgsirens view serves the page and the file", async () => {
     });
     await page.goto(address);
     await ready(page);
-    assert.match(await page.textContent("#map-text"), /^20 of 20 rows fetched/);
+    await until(async () => /^20 of 20 rows fetched/.test(await page.textContent("#map-text")));
     assert.match(address, /^http:\/\/127\.0\.0\.1:\d+\/[\w-]{20,}\/view\.html\?file=lg-signal\.safetensors$/);
     assert.equal((await page.goto(new URL("/view.html", address).href)).status(), 404);
   } finally {
