@@ -5,7 +5,7 @@ export GOMP_SPINCOUNT ?= 10000
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-all check sanitize profile bench clean
+.PHONY: demo test test-all test-web check sanitize profile bench clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -15,6 +15,10 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+# The page in a browser: needs node, npm, chromium, clang and lld, which .ci/run takes from Debian.
+test-web: $(READY)
+	cd viewer && npm ci --no-audit --no-fund && npm run check && PYTHON=$(abspath $(BIN)/python) npm test
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -50,6 +54,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/large.py
 	$(BIN)/python benchmarks/watching.py
 	$(BIN)/python benchmarks/published.py
+	$(BIN)/python benchmarks/view.py
 
 clean:
 	rm -rf .venv out build *.egg-info

@@ -1,1 +1,1 @@
-"""A representation where people read arrays: lazily in NumPy's way, in other libraries, in a notebook."""
+"""A representation where people are: as an array, in other libraries, in a notebook, on a page."""

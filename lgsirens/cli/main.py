@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lgsirens.access.array import open_array
+from lgsirens.access.server import view
 from lgsirens.access.zarr_export import check_store, export
 from lgsirens.cli import options
 from lgsirens.cli.fitting import check_result, encode_command, extend_command, replace_command, save_and_tell
@@ -135,6 +136,10 @@ def _info(asked: options.Info) -> None:
         print(compare_text(facts["against"]))
 
 
+def _view(asked: options.View) -> None:
+    view(asked.file, not asked.no_browser, lambda address: print(address, flush=True))
+
+
 # The function of each command, and the dataclasses that declare what it takes (`parse_arguments`).
 COMMANDS: dict[str, tuple[Callable[[Any], int | None], tuple[type, ...]]] = {
     "encode": (encode_command, (EncodeConfig, options.Reading, RunLog, options.Encode)),
@@ -146,6 +151,7 @@ COMMANDS: dict[str, tuple[Callable[[Any], int | None], tuple[type, ...]]] = {
     "merge": (_merge, (options.Merge,)),
     "import": (_import, (options.Import,)),
     "info": (_info, (options.Info,)),
+    "view": (_view, (options.View,)),
 }
 
 

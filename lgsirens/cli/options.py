@@ -207,6 +207,14 @@ class Info:
     against: Path | None = option(None, metavar="ORIGINAL", help="PSNR and SSIM, and the five worst partitions")
 
 
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Look at it in the browser: zoom, select, crop, download."""
+
+    file: str = option(like=_FILE)
+    no_browser: bool = option(False, help="only print the page's address")
+
+
 def parse_arguments(argv: list[str], commands: Mapping[str, tuple[type, ...]]) -> tuple[str, Any]:
     """The subcommand of a command line, and what it is given: its own dataclass.
 
