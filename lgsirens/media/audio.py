@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lgsirens.errors import SignalError, require
+from lgsirens.media.ending import ogg_pages
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored, open_for_writing
 from lgsirens.signal import Array, Signal
@@ -103,8 +104,7 @@ def _sources(path: Path, file: BinaryIO) -> list[BinaryIO]:
 def _joints(content: mmap.mmap) -> list[int]:
     """Where sounds begin that are joined to the first one."""
     if content[:4] == b"OggS":
-        pages = re.finditer(rb"OggS\0([\0-\7])", content)  # bit 1 is set on the first page of a stream
-        return [page.start() for last, page in pairwise(pages) if page[1][0] & 2 and not last[1][0] & 2]
+        return ogg_pages(content)[2]
     pattern = {b"fL": rb"fLaC\0\0\0\x22", b"ID": rb"ID3[\2-\4]\0.[\0-\x7f]{4}"}.get(content[:2])
     return [found.start() for found in re.finditer(pattern, content, re.DOTALL) if found.start()] if pattern else []
 

@@ -1,0 +1,82 @@
+"""Ends of films and sounds: whether all bytes are there, as far as the container tells; FFmpeg does not check it."""
+
+import math
+import mmap
+import re
+import struct
+from itertools import pairwise
+from pathlib import Path
+from typing import BinaryIO
+
+from lgsirens.errors import SignalError
+
+# Marks in headers, and what follows each one, as far as the size of the file.
+_SIZES = {"asf": (bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"), "<24xQ"), "flv": (b"filesize\0", ">d")}
+
+
+def is_whole(path: Path, file: BinaryIO, container: str, last: int) -> bool | None:
+    """Whether a film, of which the last packet ends at the byte `last`, has all its bytes; None if nothing tells.
+
+    Raises:
+        SignalError: it is several films, of which FFmpeg would read the first.
+    """
+    name = container.partition(",")[0]
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if name == "ogg":
+            stated, ended, joints = ogg_pages(content)
+            end: float | None = joints[0] if joints else stated if ended else math.inf
+        elif name == "yuv4mpegpipe":
+            end = last if last == len(content) else math.inf
+        else:
+            ends = {"matroska": _segment_end, "mov": _second_film, "mpegts": _packets_end}
+            end = ends[name](content) if name in ends else _stated_size(content, *_SIZES.get(name, (b"", "")))
+        if end is None or (name == "matroska" and end > len(content)):  # without its index it can have all frames
+            return None
+        if end < len(content) and (content.find(content[:4], int(end), int(end) + 4) >= 0 or name == "mov"):
+            raise SignalError(f"{path}: is several films joined; join them with ffmpeg or mkvmerge")
+        return end <= len(content)
+
+
+def ogg_pages(content: mmap.mmap) -> tuple[int, bool, list[int]]:
+    """Where the last page of an Ogg file ends, whether each stream has a last page, and where others are joined."""
+    pages = list(re.finditer(rb"OggS\0([\0-\7])", content))  # 2: the first page of a stream, 4: the last one
+    first, last = ([page[1][0] & flag for page in pages] for flag in (2, 4))
+    place = pages[-1].start() + 27
+    count = content[place - 1] if place <= len(content) else 0
+    joints = [page.start() for page, (before, begins) in zip(pages[1:], pairwise(first)) if begins > before]
+    return place + count + sum(content[place : place + count]), sum(last) >= 2 * sum(first), joints
+
+
+def _segment_end(content: mmap.mmap) -> int | None:
+    """Where a Matroska file says that it ends."""
+    place = content.find(b"\x18\x53\x80\x67", 0, 256) + 4  # its size follows, in as many bytes as it has zeros
+    if place < 4 or place >= len(content):
+        return None
+    length = 9 - content[place].bit_length()
+    size, unknown = int.from_bytes(content[place : place + length]) - (1 << 7 * length), (1 << 7 * length) - 1
+    return None if size == unknown else place + length + size
+
+
+def _stated_size(content: mmap.mmap, mark: bytes, form: str) -> int | None:
+    place = content.find(mark, 0, 4096) + len(mark) if mark else -1
+    return int(struct.unpack_from(form, content, place)[0]) if place >= len(mark) else None
+
+
+def _second_film(content: mmap.mmap) -> int | None:
+    """Where the outermost boxes of an ISO file begin anew."""
+    place = 0
+    while place + 16 <= len(content):
+        size, name, long = struct.unpack_from(">I4sQ", content, place)
+        if place and name == b"ftyp":
+            return place
+        place += (long if size == 1 else size) or len(content)  # 0: to the end of the file
+    return None
+
+
+def _packets_end(content: mmap.mmap) -> int | None:
+    """Where the last packet of a transport stream ends, which may begin amid one; a byte 0x47 begins each."""
+    for size, lead in (188, 0), (192, 4), (204, 0):
+        for start in range(size):
+            if set(content[start : 8 * size : size]) == {0x47}:
+                return len(content) + (start - lead - len(content)) % size
+    return None
