@@ -43,7 +43,9 @@ def ogg_pages(content: mmap.mmap) -> tuple[int, bool, list[int]]:
     first, last = ([page[1][0] & flag for page in pages] for flag in (2, 4))
     place = pages[-1].start() + 27
     count = content[place - 1] if place <= len(content) else 0
-    joints = [page.start() for page, (before, begins) in zip(pages[1:], pairwise(first)) if begins > before]
+    joints = [
+        page.start() for page, (before, begins) in zip(pages[1:], pairwise(first), strict=True) if begins > before
+    ]
     return place + count + sum(content[place : place + count]), sum(last) >= 2 * sum(first), joints
 
 
