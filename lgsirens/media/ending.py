@@ -1,6 +1,5 @@
 """Ends of films and sounds: whether all bytes are there, as far as the container tells; FFmpeg does not check it."""
 
-import math
 import mmap
 import re
 import struct
@@ -10,8 +9,8 @@ from typing import BinaryIO
 
 from lgsirens.errors import SignalError
 
-# Marks in headers, and what follows each one, as far as the size of the file.
-_SIZES = {"asf": (bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"), "<24xQ"), "flv": (b"filesize\0", ">d")}
+# Marks in headers, and where the size of the file follows.
+_SIZES = {"asf": (bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"), "<40xQ"), "flv": (b"filesize\0", ">9xd")}
 
 
 def is_whole(path: Path, file: BinaryIO, container: str, last: int) -> bool | None:
@@ -20,24 +19,28 @@ def is_whole(path: Path, file: BinaryIO, container: str, last: int) -> bool | No
     Raises:
         SignalError: it is several films, of which FFmpeg would read the first.
     """
-    name = container.partition(",")[0]
+    name, end = container.partition(",")[0], None
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        size = len(content)
         if name == "ogg":
             stated, ended, joints = ogg_pages(content)
-            end: float | None = joints[0] if joints else stated if ended else math.inf
+            end = joints[0] if joints else stated if ended else size + 1
         elif name == "yuv4mpegpipe":
-            end = last if last == len(content) else math.inf
-        else:
-            ends = {"matroska": _segment_end, "mov": _second_film, "mpegts": _packets_end}
-            end = ends[name](content) if name in ends else _stated_size(content, *_SIZES.get(name, (b"", "")))
-        if end is None or (name == "matroska" and end > len(content)):  # without its index it can have all frames
+            end = size + (last != size)
+        elif name == "mpegts":
+            end = size + min(-size % packet for packet in (188, 192, 204))
+        elif name in ("matroska", "mov"):
+            end = _segment_end(content) if name == "matroska" else _second_film(content)
+        elif name in _SIZES and (place := content.find(_SIZES[name][0], 0, 4096)) >= 0:
+            end = int(struct.unpack_from(_SIZES[name][1], content, place)[0])
+        if end is None or (name == "matroska" and end > size):  # without its index it can have all frames
             return None
-        if end < len(content) and (content.find(content[:4], int(end), int(end) + 4) >= 0 or name == "mov"):
+        if end < size and (name == "mov" or content.find(content[:4], end, end + 4) >= 0):
             raise SignalError(f"{path}: is several films joined; join them with ffmpeg or mkvmerge")
-        return end <= len(content)
+        return end <= size
 
 
-def ogg_pages(content: mmap.mmap) -> tuple[int, bool, list[int]]:
+def ogg_pages(content: mmap.mmap | bytes) -> tuple[int, bool, list[int]]:
     """Where the last page of an Ogg file ends, whether each stream has a last page, and where others are joined."""
     pages = list(re.finditer(rb"OggS\0([\0-\7])", content))  # 2: the first page of a stream, 4: the last one
     first, last = ([page[1][0] & flag for page in pages] for flag in (2, 4))
@@ -59,11 +62,6 @@ def _segment_end(content: mmap.mmap) -> int | None:
     return None if size == unknown else place + length + size
 
 
-def _stated_size(content: mmap.mmap, mark: bytes, form: str) -> int | None:
-    place = content.find(mark, 0, 4096) + len(mark) if mark else -1
-    return int(struct.unpack_from(form, content, place)[0]) if place >= len(mark) else None
-
-
 def _second_film(content: mmap.mmap) -> int | None:
     """Where the outermost boxes of an ISO file begin anew."""
     place = 0
@@ -72,13 +70,4 @@ def _second_film(content: mmap.mmap) -> int | None:
         if place and name == b"ftyp":
             return place
         place += (long if size == 1 else size) or len(content)  # 0: to the end of the file
-    return None
-
-
-def _packets_end(content: mmap.mmap) -> int | None:
-    """Where the last packet of a transport stream ends, which may begin amid one; a byte 0x47 begins each."""
-    for size, lead in (188, 0), (192, 4), (204, 0):
-        for start in range(size):
-            if set(content[start : 8 * size : size]) == {0x47}:
-                return len(content) + (start - lead - len(content)) % size
     return None

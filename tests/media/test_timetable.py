@@ -135,12 +135,6 @@ def test_theora_without_its_end_is_cut_off(tmp_path, kept):
     assert "is cut off or damaged" in refusal(tmp_path / "a.ogv")
 
 
-def test_a_transport_stream_may_begin_amid_a_packet(tmp_path):
-    content = pictures(tmp_path / "a.ts").read_bytes()
-    (tmp_path / "b.ts").write_bytes(content[87:188] + content)
-    assert np.array_equal(files.read(tmp_path / "b.ts").values, files.read(tmp_path / "a.ts").values)
-
-
 @pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.ts"])
 def test_timestamps_may_begin_late(tmp_path, lines, name):
     times = [70000 + 3 * index for index in range(5)]
