@@ -48,6 +48,7 @@ _LOWER_BITS = 8
 _ENDLESS = "%s: its header does not say how long it is; it is read to its end"
 _BEGINNINGS = {b"fL": rb"fLaC\0\0\0\x22", b"ID": rb"ID3[\2-\4]\0.[\0-\x7f]{4}", b"FO": rb"FORM.{4}AIF[FC]"}
 _BEGINNINGS |= {b"RI": rb"RIF[FX].{4}WAVEfmt ", b"RF": rb"RF64.{4}WAVEds64", b"ca": rb"caff\0\x01\0\0desc"}
+_BEGINNINGS[b".s"] = rb"\.snd\0\0.{6}\0\0\0"
 _CHUNK = re.compile(rb"[ -~]{4}.{4}", re.DOTALL)
 _LAYOUT = re.compile(r"(?:Channel Mask +|Layout) : (0x\w+|.+)")  # in libsndfile's log
 _USUAL_LAYOUTS = {1: ("0x4", "mono"), 2: ("0x3", "stereo", "stereo (L, R)")}
@@ -93,13 +94,13 @@ def _sources(path: Path, file: BinaryIO) -> list[BinaryIO]:
 
 def _mended(path: Path, content: mmap.mmap | bytes) -> bytearray | None:
     """A copy with the length that the header lacks, None if there is no need (raises SignalError: cut short)."""
-    if content[:4] == b"OggS" and not ogg_pages(content)[1]:
-        note("%s: its last page does not say that it is the last; it may be cut short", path)
     found, size = _announced(content), len(content)
     if found is None:
         return None
     start, length, place, form, overhead = found
     if length <= size - start if length > 0 else start == size or _CHUNK.match(content, start):
+        if content[:4] == b"OggS" and not ogg_pages(content)[1]:
+            note("%s: its last page does not say that it is the last; it may be cut short", path)
         return None  # also if it has no samples
     # Close to 2^32 or to 2^31: what programs write that cannot go back to the header.
     if 0 < length <= 0x7FFE_0000 or 0x8000_0000 < length <= 0xFFFF_0000:

@@ -232,7 +232,8 @@ FORMATS = (
     FOLDER,
     Format(
         "AVI, MPEG or another film",
-        (".m4v", ".mov", ".webm", ".avi", ".ts", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv"),
+        (".m4v", ".mov", ".webm", ".avi", ".ts", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv")
+        + (".m2ts", ".mts", ".vob", ".mxf", ".y4m", ".h264"),
         ("video",),
         rb"FLV\x01|\0\0\x01\xba|\x30\x26\xb2\x75|.{8}AVI |OggS.*\x80theora",
         video.read_film,

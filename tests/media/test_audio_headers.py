@@ -85,7 +85,7 @@ def test_a_length_that_is_no_whole_number_of_samples_is_rounded_down(tmp_path, l
     ("container", "subtype"),
     [
         *[("FLAC", "PCM_16"), ("FLAC", "PCM_24"), ("OGG", "VORBIS"), ("OGG", "OPUS")],
-        *[(container, "PCM_16") for container in ("WAV", "WAVEX", "RF64", "AIFF", "CAF")],
+        *[(container, "PCM_16") for container in ("WAV", "WAVEX", "RF64", "AIFF", "AU", "CAF")],
     ],
 )
 def test_joined_sounds_follow_one_another(tmp_path, lines, container, subtype):

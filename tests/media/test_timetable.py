@@ -108,11 +108,30 @@ def uncompressed(path: Path) -> Path:
 def test_a_film_without_its_last_bytes_is_refused(tmp_path, lines, name):
     codec, path = CODECS.get(Path(name).suffix, "libx264"), tmp_path / name
     content = (uncompressed(path) if name == "a.y4m" else film(path, 4, codec=codec)).read_bytes()
-    assert levels(files.read(path, "video")) == [0, 1, 2, 3]
+    assert levels(files.read(path)) == [0, 1, 2, 3]
+    path.rename(tmp_path / "b")
+    assert levels(files.read(tmp_path / "b", "video")) == [0, 1, 2, 3]
     for lost in (1, 41, 79):
         path.write_bytes(content[:-lost])
-        assert "is cut off or damaged" in refusal(path, kind="video")
+        assert "is cut off or damaged" in refusal(path)
     assert lines() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "container"),
+    [("a.vob", "mpeg2video", "vob"), ("a.mts", "libx264", "mpegts"), ("a.h264", "libx264", "h264")],
+)
+def test_films_that_only_their_names_tell_are_read(tmp_path, name, codec, container):
+    path = film(tmp_path / "a.mkv", 4, codec=codec)
+    with av.open(path) as old, av.open(tmp_path / name, "w", format=container) as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                new.mux(packet)
+    assert levels(files.read(tmp_path / name)) == [0, 1, 2, 3]
+    (tmp_path / "b").write_bytes(b"no film")
+    assert "--kind video" in refusal(tmp_path / "b")
 
 
 REPEATS = Path(__file__).with_name("repeats.ogv").read_bytes()  # made by libtheora, which PyAV does not bring
