@@ -47,7 +47,7 @@ _EXCHANGED = {"int8": "int16", "int24": "int32"}
 _LOWER_BITS = 8
 _ENDLESS = "%s: its header does not say how long it is; it is read to its end"
 _BEGINNINGS = {b"fL": rb"fLaC\0\0\0\x22", b"ID": rb"ID3[\2-\4]\0.[\0-\x7f]{4}", b"FO": rb"FORM.{4}AIF[FC]"}
-_BEGINNINGS |= {b"RI": rb"RIF[FX].{4}WAVEfmt ", b"RF": rb"RF64.{4}WAVEds64", b"ca": rb"caff\0\x01\0\0desc"}
+_BEGINNINGS |= {b"RI": rb"RIF[FX].{4}WAVE[ -~]{4}", b"RF": rb"RF64.{4}WAVEds64", b"ca": rb"caff\0\x01\0\0desc"}
 _BEGINNINGS[b".s"] = rb"\.snd\0\0.{6}\0\0\0"
 _CHUNK = re.compile(rb"[ -~]{4}.{4}", re.DOTALL)
 _LAYOUT = re.compile(r"(?:Channel Mask +|Layout) : (0x\w+|.+)")  # in libsndfile's log
@@ -85,11 +85,9 @@ def _sources(path: Path, file: BinaryIO) -> list[BinaryIO]:
     """The file, or copies: of each sound where several are joined, or with the length that the header lacks."""
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         bounds = [0, *_joints(content), len(content)]
-        if len(bounds) == 2:
-            mended = _mended(path, content)
-            return [io.BytesIO(mended) if mended else file]
-        parts = [content[start:stop] for start, stop in pairwise(bounds)]
-        return [io.BytesIO(_mended(path, part) or part) for part in parts]
+        parts = [content[start:stop] for start, stop in pairwise(bounds)] if len(bounds) > 2 else [content]
+        mended = [_mended(path, part) or part for part in parts]
+        return [file if part is content else io.BytesIO(part) for part in mended]
 
 
 def _mended(path: Path, content: mmap.mmap | bytes) -> bytearray | None:

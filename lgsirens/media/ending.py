@@ -32,7 +32,7 @@ def is_whole(path: Path, file: BinaryIO, container: str, last: int) -> bool | No
         elif name in ("matroska", "mov"):
             end = _segment_end(content) if name == "matroska" else _second_film(content)
         elif name in _SIZES and (place := content.find(_SIZES[name][0], 0, 4096)) >= 0:
-            end = int(struct.unpack_from(_SIZES[name][1], content, place)[0])
+            end = int(struct.unpack_from(_SIZES[name][1], content, place)[0]) or None  # 0: not known
         if end is None or (name == "matroska" and end > size):  # without its index it can have all frames
             return None
         if end < size and (name == "mov" or content.find(content[:4], end, end + 4) >= 0):
@@ -46,9 +46,7 @@ def ogg_pages(content: mmap.mmap | bytes) -> tuple[int, bool, list[int]]:
     first, last = ([page[1][0] & flag for page in pages] for flag in (2, 4))
     place = pages[-1].start() + 27
     count = content[place - 1] if place <= len(content) else 0
-    joints = [
-        page.start() for page, (before, begins) in zip(pages[1:], pairwise(first), strict=True) if begins > before
-    ]
+    joints = [page.start() for page, pair in zip(pages[1:], pairwise(first), strict=True) if pair == (0, 2)]
     return place + count + sum(content[place : place + count]), sum(last) >= 2 * sum(first), joints
 
 

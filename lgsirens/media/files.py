@@ -213,6 +213,6 @@ def _recognised(request: Request, file: BinaryIO) -> Format:
     if form is None:
         known = ", ".join(form.name for form in FORMATS if form is not FOLDER)
         raise SignalError(
-            f"{request.path}: its content is none of {known}; convert it, or give kind video (--kind video) if it is a film"
+            f"{request.path}: its content is none of {known}; convert it, or give --kind video for a film"
         )
     return form

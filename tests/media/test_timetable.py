@@ -117,6 +117,16 @@ def test_a_film_without_its_last_bytes_is_refused(tmp_path, lines, name):
     assert lines() == []
 
 
+@pytest.mark.parametrize(("name", "mark", "beyond"), [("a.wmv", b"\xa1\xdc\xab\x8c", 40), ("a.flv", b"filesize\0", 9)])
+def test_a_film_that_does_not_say_how_long_it_is_is_read(tmp_path, lines, name, mark, beyond):
+    content = bytearray(film(tmp_path / name, 4, codec=CODECS[Path(name).suffix]).read_bytes())
+    place = content.index(mark) + beyond
+    content[place : place + 8] = bytes(8)
+    (tmp_path / name).write_bytes(content)
+    assert levels(files.read(tmp_path / name)) == [0, 1, 2, 3]
+    assert lines() == []
+
+
 @pytest.mark.parametrize(
     ("name", "codec", "container"),
     [("a.vob", "mpeg2video", "vob"), ("a.mts", "libx264", "mpegts"), ("a.h264", "libx264", "h264")],
