@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lgsirens.errors import SignalError, require
+from lgsirens.media.ending import ogg_pages
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored, open_for_writing
 from lgsirens.signal import Array, Signal
@@ -45,9 +46,14 @@ _TYPES = {
 _EXCHANGED = {"int8": "int16", "int24": "int32"}
 _LOWER_BITS = 8
 _ENDLESS = "%s: its header does not say how long it is; it is read to its end"
+_BEGINNINGS = {b"fL": rb"fLaC\0\0\0\x22", b"ID": rb"ID3[\2-\4]\0.[\0-\x7f]{4}", b"FO": rb"FORM.{4}AIF[FC]"}
+_BEGINNINGS |= {b"RI": rb"RIF[FX].{4}WAVE[ -~]{4}", b"RF": rb"RF64.{4}WAVEds64", b"ca": rb"caff\0\x01\0\0desc"}
+_BEGINNINGS[b".s"] = rb"\.snd\0\0.{6}\0\0\0"
 _CHUNK = re.compile(rb"[ -~]{4}.{4}", re.DOTALL)
-_LAYOUT = re.compile(r"Channel Mask +: 0x0*[1-9A-F]|Layout : ")  # in libsndfile's log
-_NOT_KNOWN = re.compile("unimplemented|unsupported|not supported|'fmt ' chunk")  # in its errors
+_LAYOUT = re.compile(r"(?:Channel Mask +|Layout) : (0x\w+|.+)")  # in libsndfile's log
+_USUAL_LAYOUTS = {1: ("0x4", "mono"), 2: ("0x3", "stereo", "stereo (L, R)")}
+# In its errors; the last ones are those of FLAC and Speex in Ogg.
+_NOT_KNOWN = re.compile("unimplemented|unsupported|not supported|'fmt ' chunk|flac decoder|Unspecified internal error")
 
 
 # Reading
@@ -77,44 +83,51 @@ def read_sound(request: Request, file: BinaryIO) -> Signal:
 
 def _sources(path: Path, file: BinaryIO) -> list[BinaryIO]:
     """The file, or copies: of each sound where several are joined, or with the length that the header lacks."""
-    size = file.seek(0, os.SEEK_END)
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        bounds = [0, *_joints(content), size]
-        if len(bounds) > 2:
-            return [io.BytesIO(content[start:stop]) for start, stop in pairwise(bounds)]
-        found = _announced(content)
-        if found is None:
-            return [file]
-        start, length, place, form, overhead = found
-        if length <= size - start if length > 0 else start == size or _CHUNK.match(content, start):
-            return [file]  # also if it has no samples
-        # Close to 2^32 or to 2^31: what programs write that cannot go back to the header.
-        if 0 < length <= 0x7FFE_0000 or 0x8000_0000 < length <= 0xFFFF_0000:
-            what = f"{size} of {start + length} bytes"
-            raise SignalError(f"{path}: is cut short: {what} are there; get or save the file again")
-        note(_ENDLESS, path)
-        if length > 0 and form[1] == "I":
-            return [file]  # libsndfile does so itself
-        copy = bytearray(content)
-        struct.pack_into(form, copy, place, size - start + overhead)
-        return [io.BytesIO(copy)]
+        bounds = [0, *_joints(content), len(content)]
+        parts = [content[start:stop] for start, stop in pairwise(bounds)] if len(bounds) > 2 else [content]
+        mended = [_mended(path, part) or part for part in parts]
+        return [file if part is content else io.BytesIO(part) for part in mended]
+
+
+def _mended(path: Path, content: mmap.mmap | bytes) -> bytearray | None:
+    """A copy with the length that the header lacks, None if there is no need (raises SignalError: cut short)."""
+    found, size = _announced(content), len(content)
+    if found is None:
+        return None
+    start, length, place, form, overhead = found
+    if length <= size - start if length > 0 else start == size or _CHUNK.match(content, start):
+        if content[:4] == b"OggS" and not ogg_pages(content)[1]:
+            note("%s: its last page does not say that it is the last; it may be cut short", path)
+        return None  # also if it has no samples
+    # Close to 2^32 or to 2^31: what programs write that cannot go back to the header.
+    if 0 < length <= 0x7FFE_0000 or 0x8000_0000 < length <= 0xFFFF_0000:
+        what = f"{size} of {start + length} bytes"
+        raise SignalError(f"{path}: is cut short: {what} are there; get or save the file again")
+    note(_ENDLESS, path)
+    if length > 0 and form[1] == "I":
+        return None  # libsndfile does so itself
+    copy = bytearray(content)
+    struct.pack_into(form, copy, place, size - start + overhead)
+    return copy
 
 
 def _joints(content: mmap.mmap) -> list[int]:
     """Where sounds begin that are joined to the first one."""
     if content[:4] == b"OggS":
-        pages = re.finditer(rb"OggS\0([\0-\7])", content)  # bit 1 is set on the first page of a stream
-        return [page.start() for last, page in pairwise(pages) if page[1][0] & 2 and not last[1][0] & 2]
-    pattern = {b"fL": rb"fLaC\0\0\0\x22", b"ID": rb"ID3[\2-\4]\0.[\0-\x7f]{4}"}.get(content[:2])
+        return ogg_pages(content)[2]
+    pattern = _BEGINNINGS.get(content[:2])
     return [found.start() for found in re.finditer(pattern, content, re.DOTALL) if found.start()] if pattern else []
 
 
-def _announced(content: mmap.mmap) -> tuple[int, int, int, str, int] | None:
+def _announced(content: mmap.mmap | bytes) -> tuple[int, int, int, str, int] | None:
     """Where the samples of a WAV, AIFF, AU or CAF file begin and how many bytes of them its header announces, if any.
 
-    Then where, in which form and with how many other bytes it does so. None for other formats (libsndfile finds their
-    ends itself) and where the header is damaged (it says so).
+    Then where, in which form and with how many other bytes it does so. Of Ogg all bytes up to the end of its last
+    page. None for other formats (libsndfile finds their ends itself) and where the header is damaged (it says so).
     """
+    if content[:4] == b"OggS":
+        return 0, ogg_pages(content)[0], 0, "", 0
     if content[:4] == b".snd" and len(content) >= 12:
         start, length = struct.unpack_from(">II", content, 4)
         return start, length, 8, ">I", 0
@@ -150,9 +163,9 @@ def _decoded(path: Path, source: BinaryIO) -> tuple[Array, str, int]:
                 return _decoded_by_ffmpeg(path, source)
             dtype = _TYPES.get(sound.subtype, "float32")
             blocks, announced, rate = list(_blocks(sound, dtype)), sound.frames, sound.samplerate
-            estimated = sound.subtype not in _TYPES
-            if sound.channels > 2 and (sound.format in ("FLAC", "OGG") or _LAYOUT.search(sound.extra_info)):
-                note("%s: where its %d channels are heard is left out; they keep their order", path, sound.channels)
+            estimated, form = sound.subtype not in _TYPES, sound.format
+            layout = [form] if form in ("FLAC", "OGG") and sound.channels > 2 else _LAYOUT.findall(sound.extra_info)
+            _say_layout(path, sound.channels, *layout[:1])
     except soundfile.LibsndfileError as error:
         if _NOT_KNOWN.search(str(error)):
             return _decoded_by_ffmpeg(path, source)
@@ -162,9 +175,15 @@ def _decoded(path: Path, source: BinaryIO) -> tuple[Array, str, int]:
         raise SignalError(f"{path}: holds no samples; name another sound")
     if found < announced and not (estimated and found):
         raise SignalError(f"{path}: is cut short: {found} of {announced} samples are there; get or save the file again")
-    if found < announced:  # no reason to refuse
+    if found < announced and form == "MP3":  # no reason to refuse; the others have all bytes that they announce
         note("%s: %d of the %d samples that it announces are there; it may be cut short", path, found, announced)
     return np.concatenate(blocks), dtype, rate
+
+
+def _say_layout(path: Path, channels: int, name: str = "0x0") -> None:
+    """Say that a layout of loudspeakers is left out, if it is stated and not the usual one of so many channels."""
+    if name not in ("0x0", f"{channels} channels", *_USUAL_LAYOUTS.get(channels, ())):
+        note("%s: where its channels are heard is left out; they keep their order", path)
 
 
 def _decoded_by_ffmpeg(path: Path, source: BinaryIO) -> tuple[Array, str, int]:
@@ -178,6 +197,7 @@ def _decoded_by_ffmpeg(path: Path, source: BinaryIO) -> tuple[Array, str, int]:
         stream.codec_context.options = {"err_detect": "crccheck+explode"}
         rate, announced = stream.rate, (container.format.name == "flac" and stream.duration) or 0
         planar, channels = stream.format.is_planar, stream.channels
+        _say_layout(path, channels, stream.layout.name)
         values = np.hstack([frame.to_ndarray() for frame in container.decode(stream)])
     values = values.T if planar else values.reshape(-1, channels)
     if len(values) < announced:

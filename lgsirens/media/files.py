@@ -212,5 +212,7 @@ def _recognised(request: Request, file: BinaryIO) -> Format:
     form = recognised(head, request.path.suffix.lower(), request.kind) if head else FOLDER
     if form is None:
         known = ", ".join(form.name for form in FORMATS if form is not FOLDER)
-        raise SignalError(f"{request.path}: its content is none of {known}; convert it to one of them")
+        raise SignalError(
+            f"{request.path}: its content is none of {known}; convert it, or give --kind video for a film"
+        )
     return form

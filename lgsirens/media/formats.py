@@ -93,6 +93,7 @@ _ANY = range(1, KINDS["audio"].max_channels + 1)
 # MPEG audio of layer II or III with a bit rate and a sampling rate; a header of layer I could also begin a text.
 _RATES = "".join(f"\\x{high}0-\\x{high}b" for high in "0123456789abcde").encode()
 _MPEG_AUDIO = rb"\xff[\xe2-\xe5\xf2-\xf5\xfa-\xfd][" + _RATES + rb"]."
+_MPEG = (".mpg", ".mpeg", ".vob", ".ts", ".m2ts", ".mts", ".h264")
 # The brands in the first box of an ISO file, the main one and the compatible ones: some stand for pictures.
 _ISO_AVIF = rb".{4}ftyp(.{4}){0,60}?avi[fs]"
 _ISO_HEIF = rb".{4}ftyp(.{4}){0,60}?(hei[cmsx]|hev[cmsx]|mif[12]|msf1|miaf|avc[is])"
@@ -232,7 +233,7 @@ FORMATS = (
     FOLDER,
     Format(
         "AVI, MPEG or another film",
-        (".m4v", ".mov", ".webm", ".avi", ".ts", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv"),
+        (*_MPEG, ".m4v", ".mov", ".webm", ".avi", ".wmv", ".flv", ".ogv", ".mxf", ".y4m"),
         ("video",),
         rb"FLV\x01|\0\0\x01\xba|\x30\x26\xb2\x75|.{8}AVI |OggS.*\x80theora",
         video.read_film,

@@ -1,7 +1,5 @@
 """Timetables of films: which frames there should be, and at which times, from timestamps alone."""
 
-import math
-import os
 import re
 import zlib
 from collections.abc import Sequence
@@ -14,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lgsirens.errors import SignalError
+from lgsirens.media.ending import is_whole
 from lgsirens.system.console import counted, note
 
 RATE_TAG, ASPECT_TAG = "LGSIRENS_FRAME_RATE", "LGSIRENS_SAMPLE_ASPECT_RATIO"  # fractions, in files of ours
@@ -27,28 +26,31 @@ class Timetable:
     """What a film says of its frames, in presentation order.
 
     Attributes:
-        times: presentation times in the stream's units; all None if the file has not all.
-        clock: the same, counted on where films are joined; empty if the file has not all.
+        times: presentation times of the stored frames in the stream's units; all None if the file has not all.
+        shown: for each frame that is shown the index of the stored one; an empty packet shows the last one again.
+        clock: when each one is shown, counted on where films are joined; empty if the file has not all times.
         key: presentation time of the first frame that needs no other, None if that is not known.
         rates: frames per second that the file states, the likeliest first.
         joints: times of the last two frames of joined MPEG streams, if FFmpeg takes them for damaged.
     """
 
     times: Sequence[int | None]
-    clock: Sequence[int]
+    shown: NDArray[np.int64]
+    clock: NDArray[np.float64]
     key: int | None
     rates: Sequence[Fraction]
     joints: frozenset[int | None]
 
     def begun(self, path: Path, first: int | None) -> "Timetable":
         """Without the frames before the first key frame that the decoder, which begins at the time `first`, lacks."""
-        if not self.clock or first is None or self.key is None:
+        if not self.clock.size or first is None or self.key is None:
             return self
         lost = next(index for index, time in enumerate(self.times) if time >= min(first, self.key))  # type: ignore[operator]
         if lost:
             what = counted(lost, "frame")
             note("%s: %s before its first key frame cannot be decoded; left out", path, what)
-        return replace(self, times=self.times[lost:], clock=self.clock[lost:])
+        kept = self.shown >= lost
+        return replace(self, times=self.times[lost:], shown=self.shown[kept] - lost, clock=self.clock[kept])
 
     def regular(self, path: Path, time_base: Fraction) -> tuple[NDArray[np.int64], Fraction | None]:
         """Times on a grid: those of the file if a rate that it states fits them, else the nearest at its average rate.
@@ -56,19 +58,17 @@ class Timetable:
         Returns:
             For each frame of the signal the index of the stored frame that it shows, and frames per second.
         """
-        count, rates = len(self.times), self.rates
-        ticks = np.array(self.clock, np.float64)
-        if not self.clock or ticks[0] == ticks[-1]:
-            return np.arange(count), rates[0] if rates else None
-        ticks -= ticks[0]
-        average = Fraction(count - 1, self.clock[-1] - self.clock[0]) / time_base
+        count, rates, ticks = len(self.shown), self.rates, self.clock - self.clock[:1]
+        if not ticks.size or ticks[0] == ticks[-1]:
+            return self.shown, rates[0] if rates else None
+        average = Fraction(count - 1, int(ticks[-1])) / time_base
         for rate in (*rates, average.limit_denominator(1001) or average):
             grid = np.arange(count) / float(rate * time_base)
             if np.abs(ticks - grid).max() <= max(1.0, 0.5 * grid[1]):
-                return np.arange(count), rate
+                return self.shown, rate
         note("%s: its frame rate varies; resampled to the average, %.3f frames/s", path, rate)
         grid = np.arange(count) * (ticks[-1] / (count - 1))
-        return np.searchsorted((ticks[1:] + ticks[:-1]) / 2, grid), rate
+        return self.shown[np.searchsorted((ticks[1:] + ticks[:-1]) / 2, grid)], rate
 
 
 def timetable(path: Path, file: BinaryIO, container: Any, stream: Any) -> Timetable:
@@ -77,58 +77,47 @@ def timetable(path: Path, file: BinaryIO, container: Any, stream: Any) -> Timeta
     tail: list[Any] = []  # the last two packets
     joints: set[int | None] = set()
     key = latest = None
-    stored = damaged = 0
+    stored = damaged = end = 0
     for packet in container.demux(stream):
         stored += packet.dts is not None or packet.size > 0  # the last packet is an empty one
         damaged += _is_damaged(stream, packet)
-        if packet.size == 0 or packet.is_discard:
+        end = max(end, (packet.pos or 0) + packet.size)
+        if packet.is_discard or (packet.size == 0 and packet.pts is None):
             continue
-        if packet.is_keyframe and packet.pts is not None:
+        if packet.is_keyframe and packet.size and packet.pts is not None:
             key = packet.pts if key is None else key
             if latest is not None and packet.pts < latest:  # within one film none is shown before what precedes it
                 parts.append([])
                 joints |= {last.pts for last in tail if last.is_corrupt}
                 damaged -= sum(last.is_corrupt for last in tail)
                 latest = None
-        parts[-1].append(packet.pts)
+        parts[-1].append((packet.pts, packet.size > 0))
         tail = [*tail[-1:], packet]
         latest = max((time for time in (latest, packet.pts) if time is not None), default=None)
-    rates, times = _candidate_rates(stream), [time for part in parts for time in part]
-    whole = _has_all_bytes(path, file)
-    clock = [] if None in times else _joined(parts, round(1 / (rates[0] * stream.time_base)) if rates else 1)
+    rates, timed = _candidate_rates(stream), all(time is not None for part in parts for time, _ in part)
+    ordered = [entry for part in parts for entry in (sorted(part) if timed else part) if timed or entry[1]]
+    whole = is_whole(path, file, container.format.name, end)
+    clock = _joined(parts if timed else [], round(1 / (rates[0] * stream.time_base)) if rates else 1)
     stated = stream.frames if "mp4" in container.format.name else 0  # of AVI it is a guess
-    if stored < stated or damaged or (clock and not whole and _ends_early(stream, clock, rates)):
+    early = whole is False or (clock and whole is None and _ends_early(stream, clock, rates))
+    if stored < stated or damaged or early:
         there = f", {stored - damaged} of {stated} frames are there" if stated else ""
         raise SignalError(f"{path}: is cut off or damaged{there}; get or save the file again")
+    times, shown = [time if timed else None for time, new in ordered if new], np.cumsum([new for _, new in ordered]) - 1
     if not times:
         raise SignalError(f"{path}: holds no frames; name another film")
     if len(parts) > 1:
         note("%s: is %d films joined; they follow one another", path, len(parts))
-    ordered = [time for part in parts for time in sorted(part)] if clock else [None] * len(times)
-    return Timetable(ordered, clock, key, rates, frozenset(joints))
+    return Timetable(times, np.maximum(shown, 0), np.array(clock, np.float64), key, rates, frozenset(joints))
 
 
-def _joined(parts: Sequence[Sequence[int]], step: int) -> list[int]:
+def _joined(parts: Sequence[Sequence[tuple[int, bool]]], step: int) -> list[int]:
     """Sorted times; each part is shifted to begin a step after the end of the one before."""
     clock: list[int] = []
     for part in map(sorted, parts):
-        shift = clock[-1] + step - part[0] if clock else 0
-        clock += [time + shift for time in part]
+        shift = clock[-1] + step - part[0][0] if clock else 0
+        clock += [time + shift for time, _ in part]
     return clock
-
-
-def _has_all_bytes(path: Path, file: BinaryIO) -> bool:
-    """Whether a Matroska file is as long as it says: then it is not cut off, however long its last frame is shown."""
-    head = file.read(256)
-    place = head.find(b"\x18\x53\x80\x67") + 4  # the segment: its size follows, in as many bytes as it has zeros
-    if place < 4 or not head[place:]:
-        return False
-    length = 9 - head[place].bit_length()
-    size, unknown = int.from_bytes(head[place : place + length]) - (1 << 7 * length), (1 << 7 * length) - 1
-    end = file.seek(place + length + size) if size != unknown else math.inf
-    if file.read(4) == head[:4]:
-        raise SignalError(f"{path}: is several films joined; join them with mkvmerge")
-    return end <= file.seek(0, os.SEEK_END)
 
 
 def _ends_early(stream: Any, times: Sequence[int], rates: Sequence[Fraction]) -> bool:

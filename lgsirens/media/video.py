@@ -55,7 +55,8 @@ def read_film(request: Request, file: BinaryIO) -> Signal:
         stream = _video_stream(path, container)
         stream.thread_type = "AUTO"
         stream.codec_context.flags |= _UNALIGNED  # else the codec's own cropping is rounded at the left edge
-        frames = container.decode(stream)
+        packets = (packet for packet in container.demux(stream) if packet.size or packet.dts is None)
+        frames = chain.from_iterable(packet.decode() for packet in packets)  # an empty one would end the decoding
         first = next(frames, None)
         if first is None:
             raise SignalError(f"{path}: none of its frames can be decoded; get or save the file again")

@@ -82,18 +82,24 @@ def test_a_length_that_is_no_whole_number_of_samples_is_rounded_down(tmp_path, l
 
 
 @pytest.mark.parametrize(
-    ("container", "subtype"), [("FLAC", "PCM_16"), ("FLAC", "PCM_24"), ("OGG", "VORBIS"), ("OGG", "OPUS")]
+    ("container", "subtype"),
+    [
+        *[("FLAC", "PCM_16"), ("FLAC", "PCM_24"), ("OGG", "VORBIS"), ("OGG", "OPUS")],
+        *[(container, "PCM_16") for container in ("WAV", "WAVEX", "RF64", "AIFF", "AU", "CAF")],
+    ],
 )
 def test_joined_sounds_follow_one_another(tmp_path, lines, container, subtype):
     parts = [np.sin(np.arange(9000) / length)[:, None] / 2 for length in (20, 30, 40)]
     contents = [written(container, part, subtype=subtype) for part in parts]
     (tmp_path / "a").write_bytes(b"".join(contents))
     result = files.read(tmp_path / "a")
-    dtype = "int32" if container == "FLAC" else "float32"
+    dtype = "float32" if container == "OGG" else "int32"
     expected = np.concatenate([soundfile.read(io.BytesIO(content), dtype=dtype)[0] for content in contents])
     shift = {"int16": 16, "int24": 8}.get(result.dtype)
     assert np.array_equal(result.values[:, 0], expected if shift is None else expected >> shift)
     assert lines() == ["is 3 sounds joined; they follow one another"]
+    if container != "FLAC":
+        assert "is cut short" in refused(tmp_path / "a", b"".join(contents)[:-2])
 
 
 def test_joined_mp3_with_tags_is_read_to_its_end(tmp_path, lines):
@@ -196,12 +202,82 @@ def test_codings_that_nothing_reads_are_refused(tmp_path):
     assert "its coding is not known" in refused(tmp_path / "a.wav", content)
 
 
+def test_flac_in_ogg_is_read_exactly_and_refused_where_it_is_cut(tmp_path, lines):
+    expected = files.read(coded(tmp_path / "a.flac", "flac"))
+    content = coded(tmp_path / "a.ogg", "flac").read_bytes()
+    (tmp_path / "b.ogg").write_bytes(2 * content)
+    result, twice = files.read(tmp_path / "a.ogg"), files.read(tmp_path / "b.ogg")
+    assert (result.dtype, result.sampling_rate) == ("int16", 48000)
+    assert np.array_equal(result.values, expected.values)
+    assert np.array_equal(twice.values, np.concatenate(2 * [expected.values]))
+    for kept in (len(content) - 1, len(content) * 3 // 4):
+        assert "is cut short" in refused(tmp_path / "b.ogg", content[:kept])
+    assert lines() == ["is 2 sounds joined; they follow one another"]
+
+
+def test_speex_is_read_and_refused_where_it_is_cut(tmp_path, lines):
+    content = Path(__file__).with_name("tone.spx").read_bytes()  # 4800 samples at 8000 Hz, by libspeex
+    (tmp_path / "a.spx").write_bytes(content)
+    values = files.read(tmp_path / "a.spx").values[:, 0]
+    assert 4800 <= len(values) < 5200
+    assert np.abs(np.fft.rfft(values[:4000])).argmax() == 200  # 400 Hz
+    for kept in (len(content) - 1, len(content) * 3 // 4):
+        assert "is cut short" in refused(tmp_path / "a.spx", content[:kept])
+    assert lines() == []
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_ogg_without_its_last_bytes_is_cut_short(tmp_path, lines, subtype):
+    content = written("OGG", subtype=subtype)
+    for kept in (len(content) - 1, len(content) * 3 // 4):
+        assert "is cut short" in refused(tmp_path / "a.ogg", content[:kept])
+    assert lines() == []
+
+
+def test_ogg_whose_last_page_is_not_marked_may_be_cut_short(tmp_path, lines):
+    content = written("OGG", subtype="VORBIS")
+    page = content.rindex(b"OggS")
+    content[page + 5] &= 3
+    content[page + 22 : page + 26] = bytes(4)
+    content[page + 22 : page + 26] = checksum(content[page:], 0x04C11DB7, 32)[::-1]
+    (tmp_path / "a.ogg").write_bytes(content)
+    assert len(files.read(tmp_path / "a.ogg").values) == len(VALUES)
+    assert lines() == ["its last page does not say that it is the last; it may be cut short"]
+
+
+def test_mp3_in_wav_that_has_all_its_bytes_is_whole(tmp_path, lines):
+    files.read(coded(tmp_path / "a.wav", "libmp3lame"))
+    assert lines() == []
+
+
+@pytest.mark.parametrize(
+    ("channels", "mask", "said"), [(1, 4, 0), (1, 2, 1), (1, 0, 0), (2, 3, 0), (2, 9, 1), (2, 0, 0)]
+)
+def test_only_unusual_layouts_of_one_or_two_channels_are_said_to_be_left_out(tmp_path, lines, channels, mask, said):
+    content = written("WAVEX", VALUES[:, :channels])
+    struct.pack_into("<I", content, content.index(b"fmt ") + 28, mask)
+    (tmp_path / "a.wav").write_bytes(content)
+    assert np.array_equal(files.read(tmp_path / "a.wav").values, VALUES[:, :channels])
+    assert lines() == said * ["where its channels are heard is left out; they keep their order"]
+
+
+def test_the_layout_of_alac_in_caf_is_said_to_be_left_out(tmp_path, lines):
+    with av.open(tmp_path / "a.caf", "w") as container:
+        stream = container.add_stream("alac", rate=8000, layout="5.1")
+        frame = av.AudioFrame.from_ndarray(noise(4096, 6, "int16").T.copy(), "s16p", "5.1")
+        frame.sample_rate, frame.pts = 8000, 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert np.array_equal(files.read(tmp_path / "a.caf").values, noise(4096, 6, "int16").astype(np.int32) << 8)
+    assert lines() == ["where its channels are heard is left out; they keep their order"]
+
+
 @pytest.mark.parametrize(("container", "stated"), [("WAV", False), ("WAVEX", True), ("FLAC", True), ("AIFF", False)])
 def test_layouts_of_loudspeakers_are_said_to_be_left_out(tmp_path, lines, container, stated):
     values = noise(300, 6, "int16")
     (tmp_path / "a").write_bytes(written(container, values))
     assert np.array_equal(files.read(tmp_path / "a").values, values)
-    line = "where its 6 channels are heard is left out; they keep their order"
+    line = "where its channels are heard is left out; they keep their order"
     assert lines() == ([line] if stated else [])
     (tmp_path / "b").write_bytes(written(container, values[:, :2]))
     files.read(tmp_path / "b")
