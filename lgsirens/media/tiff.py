@@ -21,6 +21,7 @@ from lgsirens.media.animation import shrunk
 from lgsirens.media.frames import bounds
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored, open_for_writing
+from lgsirens.media.units import in_metres, in_seconds
 from lgsirens.signal import UNSIGNED_TYPES, Array, Signal, integer_limits, to_sample_type
 from lgsirens.system.console import note, times
 
@@ -152,20 +153,27 @@ def read_stack(request: Request, file: BinaryIO) -> Signal:
             axes = "ZYX"
         values = _slices_first(path, samples, axes, request.kind)
         if request.kind == "volume":
-            return replace(request.signal(values, "volume", None, dtype), spacing=_spacing(tiff, page))
+            return replace(request.signal(values, "volume", None, dtype), spacing=_spacing(path, tiff, page))
         if len(values) == 1:
             request.check(("image",))
         start, stop = bounds(path, request.frames, len(values))
         frames = np.stack([shrunk(path, frame, request.max_side) for frame in values[start:stop]])
-        return request.signal(frames, "video", _rate(tiff), dtype)
+        return request.signal(frames, "video", _rate(path, tiff), dtype)
 
 
-def _rate(tiff: Any) -> Fraction | None:
+def _rate(path: Path, tiff: Any) -> Fraction | None:
     """Frames per second of ImageJ or OME."""
     known = dict(tiff.imagej_metadata or _ome_pixels(tiff))
-    seconds = float(known.get("finterval") or known.get("TimeIncrement") or 0)
+    interval = float(known.get("finterval") or known.get("TimeIncrement") or 0)
+    unit = str(known.get("tunit") or known.get("TimeIncrementUnit") or "s")
+    seconds = interval * float(in_seconds(unit))
+    if interval > 0 and not seconds:
+        note("%s: its frame rate is left out, its unit of time (%s) is not known", path, unit)
+        return None
     rate = 1 / seconds if seconds > 0 else float(known.get("fps") or 0)
-    return Fraction(rate).limit_denominator(1001) if 0 < rate < np.inf else None
+    if not 0 < rate < np.inf:
+        return None
+    return Fraction(rate).limit_denominator(1001) if rate > 1 else 1 / Fraction(1 / rate).limit_denominator(1001)
 
 
 def _ome_pixels(tiff: Any) -> Any:
@@ -202,14 +210,28 @@ def _slices_first(path: Path, values: Array, axes: str, kind: str | None) -> Arr
     return np.ascontiguousarray(_tifffile(path).transpose_axes(values, letters, order))
 
 
-def _spacing(tiff: Any, page: Any) -> tuple[float, float, float] | None:
+def _spacing(path: Path, tiff: Any, page: Any) -> tuple[float, float, float] | None:
     """Distance of slices, rows and columns: of OME, of ImageJ, or of our own description with the resolution tags."""
     if tiff.is_ome:
-        sizes = [float(_ome_pixels(tiff).get(f"PhysicalSize{axis}", 0)) for axis in "ZYX"]
+        known = _ome_pixels(tiff)
+        sizes = [float(known.get(f"PhysicalSize{axis}", 0)) for axis in "ZYX"]
+        units = [known.get(f"PhysicalSize{axis}Unit", "µm") for axis in "ZYX"]
     else:
         known = tiff.imagej_metadata or (tiff.shaped_metadata or [{}])[0]
         sizes = [float(known.get("spacing") or 0), *_sides(page)]
-    return (sizes[0], sizes[1], sizes[2]) if 0 < min(sizes) <= max(sizes) < np.inf else None
+        units = [str(known.get(name, known.get("unit"))) for name in ("zunit", "yunit", "unit")]
+    if not 0 < min(sizes) <= max(sizes) < np.inf:
+        return None
+    scales = [in_metres(unit) for unit in units] if len(set(units)) > 1 else [Fraction(1)] * 3
+    if not all(scales):
+        note(
+            "%s: its spacing is left out, its units of length (%s) are not all known", path, ", ".join(map(str, units))
+        )
+        return None
+    slices, rows, columns = (
+        float(Fraction(size) * scale / scales[2]) for size, scale in zip(sizes, scales, strict=True)
+    )
+    return slices, rows, columns
 
 
 def _sides(page: Any) -> list[float]:
