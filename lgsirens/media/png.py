@@ -32,6 +32,7 @@ _EXIF_TEXT = re.compile(rb"[tz]TXtRaw profile type exif\0\0?(.*)|iTXtXML:com\.ad
 _MOST_TEXT, _LARGEST_PROFILE = 1 << 20, 1 << 26
 _SRGB_GAMMA, _SAME_GAMMA = 45455, 0.05  # what gAMA says for the curve of sRGB, and libpng's tolerance
 _LENGTHS = {b"cICP": 4, b"gAMA": 4, b"cHRM": 32, b"pHYs": 9}
+_LEFT_OUT = {b"mdcv": "mastering display metadata", b"clli": "content light level"}  # whose spelling has changed
 _SRGB_CHROMATICITIES = struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 
 
@@ -102,6 +103,8 @@ def _chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
 
 def _declared(path: Path, chunks: Chunks) -> dict[str, Any]:
     """Colour, from what the specification ranks highest: cICP, iCCP, sRGB, then gAMA with cHRM; and densities."""
+    if left := [_LEFT_OUT[name.lower()] for name, _ in chunks if name.lower() in _LEFT_OUT]:
+        note("%s: its %s is left out", path, ", ".join(left))
     told = {name: bytes(chunk[8:-4]) for name, chunk in chunks if name in (*_LENGTHS, b"iCCP", b"sRGB")}
     known = {name: body for name, body in told.items() if len(body) == _LENGTHS.get(name, len(body))}
     found: dict[str, Any] = {"aspect": struct.unpack_from(">II", known.get(b"pHYs", bytes(8)))}

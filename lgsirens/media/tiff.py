@@ -50,6 +50,8 @@ def read_tiff(request: Request, file: BinaryIO) -> Signal:
         image.opened(request.path, file, "TIFF") as picture,
     ):
         if _pillow_is_exact(picture):
+            if picture.mode == "CMYK" and 16 in picture.tag_v2.get(258, ()):
+                note("%s: CMYK of 16 bits is reduced to 8", request.path)
             if picture.tag_v2.get(image.ORIENTATION, 1) > 4:  # Pillow turns the samples, not the densities
                 picture.info |= {name: picture.info[name][::-1] for name in image.DENSITIES if name in picture.info}
             return image.decoded(request, picture)

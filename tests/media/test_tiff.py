@@ -105,6 +105,19 @@ def test_wider_integers_need_a_range(tmp_path):
     assert np.array_equal(files.read(tmp_path / "a.tif", value_range=(0, (1 << 24) - 1)).values, samples)
 
 
+def test_cmyk_of_16_bits_is_said_to_be_reduced(tmp_path, lines):
+    inks = noise((7, 9, 4), "uint16") // 257
+    for dtype in ("uint8", "uint16"):
+        samples = inks.astype(dtype) * (257 if dtype == "uint16" else 1)
+        tifffile.imwrite(tmp_path / "a.tif", samples, photometric="separated", metadata=None)
+        assert np.array_equal(
+            files.read(tmp_path / "a.tif").values,
+            np.asarray(Image.fromarray(inks.astype(np.uint8), "CMYK").convert("RGB")),
+        )
+    converted = "CMYK is converted to RGB"
+    assert lines() == [converted, "CMYK of 16 bits is reduced to 8", converted]
+
+
 # Previews
 
 
