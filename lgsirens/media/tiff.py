@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
+from importlib.util import find_spec
 from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +27,9 @@ from lgsirens.signal import UNSIGNED_TYPES, Array, Signal, integer_limits, to_sa
 from lgsirens.system.console import note, times
 
 _REDUCED, _MASK, _RAW = 1, 4, (32803, 34892)  # kinds of page, and photometrics of a sensor's samples
+_BY_PILLOW = (2, 3, 4, 6, 7, 32809)  # compressions that tifffile knows not in all their forms: fax, JPEG, ThunderScan
+# What tifffile logs of damaged tags that no samples need: texts, and those of other programs.
+_HARMLESS = re.compile("TiffTag (269|27[012]|30[56]|31[56]|[0-9]{5}) ")
 _MAKE, _KIND, _SUB_PAGES, _DNG = 271, 254, 330, 50706
 
 
@@ -44,6 +48,8 @@ def read_tiff(request: Request, file: BinaryIO) -> Signal:
     """
     if request.kind in ("volume", "video"):
         return read_stack(request, file)
+    if all(map(find_spec, ("tifffile", "imagecodecs"))) and not _needs_pillow(request.path, file):
+        return _read_picture(request, file)
     # Pillow knows not all, takes no large strips, and warns of tags that tifffile reads or leaves.
     with (
         suppress(UnidentifiedImageError, Image.DecompressionBombError, Warning),
@@ -56,6 +62,23 @@ def read_tiff(request: Request, file: BinaryIO) -> Signal:
                 picture.info |= {name: picture.info[name][::-1] for name in image.DENSITIES if name in picture.info}
             return image.decoded(request, picture)
     return _read_picture(request, file)
+
+
+def _needs_pillow(path: Path, file: BinaryIO) -> bool:
+    """Whether Pillow has to convert the samples: not without need, as libtiff prints what is wrong with a file.
+
+    Raises:
+        ValueError: pages or samples are missing.
+    """
+    with _refusing_errors(), _tifffile(path).TiffFile(file) as tiff:
+        page, _ = tiff.pages.first, len(tiff.pages)
+        if page.photometric in (0, 1, 2) and np.min(page.bitspersample) >= 8 and page.compression not in _BY_PILLOW:
+            return False
+        ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
+        if page.compression != 1 and max(ends) > tiff.filehandle.size:
+            raise ValueError("its samples end early")
+    file.seek(0)
+    return True
 
 
 def _pillow_is_exact(picture: Any) -> bool:
@@ -102,7 +125,7 @@ def _read_picture(request: Request, file: BinaryIO) -> Signal:
     file.seek(8)
     canon = file.read(2) == b"CR"
     file.seek(0)
-    with _tifffile(path).TiffFile(file) as tiff:
+    with _refusing_errors(), _tifffile(path).TiffFile(file) as tiff:
         pages = [page for top in tiff.pages for page in (top, *(top.pages or ()))]
         full = [page for page in pages if not page.subfiletype & (_REDUCED | _MASK)]
         if canon or not full or any(page.photometric in _RAW for page in pages):
@@ -115,9 +138,12 @@ def _read_picture(request: Request, file: BinaryIO) -> Signal:
         samples, dtype = _samples(path, page, page)
         samples = np.moveaxis(samples, 0, -1) if page.axes == "SYX" else samples.reshape(*samples.shape[:2], -1)
         samples = _specified_channels(path, page, samples, dtype or str(samples.dtype))
+        profile = page.iccprofile
+        if profile and samples.dtype == np.uint8:
+            samples, profile = image.plain(path, Image.fromarray(samples.squeeze()), profile), None
         turned = page.tags.valueof(image.ORIENTATION, default=1)
         info = {"aspect": [1 / side if side else 0 for side in _sides(page)[::-1]]}
-        return image.upright(request, samples, turned, page.iccprofile, info, dtype)
+        return image.upright(request, samples, turned, profile, info, dtype)
 
 
 def _specified_channels(path: Path, page: Any, samples: Array, dtype: str) -> Array:
@@ -188,8 +214,8 @@ def _refusing_errors() -> Iterator[None]:
     """Raise ValueError for what tifffile only logs: of a stack that was cut off it returns the first pages."""
     handler = BufferingHandler(1 << 20)
     handler.setLevel(logging.ERROR)
-    thread = threading.get_ident()
-    handler.addFilter(lambda record: record.thread == thread)  # the logger is of all threads
+    thread = threading.get_ident()  # the logger is of all threads
+    handler.addFilter(lambda record: record.thread == thread and not _HARMLESS.search(record.getMessage()))
     logger = logging.getLogger("tifffile")
     logger.addHandler(handler)
     try:
