@@ -22,7 +22,7 @@ from lgsirens.media.animation import shrunk
 from lgsirens.media.frames import bounds
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored, open_for_writing
-from lgsirens.media.units import in_metres, in_seconds
+from lgsirens.media.units import METRES, SECONDS, scale
 from lgsirens.signal import UNSIGNED_TYPES, Array, Signal, integer_limits, to_sample_type
 from lgsirens.system.console import note, times
 
@@ -65,11 +65,7 @@ def read_tiff(request: Request, file: BinaryIO) -> Signal:
 
 
 def _needs_pillow(path: Path, file: BinaryIO) -> bool:
-    """Whether Pillow has to convert the samples: not without need, as libtiff prints what is wrong with a file.
-
-    Raises:
-        ValueError: pages or samples are missing.
-    """
+    """Whether Pillow has to convert the samples, none of which is missing: libtiff prints what is wrong with a file."""
     with _refusing_errors(), _tifffile(path).TiffFile(file) as tiff:
         page, _ = tiff.pages.first, len(tiff.pages)
         if page.photometric in (0, 1, 2) and np.min(page.bitspersample) >= 8 and page.compression not in _BY_PILLOW:
@@ -194,14 +190,13 @@ def _rate(path: Path, tiff: Any) -> Fraction | None:
     known = dict(tiff.imagej_metadata or _ome_pixels(tiff))
     interval = float(known.get("finterval") or known.get("TimeIncrement") or 0)
     unit = str(known.get("tunit") or known.get("TimeIncrementUnit") or "s")
-    seconds = interval * float(in_seconds(unit))
+    seconds = interval * float(scale(unit, SECONDS)) if interval > 0 else 1 / (float(known.get("fps") or 0) or np.inf)
     if interval > 0 and not seconds:
         note("%s: its frame rate is left out, its unit of time (%s) is not known", path, unit)
+    if not 0 < seconds < np.inf:
         return None
-    rate = 1 / seconds if seconds > 0 else float(known.get("fps") or 0)
-    if not 0 < rate < np.inf:
-        return None
-    return Fraction(rate).limit_denominator(1001) if rate > 1 else 1 / Fraction(1 / rate).limit_denominator(1001)
+    rate = Fraction(1 / seconds).limit_denominator(1001)
+    return rate if rate > 1 else 1 / Fraction(seconds).limit_denominator(1001)
 
 
 def _ome_pixels(tiff: Any) -> Any:
@@ -238,7 +233,7 @@ def _slices_first(path: Path, values: Array, axes: str, kind: str | None) -> Arr
     return np.ascontiguousarray(_tifffile(path).transpose_axes(values, letters, order))
 
 
-def _spacing(path: Path, tiff: Any, page: Any) -> tuple[float, float, float] | None:
+def _spacing(path: Path, tiff: Any, page: Any) -> tuple[float, ...] | None:
     """Distance of slices, rows and columns: of OME, of ImageJ, or of our own description with the resolution tags."""
     if tiff.is_ome:
         known = _ome_pixels(tiff)
@@ -250,16 +245,11 @@ def _spacing(path: Path, tiff: Any, page: Any) -> tuple[float, float, float] | N
         units = [str(known.get(name, known.get("unit"))) for name in ("zunit", "yunit", "unit")]
     if not 0 < min(sizes) <= max(sizes) < np.inf:
         return None
-    scales = [in_metres(unit) for unit in units] if len(set(units)) > 1 else [Fraction(1)] * 3
+    scales = [scale(unit, METRES) if len(set(units)) > 1 else Fraction(1) for unit in units]
     if not all(scales):
-        note(
-            "%s: its spacing is left out, its units of length (%s) are not all known", path, ", ".join(map(str, units))
-        )
+        note("%s: its spacing is left out, its units of length (%s) are not all known", path, ", ".join(units))
         return None
-    slices, rows, columns = (
-        float(Fraction(size) * scale / scales[2]) for size, scale in zip(sizes, scales, strict=True)
-    )
-    return slices, rows, columns
+    return tuple(float(Fraction(size) * factor / scales[2]) for size, factor in zip(sizes, scales, strict=True))
 
 
 def _sides(page: Any) -> list[float]:
