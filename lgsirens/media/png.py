@@ -5,7 +5,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -114,7 +114,9 @@ def _declared(path: Path, chunks: Chunks) -> dict[str, Any]:
             note("%s: its narrow range of values is not widened", path)
     elif b"iCCP" in known:
         _, _, profile = known[b"iCCP"].partition(b"\0")
-        found["icc_profile"] = _inflated(profile[1:])
+        found["icc_profile"] = profile[1:]  # if it stays so, no one can read it, and that is said
+        with suppress(zlib.error):
+            found["icc_profile"] = zlib.decompressobj().decompress(profile[1:], _LARGEST_PROFILE)
     elif b"sRGB" not in known and (b"gAMA" in known or b"cHRM" in known):
         gamma = int.from_bytes(known.get(b"gAMA", b"")) or _SRGB_GAMMA
         power = None if abs(gamma / _SRGB_GAMMA - 1) < _SAME_GAMMA else 100_000 / gamma
@@ -124,13 +126,6 @@ def _declared(path: Path, chunks: Chunks) -> dict[str, Any]:
         except (ArithmeticError, np.linalg.LinAlgError):
             note("%s: its primaries (cHRM) are impossible and ignored", path)
     return found
-
-
-def _inflated(profile: bytes) -> bytes:
-    try:
-        return zlib.decompressobj().decompress(profile, _LARGEST_PROFILE)
-    except zlib.error:
-        return profile  # which no one can read, and that is said
 
 
 def _read_deep(request: Request, picture: Any, chunks: Chunks) -> Signal:

@@ -50,7 +50,7 @@ def read_tiff(request: Request, file: BinaryIO) -> Signal:
         return read_stack(request, file)
     if all(map(find_spec, ("tifffile", "imagecodecs"))) and not _needs_pillow(request.path, file):
         return _read_picture(request, file)
-    # Pillow knows not all, takes no large strips, and warns of tags that tifffile reads or leaves.
+    # Pillow knows not all, takes no large strips, and warns of tags.
     with (
         suppress(UnidentifiedImageError, Image.DecompressionBombError, Warning),
         image.opened(request.path, file, "TIFF") as picture,
@@ -275,10 +275,8 @@ def save_tiff(path: Path, stored: Stored) -> None:
         options = {
             "imagej": imagej and samples.shape[2] > 1,  # tifffile takes a width of 1 for channels
             "planarconfig": "contig" if channels > 1 else None,
-            "metadata": {"axes": "ZYX" if channels == 1 else "ZYXS"},
+            "metadata": {"axes": "ZYX" if channels == 1 else "ZYXS", **({"spacing": spacing[0]} if spacing else {})},
         }
-        if spacing is not None:
-            options["metadata"]["spacing"] = spacing[0]
     with open_for_writing(path) as file:
         _tifffile(path).imwrite(
             file,
