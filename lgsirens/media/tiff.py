@@ -73,6 +73,8 @@ def _needs_pillow(path: Path, file: BinaryIO) -> bool:
         ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
         if page.compression != 1 and max(ends) > tiff.filehandle.size:
             raise ValueError("its samples end early")
+        if page.compression not in (1, *_BY_PILLOW) and page.photometric != 6:
+            page.asarray()  # raises what libtiff would print
     file.seek(0)
     return True
 

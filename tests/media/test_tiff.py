@@ -205,7 +205,9 @@ def test_damage_in_a_private_tag_is_no_damage(tmp_path, dtype, tag):
 @pytest.mark.parametrize(
     ("compression", "photometric"), [*product(["lzw", "zlib", "zstd", "packbits"], ["rgb", "palette"]), ("webp", "rgb")]
 )
-def test_what_is_cut_is_refused_without_lines_of_libraries(tmp_path, capfd, recwarn, compression, photometric):
+def test_what_is_cut_or_altered_is_refused_without_lines_of_libraries(
+    tmp_path, capfd, recwarn, compression, photometric
+):
     samples, options = noise((60, 50, 3)), {"photometric": photometric, "compression": compression}
     if photometric == "palette":
         samples, options["colormap"] = samples[..., 0], noise((3, 256), "uint16")
@@ -216,6 +218,10 @@ def test_what_is_cut_is_refused_without_lines_of_libraries(tmp_path, capfd, recw
     assert photometric == "palette" or np.array_equal(files.read(tmp_path / "a.tif").values, samples)
     for share in (0.3, 0.6, 0.9):
         (tmp_path / "b.tif").write_bytes(data[: int(share * len(data))])
+        with pytest.raises(SignalError, match=r"b\.tif: cannot be read, it is damaged"):
+            files.read(tmp_path / "b.tif")
+    if compression in ("lzw", "zlib"):
+        (tmp_path / "b.tif").write_bytes(data[:-900] + bytes(200) + data[-700:])
         with pytest.raises(SignalError, match=r"b\.tif: cannot be read, it is damaged"):
             files.read(tmp_path / "b.tif")
     assert capfd.readouterr() == ("", "")
