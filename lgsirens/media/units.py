@@ -3,8 +3,7 @@
 import unicodedata
 from fractions import Fraction
 
-_POWERS = {"f": -15, "p": -12, "n": -9, "μ": -6, "u": -6, "m": -3, "c": -2, "d": -1, "": 0, "k": 3, "M": 6}
-_POWERS |= {"nano": -9, "micro": -6, "milli": -3, "centi": -2}
+_POWERS = {"p": -12, "n": -9, "nano": -9, "μ": -6, "u": -6, "micro": -6, "m": -3, "milli": -3, "c": -2, "": 0, "k": 3}
 _PREFIXES = {prefix: Fraction(10) ** power for prefix, power in _POWERS.items()}
 SECONDS = {prefix + name: scale for prefix, scale in _PREFIXES.items() for name in ("s", "sec", "second")}
 SECONDS |= dict.fromkeys(("min", "minute"), Fraction(60)) | dict.fromkeys(("h", "hr", "hour"), Fraction(3600))
