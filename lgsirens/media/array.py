@@ -19,6 +19,8 @@ def read_array(request: Request, file: BinaryIO) -> Signal:
     """Read an array of any kind, by default of the one that its rank settles; pickled objects are refused."""
     head = file.read(10)
     head += file.read(int.from_bytes(head[8:], "little"))
+    if b"'|O'" in head:
+        raise SignalError(f"{request.path}: holds objects, which could run code; save it as an array of numbers")
     plain = re.sub(rb"(\d)L", rb"\1 ", head)  # Python 2 spelt lengths so, of which NumPy would warn
     source = io.BytesIO(plain + file.read()) if plain != head else file
     source.seek(0)

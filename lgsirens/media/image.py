@@ -187,13 +187,9 @@ def upright(
 
 def turned_upright(samples: Array, orientation: int) -> Array:
     """Samples `[H, W, C]`, turned as EXIF says."""
-    if orientation in (5, 6, 7, 8):
-        samples = samples.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        samples = samples[::-1]
-    if orientation in (2, 3, 6, 7):
-        samples = samples[:, ::-1]
-    return np.ascontiguousarray(samples)
+    samples = samples.swapaxes(0, 1) if orientation in (5, 6, 7, 8) else samples
+    samples = samples[::-1] if orientation in (3, 4, 7, 8) else samples
+    return np.ascontiguousarray(samples[:, ::-1] if orientation in (2, 3, 6, 7) else samples)
 
 
 def save(path: Path, samples: Array, name: str, **options: Any) -> None:

@@ -5,7 +5,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,6 +32,7 @@ _EXIF_TEXT = re.compile(rb"[tz]TXtRaw profile type exif\0\0?(.*)|iTXtXML:com\.ad
 _MOST_TEXT, _LARGEST_PROFILE = 1 << 20, 1 << 26
 _SRGB_GAMMA, _SAME_GAMMA = 45455, 0.05  # what gAMA says for the curve of sRGB, and libpng's tolerance
 _LENGTHS = {b"cICP": 4, b"gAMA": 4, b"cHRM": 32, b"pHYs": 9}
+_LEFT_OUT = {b"mdcv": "mastering display metadata", b"clli": "content light level"}  # whose spelling has changed
 _SRGB_CHROMATICITIES = struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 
 
@@ -102,6 +103,8 @@ def _chunks(data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
 
 def _declared(path: Path, chunks: Chunks) -> dict[str, Any]:
     """Colour, from what the specification ranks highest: cICP, iCCP, sRGB, then gAMA with cHRM; and densities."""
+    if left := [_LEFT_OUT[name.lower()] for name, _ in chunks if name.lower() in _LEFT_OUT]:
+        note("%s: its %s is left out", path, ", ".join(left))
     told = {name: bytes(chunk[8:-4]) for name, chunk in chunks if name in (*_LENGTHS, b"iCCP", b"sRGB")}
     known = {name: body for name, body in told.items() if len(body) == _LENGTHS.get(name, len(body))}
     found: dict[str, Any] = {"aspect": struct.unpack_from(">II", known.get(b"pHYs", bytes(8)))}
@@ -111,7 +114,9 @@ def _declared(path: Path, chunks: Chunks) -> dict[str, Any]:
             note("%s: its narrow range of values is not widened", path)
     elif b"iCCP" in known:
         _, _, profile = known[b"iCCP"].partition(b"\0")
-        found["icc_profile"] = _inflated(profile[1:])
+        found["icc_profile"] = profile[1:]  # if it stays so, no one can read it, and that is said
+        with suppress(zlib.error):
+            found["icc_profile"] = zlib.decompressobj().decompress(profile[1:], _LARGEST_PROFILE)
     elif b"sRGB" not in known and (b"gAMA" in known or b"cHRM" in known):
         gamma = int.from_bytes(known.get(b"gAMA", b"")) or _SRGB_GAMMA
         power = None if abs(gamma / _SRGB_GAMMA - 1) < _SAME_GAMMA else 100_000 / gamma
@@ -121,13 +126,6 @@ def _declared(path: Path, chunks: Chunks) -> dict[str, Any]:
         except (ArithmeticError, np.linalg.LinAlgError):
             note("%s: its primaries (cHRM) are impossible and ignored", path)
     return found
-
-
-def _inflated(profile: bytes) -> bytes:
-    try:
-        return zlib.decompressobj().decompress(profile, _LARGEST_PROFILE)
-    except zlib.error:
-        return profile  # which no one can read, and that is said
 
 
 def _read_deep(request: Request, picture: Any, chunks: Chunks) -> Signal:

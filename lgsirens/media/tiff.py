@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
+from importlib.util import find_spec
 from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,10 +22,14 @@ from lgsirens.media.animation import shrunk
 from lgsirens.media.frames import bounds
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored, open_for_writing
+from lgsirens.media.units import METRES, SECONDS, scale
 from lgsirens.signal import UNSIGNED_TYPES, Array, Signal, integer_limits, to_sample_type
 from lgsirens.system.console import note, times
 
 _REDUCED, _MASK, _RAW = 1, 4, (32803, 34892)  # kinds of page, and photometrics of a sensor's samples
+_BY_PILLOW = (2, 3, 4, 6, 7, 32809)  # compressions that tifffile knows not in all their forms: fax, JPEG, ThunderScan
+# What tifffile logs of damaged tags that no samples need: texts, and those of other programs.
+_HARMLESS = re.compile("TiffTag (269|27[012]|30[56]|31[56]|[0-9]{5}) ")
 _MAKE, _KIND, _SUB_PAGES, _DNG = 271, 254, 330, 50706
 
 
@@ -43,16 +48,35 @@ def read_tiff(request: Request, file: BinaryIO) -> Signal:
     """
     if request.kind in ("volume", "video"):
         return read_stack(request, file)
-    # Pillow knows not all, takes no large strips, and warns of tags that tifffile reads or leaves.
+    if all(map(find_spec, ("tifffile", "imagecodecs"))) and not _needs_pillow(request.path, file):
+        return _read_picture(request, file)
+    # Pillow knows not all, takes no large strips, and warns of tags.
     with (
         suppress(UnidentifiedImageError, Image.DecompressionBombError, Warning),
         image.opened(request.path, file, "TIFF") as picture,
     ):
         if _pillow_is_exact(picture):
+            if picture.mode == "CMYK" and 16 in picture.tag_v2.get(258, ()):
+                note("%s: CMYK of 16 bits is reduced to 8", request.path)
             if picture.tag_v2.get(image.ORIENTATION, 1) > 4:  # Pillow turns the samples, not the densities
                 picture.info |= {name: picture.info[name][::-1] for name in image.DENSITIES if name in picture.info}
             return image.decoded(request, picture)
     return _read_picture(request, file)
+
+
+def _needs_pillow(path: Path, file: BinaryIO) -> bool:
+    """Whether Pillow has to convert the samples, none of which is missing: libtiff prints what is wrong with a file."""
+    with _refusing_errors(), _tifffile(path).TiffFile(file) as tiff:
+        page, _ = tiff.pages.first, len(tiff.pages)
+        if page.photometric in (0, 1, 2) and np.min(page.bitspersample) >= 8 and page.compression not in _BY_PILLOW:
+            return False
+        ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
+        if page.compression != 1 and max(ends) > tiff.filehandle.size:
+            raise ValueError("its samples end early")
+        if page.compression not in (1, *_BY_PILLOW) and page.photometric != 6:
+            page.asarray()  # raises what libtiff would print
+    file.seek(0)
+    return True
 
 
 def _pillow_is_exact(picture: Any) -> bool:
@@ -99,7 +123,7 @@ def _read_picture(request: Request, file: BinaryIO) -> Signal:
     file.seek(8)
     canon = file.read(2) == b"CR"
     file.seek(0)
-    with _tifffile(path).TiffFile(file) as tiff:
+    with _refusing_errors(), _tifffile(path).TiffFile(file) as tiff:
         pages = [page for top in tiff.pages for page in (top, *(top.pages or ()))]
         full = [page for page in pages if not page.subfiletype & (_REDUCED | _MASK)]
         if canon or not full or any(page.photometric in _RAW for page in pages):
@@ -112,9 +136,12 @@ def _read_picture(request: Request, file: BinaryIO) -> Signal:
         samples, dtype = _samples(path, page, page)
         samples = np.moveaxis(samples, 0, -1) if page.axes == "SYX" else samples.reshape(*samples.shape[:2], -1)
         samples = _specified_channels(path, page, samples, dtype or str(samples.dtype))
+        profile = page.iccprofile
+        if profile and samples.dtype == np.uint8:
+            samples, profile = image.plain(path, Image.fromarray(samples.squeeze()), profile), None
         turned = page.tags.valueof(image.ORIENTATION, default=1)
         info = {"aspect": [1 / side if side else 0 for side in _sides(page)[::-1]]}
-        return image.upright(request, samples, turned, page.iccprofile, info, dtype)
+        return image.upright(request, samples, turned, profile, info, dtype)
 
 
 def _specified_channels(path: Path, page: Any, samples: Array, dtype: str) -> Array:
@@ -152,20 +179,26 @@ def read_stack(request: Request, file: BinaryIO) -> Signal:
             axes = "ZYX"
         values = _slices_first(path, samples, axes, request.kind)
         if request.kind == "volume":
-            return replace(request.signal(values, "volume", None, dtype), spacing=_spacing(tiff, page))
+            return replace(request.signal(values, "volume", None, dtype), spacing=_spacing(path, tiff, page))
         if len(values) == 1:
             request.check(("image",))
         start, stop = bounds(path, request.frames, len(values))
         frames = np.stack([shrunk(path, frame, request.max_side) for frame in values[start:stop]])
-        return request.signal(frames, "video", _rate(tiff), dtype)
+        return request.signal(frames, "video", _rate(path, tiff), dtype)
 
 
-def _rate(tiff: Any) -> Fraction | None:
+def _rate(path: Path, tiff: Any) -> Fraction | None:
     """Frames per second of ImageJ or OME."""
     known = dict(tiff.imagej_metadata or _ome_pixels(tiff))
-    seconds = float(known.get("finterval") or known.get("TimeIncrement") or 0)
-    rate = 1 / seconds if seconds > 0 else float(known.get("fps") or 0)
-    return Fraction(rate).limit_denominator(1001) if 0 < rate < np.inf else None
+    interval = float(known.get("finterval") or known.get("TimeIncrement") or 0)
+    unit = str(known.get("tunit") or known.get("TimeIncrementUnit") or "s")
+    seconds = interval * float(scale(unit, SECONDS)) if interval > 0 else 1 / (float(known.get("fps") or 0) or np.inf)
+    if interval > 0 and not seconds:
+        note("%s: its frame rate is left out, its unit of time (%s) is not known", path, unit)
+    if not 0 < seconds < np.inf:
+        return None
+    rate = Fraction(1 / seconds).limit_denominator(1001)
+    return rate if rate > 1 else 1 / Fraction(seconds).limit_denominator(1001)
 
 
 def _ome_pixels(tiff: Any) -> Any:
@@ -178,8 +211,8 @@ def _refusing_errors() -> Iterator[None]:
     """Raise ValueError for what tifffile only logs: of a stack that was cut off it returns the first pages."""
     handler = BufferingHandler(1 << 20)
     handler.setLevel(logging.ERROR)
-    thread = threading.get_ident()
-    handler.addFilter(lambda record: record.thread == thread)  # the logger is of all threads
+    thread = threading.get_ident()  # the logger is of all threads
+    handler.addFilter(lambda record: record.thread == thread and not _HARMLESS.search(record.getMessage()))
     logger = logging.getLogger("tifffile")
     logger.addHandler(handler)
     try:
@@ -202,14 +235,23 @@ def _slices_first(path: Path, values: Array, axes: str, kind: str | None) -> Arr
     return np.ascontiguousarray(_tifffile(path).transpose_axes(values, letters, order))
 
 
-def _spacing(tiff: Any, page: Any) -> tuple[float, float, float] | None:
+def _spacing(path: Path, tiff: Any, page: Any) -> tuple[float, ...] | None:
     """Distance of slices, rows and columns: of OME, of ImageJ, or of our own description with the resolution tags."""
     if tiff.is_ome:
-        sizes = [float(_ome_pixels(tiff).get(f"PhysicalSize{axis}", 0)) for axis in "ZYX"]
+        known = _ome_pixels(tiff)
+        sizes = [float(known.get(f"PhysicalSize{axis}", 0)) for axis in "ZYX"]
+        units = [known.get(f"PhysicalSize{axis}Unit", "µm") for axis in "ZYX"]
     else:
         known = tiff.imagej_metadata or (tiff.shaped_metadata or [{}])[0]
         sizes = [float(known.get("spacing") or 0), *_sides(page)]
-    return (sizes[0], sizes[1], sizes[2]) if 0 < min(sizes) <= max(sizes) < np.inf else None
+        units = [str(known.get(name, known.get("unit"))) for name in ("zunit", "yunit", "unit")]
+    if not 0 < min(sizes) <= max(sizes) < np.inf:
+        return None
+    scales = [scale(unit, METRES) if len(set(units)) > 1 else Fraction(1) for unit in units]
+    if not all(scales):
+        note("%s: its spacing is left out, its units of length (%s) are not all known", path, ", ".join(units))
+        return None
+    return tuple(float(Fraction(size) * factor / scales[2]) for size, factor in zip(sizes, scales, strict=True))
 
 
 def _sides(page: Any) -> list[float]:
@@ -235,10 +277,8 @@ def save_tiff(path: Path, stored: Stored) -> None:
         options = {
             "imagej": imagej and samples.shape[2] > 1,  # tifffile takes a width of 1 for channels
             "planarconfig": "contig" if channels > 1 else None,
-            "metadata": {"axes": "ZYX" if channels == 1 else "ZYXS"},
+            "metadata": {"axes": "ZYX" if channels == 1 else "ZYXS", **({"spacing": spacing[0]} if spacing else {})},
         }
-        if spacing is not None:
-            options["metadata"]["spacing"] = spacing[0]
     with open_for_writing(path) as file:
         _tifffile(path).imwrite(
             file,

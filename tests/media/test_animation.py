@@ -117,6 +117,30 @@ def test_a_tiff_series_is_a_film(tmp_path, timing):
     assert files.read(tmp_path / "a.tif", "video", max_side=8).shape == (6, 6, 8)
 
 
+MILLISECONDS = {"ms": 1, "msec": 1, "µs": 1e-3, "us": 1e-3, "s": 1000, "sec": 1000, "min": 60_000, "h": 3_600_000}
+
+
+@pytest.mark.parametrize("unit", MILLISECONDS)
+@pytest.mark.parametrize("interval", [20, 3_000_000])
+def test_the_rate_of_a_tiff_series_follows_the_unit_of_its_times(tmp_path, lines, unit, interval):
+    count = interval / MILLISECONDS[unit]
+    ome = {"axes": "TYX", "TimeIncrement": count, "TimeIncrementUnit": unit}
+    tifffile.imwrite(tmp_path / "a.ome.tif", FRAMES[..., 0], ome=True, metadata=ome)
+    assert files.read(tmp_path / "a.ome.tif", "video").sampling_rate == Fraction(1000, interval)
+    if unit.isascii():
+        imagej = {"axes": "TYX", "finterval": count, "tunit": unit}
+        tifffile.imwrite(tmp_path / "a.tif", FRAMES[..., 0], imagej=True, metadata=imagej)
+        assert files.read(tmp_path / "a.tif", "video").sampling_rate == Fraction(1000, interval)
+    assert lines() == []
+
+
+def test_a_unit_of_time_that_is_not_known_gives_no_rate(tmp_path, lines):
+    imagej = {"axes": "TYX", "finterval": 20, "tunit": "mm"}
+    tifffile.imwrite(tmp_path / "a.tif", FRAMES[..., 0], imagej=True, metadata=imagej)
+    assert files.read(tmp_path / "a.tif", "video").sampling_rate is None
+    assert lines() == ["its frame rate is left out, its unit of time (mm) is not known"]
+
+
 def test_a_tiff_of_pages_is_a_film_without_a_rate(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", FRAMES, photometric="rgb")
     found = files.read(tmp_path / "a.tif", "video")

@@ -90,6 +90,13 @@ def test_what_ranks_higher_hides_the_lower(tmp_path):
         assert np.array_equal(read(tmp_path, *chunks).values, RAMP)
 
 
+@pytest.mark.parametrize(("mastering", "light"), [(b"mDCV", b"cLLI"), (b"mDCv", b"cLLi")])
+def test_other_hdr_metadata_is_said_to_be_left_out(tmp_path, lines, mastering, light):
+    found = read(tmp_path, PQ, chunk(mastering, bytes(24)), chunk(light, bytes(8)))
+    assert found.colour == (9, 16)
+    assert lines() == ["its mastering display metadata, content light level is left out"]
+
+
 @pytest.mark.parametrize("values", [bytes(32), struct.pack(">8I", *[30_000] * 8)])
 def test_impossible_primaries_are_ignored_with_one_line(tmp_path, lines, values):
     assert np.array_equal(read(tmp_path, chunk(b"cHRM", values)).values, RAMP)

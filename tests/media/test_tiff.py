@@ -6,6 +6,7 @@ import threading
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 
 import imagecodecs
 import numpy as np
@@ -105,6 +106,19 @@ def test_wider_integers_need_a_range(tmp_path):
     assert np.array_equal(files.read(tmp_path / "a.tif", value_range=(0, (1 << 24) - 1)).values, samples)
 
 
+def test_cmyk_of_16_bits_is_said_to_be_reduced(tmp_path, lines):
+    inks = noise((7, 9, 4), "uint16") // 257
+    for dtype in ("uint8", "uint16"):
+        samples = inks.astype(dtype) * (257 if dtype == "uint16" else 1)
+        tifffile.imwrite(tmp_path / "a.tif", samples, photometric="separated", metadata=None)
+        assert np.array_equal(
+            files.read(tmp_path / "a.tif").values,
+            np.asarray(Image.fromarray(inks.astype(np.uint8), "CMYK").convert("RGB")),
+        )
+    converted = "CMYK is converted to RGB"
+    assert lines() == [converted, "CMYK of 16 bits is reduced to 8", converted]
+
+
 # Previews
 
 
@@ -186,6 +200,45 @@ def test_damage_in_a_private_tag_is_no_damage(tmp_path, dtype, tag):
     assert whole in path.read_bytes()
     path.write_bytes(path.read_bytes().replace(whole, struct.pack("<HHII", 65000, *tag)))
     assert np.array_equal(files.read(path).values, values)
+
+
+@pytest.mark.parametrize(
+    ("compression", "photometric"), [*product(["lzw", "zlib", "zstd", "packbits"], ["rgb", "palette"]), ("webp", "rgb")]
+)
+def test_what_is_cut_or_altered_is_refused_without_lines_of_libraries(
+    tmp_path, capfd, recwarn, compression, photometric
+):
+    samples, options = noise((60, 50, 3)), {"photometric": photometric, "compression": compression}
+    if photometric == "palette":
+        samples, options["colormap"] = samples[..., 0], noise((3, 256), "uint16")
+    if compression == "webp":
+        options["compressionargs"] = {"lossless": True}
+    tifffile.imwrite(tmp_path / "a.tif", samples, **options)
+    data = (tmp_path / "a.tif").read_bytes()
+    assert photometric == "palette" or np.array_equal(files.read(tmp_path / "a.tif").values, samples)
+    for share in (0.3, 0.6, 0.9):
+        (tmp_path / "b.tif").write_bytes(data[: int(share * len(data))])
+        with pytest.raises(SignalError, match=r"b\.tif: cannot be read, it is damaged"):
+            files.read(tmp_path / "b.tif")
+    if compression in ("lzw", "zlib"):
+        (tmp_path / "b.tif").write_bytes(data[:-900] + bytes(200) + data[-700:])
+        with pytest.raises(SignalError, match=r"b\.tif: cannot be read, it is damaged"):
+            files.read(tmp_path / "b.tif")
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("kind", [None, "volume"])
+def test_a_stack_whose_last_page_is_cut_is_refused_without_a_warning(tmp_path, recwarn, kind):
+    tifffile.imwrite(tmp_path / "a.tif", noise((4, 60, 50)), photometric="minisblack")
+    data = (tmp_path / "a.tif").read_bytes()
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        last = tiff.pages[3].offset
+    for length in (last, last + 1, last + 40):
+        (tmp_path / "b.tif").write_bytes(data[:length])
+        with pytest.raises(SignalError, match=r"b\.tif: cannot be read, it is damaged"):
+            files.read(tmp_path / "b.tif", kind)
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("planar", ["contig", "separate"])

@@ -72,6 +72,38 @@ def test_spacing_of_imagej_and_ome_is_read(tmp_path):
         assert np.array_equal(result.values[..., 0], values)
 
 
+MICROMETRE = {"nm": 1000, "um": 1, "µm": 1, "μm": 1, "mm": 1e-3, "cm": 1e-4, "m": 1e-6, "Å": 10_000, "in": 1 / 25_400}
+
+
+@pytest.mark.parametrize("unit", MICROMETRE)
+@pytest.mark.parametrize("other", MICROMETRE)
+def test_axes_of_several_units_have_the_spacing_in_that_of_the_columns(tmp_path, lines, unit, other):
+    ome = {"axes": "ZYX", "PhysicalSizeX": 0.5 * MICROMETRE[unit], "PhysicalSizeXUnit": unit}
+    ome |= {"PhysicalSizeY": 0.25 * MICROMETRE[other], "PhysicalSizeYUnit": other, "PhysicalSizeZ": 3.0}  # micrometres
+    tifffile.imwrite(tmp_path / "a.ome.tif", noise((4, 5, 6)), metadata=ome)
+    found = files.read(tmp_path / "a.ome.tif", "volume").spacing
+    assert found == pytest.approx([size * MICROMETRE[unit] for size in (3, 0.25, 0.5)], rel=1e-12)
+    assert lines() == []
+
+
+@pytest.mark.parametrize(("across", "down"), [("micron", "nm"), (r"\u00B5m", "nm"), ("microns", "nanometers")])
+def test_units_of_axes_of_imagej(tmp_path, across, down):
+    known = {"axes": "ZYX", "spacing": 3, "unit": across, "yunit": down, "zunit": "um"}
+    tifffile.imwrite(tmp_path / "a.tif", noise((4, 5, 6)), imagej=True, resolution=(2, 1 / 250), metadata=known)
+    assert files.read(tmp_path / "a.tif", "volume").spacing == (3, 0.25, 0.5)
+
+
+def test_units_that_are_not_known(tmp_path, lines):
+    ome = {"axes": "ZYX"} | {f"PhysicalSize{axis}": 2 for axis in "XYZ"}
+    units = {f"PhysicalSize{axis}Unit": "pixel" for axis in "XYZ"}
+    tifffile.imwrite(tmp_path / "same.ome.tif", noise((4, 5, 6)), metadata=ome | units)
+    assert files.read(tmp_path / "same.ome.tif", "volume").spacing == (2, 2, 2)
+    assert lines() == []
+    tifffile.imwrite(tmp_path / "a.ome.tif", noise((4, 5, 6)), metadata=ome | {"PhysicalSizeYUnit": "pixel"})
+    assert files.read(tmp_path / "a.ome.tif", "volume").spacing is None
+    assert lines() == ["its spacing is left out, its units of length (µm, pixel, µm) are not all known"]
+
+
 def test_what_we_write_is_an_imagej_stack(tmp_path):
     files.write(tmp_path / "a.tif", volume((4, 5, 6, 1), "float32", (3.0, 0.25, 0.5)))
     with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
