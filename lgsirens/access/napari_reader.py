@@ -24,7 +24,7 @@ def read_layers(path: str) -> list[Layer]:
     """
     array = open_array(path)
     known = array.representation.signal
-    if known.kind == "audio":
+    if array.representation.lattice.dimensions == 1:
         raise SignalError(f"{path}: is a sound, which napari cannot show; use lgsirens decode")
     options: dict[str, Any] = {"multiscale": True, "name": array.representation.signal.kind}
     # Floats of a coloured picture must lie in [0, 1] there.

@@ -30,7 +30,7 @@ def notebook_html(representation: Representation) -> str:
     is read but for what is shown. Of a picture of more than 4 million samples the overview is shown, if there is one.
     """
     array = open_array(representation, cache_bytes=0).float
-    shown = _sound(array) if representation.signal.kind == "audio" else _picture(array)
+    shown = _sound(array) if representation.lattice.dimensions == 1 else _picture(array)
     rows = (
         f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(text)}</td></tr>"
         for name, text in describe_lines(describe(representation, check=False))

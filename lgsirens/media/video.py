@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lgsirens.errors import ConfigError, SignalError, require
+from lgsirens.media import image
 from lgsirens.media.frames import bounds, conversion, gathered, packed, unpacked
 from lgsirens.media.geometry import cropping, side_data, upright
 from lgsirens.media.request import Request
@@ -25,7 +26,7 @@ from lgsirens.system.console import note
 
 _DEFAULT_RATE = Fraction(25)
 # As ITU-T H.273 numbers them.
-_BT709, _UNSPECIFIED, _RESERVED, _SRGB = 1, 2, (0, 3), 13
+_BT709, _UNSPECIFIED, _RESERVED = 1, 2, (0, 3)
 _MATRICES = (*range(8), 9)  # that FFmpeg converts; of those that are not stated it takes BT.601
 _OTHER_MATRICES = {8: "YCgCo", 10: "BT.2020 of constant luminance", 14: "ICtCp"}
 _LIMITED = 1
@@ -133,8 +134,7 @@ def _colour(context: Any) -> tuple[int, int] | None:
         number if number not in _RESERVED and number < 256 else _UNSPECIFIED
         for number in map(int, (context.color_primaries, context.color_trc))
     )
-    usual = primaries in (_BT709, _UNSPECIFIED) and transfer in (_BT709, _SRGB, _UNSPECIFIED)
-    return None if usual else (primaries, transfer)
+    return image.declared_colour(primaries, transfer)
 
 
 # Writing
