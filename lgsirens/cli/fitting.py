@@ -155,5 +155,7 @@ def check_result(output: Path, overwrite: bool, inputs: Sequence[str | Path] = (
 
 
 def _check_name(output: Path) -> None:
-    if output.suffix != ".safetensors" or output.name.endswith(CHECKPOINT_SUFFIX):
-        raise ConfigError(f"{output}: a representation is *.safetensors, not *{CHECKPOINT_SUFFIX}; name OUTPUT so")
+    if output.suffix != ".safetensors":
+        raise ConfigError(f"{output}: a representation is a .safetensors file; name OUTPUT so")
+    if output.name.endswith(CHECKPOINT_SUFFIX):
+        raise ConfigError(f"{output}: *{CHECKPOINT_SUFFIX} is where runs keep their state; choose another OUTPUT")
