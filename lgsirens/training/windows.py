@@ -1,14 +1,16 @@
 """The windows that partitions train on: a signal at its positions, and blocks of its samples."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from lgsirens.grid.box import Box, box_of_shape
+from lgsirens.grid.box import Box, box_of_shape, box_size, slices
 from lgsirens.grid.coordinates import Coordinates, axis_coordinates, mesh
-from lgsirens.grid.lattice import Lattice
+from lgsirens.grid.lattice import Lattice, split
 from lgsirens.nn.kernels.block import Block, Rows
 from lgsirens.signal import Signal
 
@@ -79,6 +81,22 @@ class Windows:
         # Without a halo a window is what its partition owns.
         self._owned = [torch.from_numpy(axis).to(device).float() for axis in owned if any(lattice.halo)]
 
+    def read(self, places: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Samples of the windows of some partitions, `[n, *sizes, C]` in [-1, 1], and which of them are there,
+        `[n, *sizes]`. Of the signal little more is read than that."""
+        part, (signal, box) = self.lattice.select(places), (self.positioned.signal, self.positioned.box)
+        around = _around(part.windows(self.extent), box)
+        if len(part) > 1 and box_size(around) > 2 * len(part) * math.prod(self.sizes):  # most of it is none of theirs
+            halves = [self.read(half) for half in np.array_split(places, 2)]
+            samples, known = (torch.cat(tensors) for tensors in zip(*halves, strict=True))
+            return samples, known
+        mask = None if signal.mask is None else signal.mask[slices(around, box)]
+        at = tuple((low - start, high - start) for (low, high), (start, _) in zip(around, box, strict=True))
+        cut, there = split(signal.read(at), part, self.extent, around, mask)
+        shape = len(part), *self.sizes
+        samples = self.target(torch.from_numpy(cut).view(*shape, signal.channels))
+        return samples.to(self.device), torch.from_numpy(there).view(shape).to(self.device)
+
     def block(self, rows: Rows, places: Places, target: Tensor, known: Tensor | None) -> Block:
         """A block of samples `[B, N, C]`, in [-1, 1]; `known` `[B, N]`, which of them are there, None if all are."""
         weight = None if known is None else known[..., None].float()
@@ -97,6 +115,15 @@ class Windows:
     def _own(self, rows: Rows, places: Places) -> Tensor | None:
         """`[B, N, 1]` or `[1, N, 1]`, 1 where the partition owns the sample, 0 in its halo; None without halos."""
         return _at(self._owned, rows, places).prod(dim=-1, keepdim=True) if self._owned else None
+
+
+def _around(windows: list[NDArray[np.int64]], box: Box) -> Box:
+    """The samples of a box that windows meet; where there are none, the nearest."""
+    found = []
+    for axis, (first, last) in zip(windows, box, strict=True):
+        start = min(max(int(axis.min()), first), last - 1)
+        found.append((start, max(start + 1, min(int(axis.max()) + 1, last))))
+    return tuple(found)
 
 
 def _at(axes: list[Tensor], rows: Rows, places: Places) -> Tensor:
