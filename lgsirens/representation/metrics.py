@@ -43,6 +43,15 @@ def psnr(reference: Signal, decoded: Signal, where: NDArray[np.bool_] | None = N
         count += error.size
     if count == 0:
         raise SignalError("no sample is left to compare; choose a window that holds a partition")
+    return _psnr(reference, total, count)
+
+
+def psnr_of_sum(reference: Signal, total: float) -> float:
+    """PSNR in dB of a sum of squared errors over all samples and channels, in the signal's units."""
+    return _psnr(reference, total, math.prod(reference.shape) * reference.channels)
+
+
+def _psnr(reference: Signal, total: float, count: int) -> float:
     return 10 * math.log10(peak(reference) ** 2 * count / total) if total else math.inf
 
 

@@ -1,6 +1,5 @@
 """The windows that partitions train on: a signal at its positions, and blocks of its samples."""
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lgsirens.grid.box import Box, box_of_shape, box_size, slices
+from lgsirens.grid.box import Box, box_of_shape, slices
 from lgsirens.grid.coordinates import Coordinates, axis_coordinates, mesh
-from lgsirens.grid.lattice import Lattice, split
+from lgsirens.grid.lattice import Lattice, dense_parts, split
 from lgsirens.nn.kernels.block import Block, Rows
 from lgsirens.signal import Signal
 
@@ -51,10 +50,12 @@ class Windows:
         device: where blocks are needed.
         centres: `[P, D]` on the device, coordinates of the signal from which local networks count theirs; None where
             `coordinates` say what they see.
+        fitted: partitions of the whole fit, where those of the lattice are one rank's; None: P.
 
     Attributes:
         tiled: whether all partitions see the same coordinates.
-        alike: how many see the same: all of them, or one.
+        fitted: partitions of the whole fit.
+        alike: how many of them see the same: all, or one.
     """
 
     def __init__(
@@ -64,14 +65,16 @@ class Windows:
         coordinates: Coordinates,
         device: torch.device,
         centres: Tensor | None = None,
+        fitted: int | None = None,
     ) -> None:
         self.positioned, self.lattice, self.device = positioned, lattice, device
         self.extent = coordinates.windows_in(positioned.extent)
         self.tiled = coordinates.kind == "tile"
-        self.alike = len(lattice) if self.tiled else 1
+        self.fitted = fitted or len(lattice)
+        self.alike = self.fitted if self.tiled else 1
         self.positions = lattice.windows(self.extent)
         self.sizes = tuple(axis.shape[1] for axis in self.positions)
-        places = np.arange(len(lattice) // self.alike)
+        places = np.arange(1 if self.tiled else len(lattice))
         positions, ids = [axis[: len(places)] for axis in self.positions], lattice.ids[places].astype(np.int64)
         x, x_local = axis_coordinates(coordinates, lattice, places, positions)
         owned = [p // t == ids[:, d, None] for d, (p, t) in enumerate(zip(positions, lattice.tile, strict=True))]
@@ -84,12 +87,13 @@ class Windows:
     def read(self, places: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Samples of the windows of some partitions, `[n, *sizes, C]` in [-1, 1], and which of them are there,
         `[n, *sizes]`. Of the signal little more is read than that."""
-        part, (signal, box) = self.lattice.select(places), (self.positioned.signal, self.positioned.box)
+        parts = [self._read(self.lattice.select(part)) for part in dense_parts(self.lattice, places)]
+        samples, known = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return samples, known
+
+    def _read(self, part: Lattice) -> tuple[Tensor, Tensor]:
+        signal, box = self.positioned.signal, self.positioned.box
         around = _around(part.windows(self.extent), box)
-        if len(part) > 1 and box_size(around) > 2 * len(part) * math.prod(self.sizes):  # most of it is none of theirs
-            halves = [self.read(half) for half in np.array_split(places, 2)]
-            samples, known = (torch.cat(tensors) for tensors in zip(*halves, strict=True))
-            return samples, known
         mask = None if signal.mask is None else signal.mask[slices(around, box)]
         at = tuple((low - start, high - start) for (low, high), (start, _) in zip(around, box, strict=True))
         cut, there = split(signal.read(at), part, self.extent, around, mask)
@@ -101,7 +105,8 @@ class Windows:
         """A block of samples `[B, N, C]`, in [-1, 1]; `known` `[B, N]`, which of them are there, None if all are."""
         weight = None if known is None else known[..., None].float()
         x_local = _at(self._x_local, rows, places) if self._x_local else None
-        return Block(rows, _at(self._x, rows, places), x_local, target, weight, self._own(rows, places))
+        own = self._own(rows, places)
+        return Block(rows, _at(self._x, rows, places), x_local, target, weight, own, fitted=self.fitted)
 
     def target(self, samples: Tensor) -> Tensor:
         """Samples of the signal as the networks are to give them."""

@@ -15,9 +15,9 @@ from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.nn.siren import ModelConfig, build_model
 from lgsirens.training import loop
 from lgsirens.training.config import EncodeConfig, plan
-from lgsirens.training.encode import prepare
 from lgsirens.training.loop import no_reduction
 from lgsirens.training.output_layer import solve_output_layers
+from lgsirens.training.run import prepare
 from lgsirens.training.samples import Draw, StratifiedSamples
 from tests.strategies import seeds
 
