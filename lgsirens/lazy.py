@@ -18,7 +18,7 @@ from lgsirens.grid.box import Box, box_shape, format_box, intersect, slices
 
 Array = NDArray[Any]
 
-CACHE_BYTES = 64 << 20
+CACHE_BYTES = 256 << 20  # a band of partitions across a film
 VALUES_AT_ONCE = 1 << 20
 _IN_MEMORY = ("torch", "pandas")
 
@@ -58,15 +58,24 @@ class LazyValues:
         source: anything with `shape`, `dtype`, and `[slices]` that give arrays; `chunks`, if it has them.
         name: of the source, for messages.
         channel_axis: add an axis of length 1 at the end.
+        keeps: whether chunks are kept; else just what is asked for is read.
+
+    Attributes:
+        chunks: the shape in which it reads well, None if it does in any.
+        cache: of chunks; its limit may be lowered.
     """
 
-    def __init__(self, source: Any, name: str = "array", channel_axis: bool = False) -> None:
-        self._source, self._name, self._adds_axis = source, name, channel_axis
+    def __init__(self, source: Any, name: str = "array", channel_axis: bool = False, keeps: bool = True) -> None:
+        self._source, self._name, self._adds_axis, self._keeps = source, name, channel_axis, keeps
         kept = np.dtype(source.dtype)
         self.dtype: np.dtype[Any] = np.dtype(np.float32) if kept.kind == "b" else kept.newbyteorder("=")
         self.shape = (*map(int, source.shape), *((1,) if channel_axis else ()))
         self.chunks = _chunks(source, self.shape, self.dtype.itemsize)
-        self._cache = BlockCache(CACHE_BYTES)
+        self.cache = BlockCache(CACHE_BYTES)
+
+    def with_channel_axis(self) -> "LazyValues":
+        """The same with an axis of length 1 at its end."""
+        return LazyValues(self._source, self._name, True, self._keeps)
 
     @property
     def ndim(self) -> int:
@@ -115,17 +124,17 @@ class LazyValues:
 
     def _read(self, box: Box) -> Array:
         """A box that is not empty, in as many axes as the array has."""
-        if self.chunks is None:
+        if self.chunks is None or not self._keeps:
             return self._taken(box)
         values = np.empty(box_shape(box), self.dtype)
         ends = zip(box, self.chunks, strict=True)
         for number in itertools.product(*(range(low // step, -(-high // step)) for (low, high), step in ends)):
             sides = zip(number, self.chunks, self.shape, strict=True)
             chunk = tuple((n * step, min((n + 1) * step, size)) for n, step, size in sides)
-            block = self._cache.get(number)
+            block = self.cache.get(number)
             if block is None:
                 block = self._taken(chunk)
-                self._cache.put(number, block)
+                self.cache.put(number, block)
             common = intersect(box, chunk)
             values[slices(common, box)] = block[slices(common, chunk)]
         return values
@@ -168,11 +177,11 @@ def extremes(values: Array | LazyValues) -> tuple[float, float]:
     return float(min(lowest)), float(max(highest))
 
 
-def regions(values: Array | LazyValues, limit: int = VALUES_AT_ONCE) -> Iterator[Box]:
+def regions(values: Array | LazyValues, limit: int | None = None) -> Iterator[Box]:
     """Boxes that follow each other and cover an array `[*shape, C]` but for its last axis, each of about `limit`
-    values at most: along its first axis, or chunk by chunk."""
+    values at most (None: VALUES_AT_ONCE): along its first axis, or chunk by chunk."""
     *shape, channels = values.shape
-    most = max(1, limit // channels)
+    most = max(1, (limit or VALUES_AT_ONCE) // channels)
     chunks = getattr(values, "chunks", None) or (1,) * (len(shape) + 1)
     for outer in _tiled([(0, size) for size in shape], _grown(chunks, shape, most)):
         yield from _tiled(outer, _grown((1,) * len(shape), box_shape(outer), most))

@@ -137,10 +137,10 @@ class Signal:
         lazy = is_lazy(values)
         values = _checked_type(values) if lazy else _checked_array(values)
         kind = _settle_kind(tuple(values.shape), kind)
-        if lazy:
-            values = LazyValues(values, channel_axis=len(values.shape) == KINDS[kind].dimensions)
-        elif values.ndim == KINDS[kind].dimensions:
-            values = values[..., None]
+        if lazy and not isinstance(values, LazyValues):
+            values = LazyValues(values)
+        if values.ndim == KINDS[kind].dimensions:
+            values = values.with_channel_axis() if lazy else values[..., None]
         most, channels = KINDS[kind].max_channels, values.shape[-1]
         if channels > most:
             raise SignalError(
