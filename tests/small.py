@@ -119,11 +119,13 @@ def picture() -> Signal:
     return Signal.from_array((127 + 60 * np.sin(rows / 4) + 60 * np.cos(columns / 5)).astype(np.uint8))
 
 
-def prepared(*, max_memory: int = DEFAULT_LIMIT, **options: Any) -> tuple[SirenPerPartition, Samples, torch.Generator]:
+def prepared(
+    *, max_memory: int = DEFAULT_LIMIT, own: slice = slice(None), **options: Any
+) -> tuple[SirenPerPartition, Samples, torch.Generator]:
     """What a fit of a small model to `picture` starts from."""
     settings = {"partitions": (4, 4), "local_width": 6, "global_width": 7, "kernel": "eager"} | options
     planned = plan(picture(), EncodeConfig(**settings))
-    run = prepare(picture(), planned, torch.device("cpu"), max_memory)
+    run = prepare(picture(), planned, torch.device("cpu"), max_memory, own)
     return run.model, run.samples, run.generator
 
 

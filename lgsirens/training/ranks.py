@@ -5,7 +5,7 @@ Ctrl-C) is the same on every rank, because it comes from here.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -90,7 +90,8 @@ class Ranks:
         """
         if self.size == 1:
             return work()
-        result, failure = None, None
+        result: Any = None
+        failure: LgsirensError | None = None
         try:
             result = work()
         except LgsirensError as error:
@@ -102,14 +103,23 @@ class Ranks:
             if other is not None:
                 kind, message, option = other
                 where = "" if all(each == other for each in found) else f" (rank {rank} of {self.size})"
-                raise kind(f"{message}{where}", option)
+                failure = kind(f"{message}{where}", option)
+                failure.told = not self.first
+                raise failure
         return result
 
-    def agree(self, what: str, value: Any) -> None:
-        """Raise ConfigError unless a value is the same on all ranks."""
-        for rank, other in enumerate(self.everyone(value)):
-            if other != value:
-                raise ConfigError(f"rank {rank} has {what} {other}, rank {self.rank} has {value}; start all alike")
+    def agree(self, settings: Mapping[str, object]) -> None:
+        """Raise ConfigError, on every rank, unless settings are the same on all of them."""
+        first, *others = self.everyone({name: str(value) for name, value in settings.items()})
+
+        def check() -> None:
+            for rank, other in enumerate(others, 1):
+                for name in first.keys() | other.keys():
+                    ours, theirs = (one.get(name, "none") for one in (first, other))
+                    if ours != theirs:
+                        raise ConfigError(f"rank 0 has {name} {ours}, rank {rank} has {theirs}; start all alike")
+
+        self.together(check)
 
     def wait(self) -> None:
         """Until all ranks are here."""

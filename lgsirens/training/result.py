@@ -75,7 +75,7 @@ def measure(
     for start in range(0, len(places), at_once):
         for part in dense_parts(lattice, places[start : start + at_once]):
             box = bounding_extent(lattice.select(part), representation.extent)
-            decoded = decode(representation.select(part), box, device=device, kernel=kernel).values
+            decoded = np.asarray(decode(representation.select(part), box, device=device, kernel=kernel).values)
             difference = np.clip(decoded.astype(np.float64), lowest, highest) - signal.read(box)
             for place in part:
                 own = slices(intersect(lattice.box(int(place)), box), box)
