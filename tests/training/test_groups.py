@@ -4,8 +4,10 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given, settings
@@ -246,3 +248,31 @@ def test_what_is_wrong_is_said_once(tmp_path, monkeypatch, arguments, each, mess
     assert codes == [2, 2]
     assert "".join(errors).count("lgsirens: ") == 1
     assert message in errors[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["0", "1"])
+def test_a_killed_rank_is_started_again_and_the_rows_are_the_same(tmp_path, victim):
+    """By torchrun's elastic restart; also by hand, with another number of ranks."""
+    lg.write(tmp_path / "a.png", picture((1400, 1400)))
+    fit = ("--steps", "60", "--max_memory", "60MB", "--partition_size", "16,16", "--local_width", "6")
+    fit += ("--global_width", "16")
+    whole, output = tmp_path / "whole.safetensors", tmp_path / "a.safetensors"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--max_restarts", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    asked = ["-m", "lgsirens", "encode", str(tmp_path / "a.png")]
+    subprocess.run([*command, *asked, str(whole), *fit], env=environment, check=True, capture_output=True)
+    running = subprocess.Popen([*command, *asked, str(output), *fit, "--resume"], env=environment)
+    killed = False
+    while running.poll() is None:
+        kept = tmp_path / "a.checkpoint.safetensors"
+        if not killed and kept.exists() and kept.stat().st_size > 1 << 20:
+            ranks = [process for process in psutil.Process(running.pid).children() if process.is_running()]
+            named = {process.environ().get("RANK"): process for process in ranks}
+            named[victim].kill()
+            killed = True
+        time.sleep(0.05)
+    assert killed
+    assert running.returncode == 0
+    assert torch.equal(rows_of(lg.load(output)), rows_of(lg.load(whole)))
+    assert [path.name for path in tmp_path.glob("*checkpoint*")] == []
