@@ -254,8 +254,8 @@ def test_what_is_wrong_is_said_once(tmp_path, monkeypatch, arguments, each, mess
 @pytest.mark.parametrize("victim", ["0", "1"])
 def test_a_killed_rank_is_started_again_and_the_rows_are_the_same(tmp_path, victim):
     """By torchrun's elastic restart; also by hand, with another number of ranks."""
-    lg.write(tmp_path / "a.png", picture((1400, 1400)))
-    fit = ("--steps", "60", "--max_memory", "60MB", "--partition_size", "16,16", "--local_width", "6")
+    lg.write(tmp_path / "a.png", picture((1800, 1800)))
+    fit = ("--steps", "25", "--max_memory", "140MB", "--partition_size", "16,16", "--local_width", "6")
     fit += ("--global_width", "16")
     whole, output = tmp_path / "whole.safetensors", tmp_path / "a.safetensors"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--max_restarts", "2"]
