@@ -161,6 +161,24 @@ class LazyValues:
         return values
 
 
+class Converted:
+    """A source whose samples are converted as they are read, each `[..., S]` by itself.
+
+    Args:
+        values: what is converted.
+        convert: samples `[..., S]` to others `[..., C]`.
+    """
+
+    def __init__(self, values: LazyValues, convert: Callable[[Array], Array]) -> None:
+        self._values, self._convert = values, convert
+        like = convert(np.zeros((*(1 for _ in values.shape[:-1]), values.shape[-1]), values.dtype))
+        self.dtype, self.shape = like.dtype, (*values.shape[:-1], like.shape[-1])
+        self.chunks = values.chunks and (*values.chunks[:-1], like.shape[-1])
+
+    def __getitem__(self, part: tuple[slice, ...]) -> Array:
+        return self._convert(self._values[part[:-1]])[..., part[-1]]
+
+
 def is_lazy(given: Any) -> bool:
     """Whether this is an array that is not in memory."""
     if isinstance(given, np.memmap):

@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -50,8 +51,9 @@ def read(
     """
     path, progress = _as_path(path), progress or Progress("read", "frame", quiet=True)
     check_options(frames, max_side)
-    with kept(path) as path:
-        request = Request(path, kind, value_range, frames, max_side, progress, lambda name: read(name, "image"))
+    with kept(path) as file:
+        picture = partial(read, kind="image")
+        request = Request(file, kind, value_range, frames, max_side, progress, picture, stays=file == path)
         return _read(request)
 
 

@@ -143,7 +143,7 @@ _TIFF = Format(
     rb"II[*+]\0|MM\0[*+]",
     tiff.read_tiff,
     tiff.save_tiff,
-    tiff.read_stack,
+    lambda request, file: tiff.read_stack(request),
     ("spacing",),
     types=_kept(*UNSIGNED_TYPES, "int8", "int16", "float32", others="float32"),
     package=("tifffile", "tiff"),
