@@ -195,12 +195,12 @@ def extremes(values: Array | LazyValues) -> tuple[float, float]:
     return float(min(lowest)), float(max(highest))
 
 
-def regions(values: Array | LazyValues, limit: int | None = None) -> Iterator[Box]:
+def regions(values: Array | LazyValues, limit: int | None = None, chunks: Sequence[int] | None = None) -> Iterator[Box]:
     """Boxes that follow each other and cover an array `[*shape, C]` but for its last axis, each of about `limit`
-    values at most (None: VALUES_AT_ONCE): along its first axis, or chunk by chunk."""
+    values at most (None: VALUES_AT_ONCE): along its first axis, or by its own or other chunks."""
     *shape, channels = values.shape
     most = max(1, (limit or VALUES_AT_ONCE) // channels)
-    chunks = getattr(values, "chunks", None) or (1,) * (len(shape) + 1)
+    chunks = chunks or getattr(values, "chunks", None) or (1,) * len(shape)
     for outer in _tiled([(0, size) for size in shape], _grown(chunks, shape, most)):
         yield from _tiled(outer, _grown((1,) * len(shape), box_shape(outer), most))
 

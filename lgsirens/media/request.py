@@ -24,6 +24,7 @@ class Request:
 
     Attributes:
         read: reads another file, for formats that consist of several.
+        dataset: the array that is named, of several in the file.
         stays: whether the file is there as long as the signal is.
     """
 
@@ -34,6 +35,7 @@ class Request:
     max_side: int | None
     progress: Progress
     read: Callable[[Path], Signal]
+    dataset: str | None = None
     stays: bool = True
 
     def is_large(self, shape: Sequence[int], dtype: Any) -> bool:

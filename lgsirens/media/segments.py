@@ -6,16 +6,21 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from logging.handlers import BufferingHandler
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lgsirens.errors import SignalError
+from lgsirens.errors import SignalError, require
 from lgsirens.media.unchanged import UnchangedFile
 from lgsirens.signal import Array
 
 # What tifffile logs of damaged tags that no samples need: texts, and those of other programs.
 _HARMLESS = re.compile("TiffTag (269|27[012]|30[56]|31[56]|[0-9]{5}) ")
+
+
+def tifffile_for(path: Path) -> Any:
+    return require("tifffile", f"{path}: this TIFF", "tiff")
 
 
 class Segments:

@@ -1,4 +1,4 @@
-"""TIFF pictures and stacks <-> `Signal`: what Pillow would reduce to 8 bits, volumes and series by tifffile."""
+"""TIFF pictures and stacks -> `Signal`: what Pillow would reduce to 8 bits, volumes and series by tifffile."""
 
 import re
 from collections.abc import Sequence
@@ -13,17 +13,16 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from lgsirens.errors import MissingDependencyError, SignalError, require
+from lgsirens.errors import MissingDependencyError, SignalError
 from lgsirens.lazy import Converted, LazyValues
 from lgsirens.media import image
 from lgsirens.media.animation import shrunk
 from lgsirens.media.frames import bounds, reduced
 from lgsirens.media.request import Request
-from lgsirens.media.segments import Segments, refusing_errors
-from lgsirens.media.stored import Stored, open_for_writing
+from lgsirens.media.segments import Segments, refusing_errors, tifffile_for
 from lgsirens.media.unchanged import UnchangedFile
 from lgsirens.media.units import METRES, SECONDS, scale
-from lgsirens.signal import UNSIGNED_TYPES, Array, Signal, integer_limits, to_sample_type
+from lgsirens.signal import Array, Signal, integer_limits, to_sample_type
 from lgsirens.system.console import note, times
 
 _REDUCED, _MASK, _RAW = 1, 4, (32803, 34892)  # kinds of page, and photometrics of a sensor's samples
@@ -31,11 +30,6 @@ _BY_PILLOW = (2, 3, 4, 6, 7, 32809)  # compressions that tifffile knows not in a
 _MAKE, _KIND, _SUB_PAGES, _DNG = 271, 254, 330, 50706
 _GRAY_OR_RGB, _YCBCR, _JPEG = (0, 1, 2), 6, 7
 _PICTURE_AXES = ("YX", "YXS", "SYX")
-
-
-def needs_tifffile(dtype: str, channels: int) -> bool:
-    """Whether writing a picture needs tifffile."""
-    return dtype != "uint8" and not (channels == 1 and dtype in ("uint16", "float32"))
 
 
 def read_tiff(request: Request, file: BinaryIO) -> Signal:
@@ -69,7 +63,7 @@ def read_tiff(request: Request, file: BinaryIO) -> Signal:
 
 def _needs_pillow(path: Path, file: BinaryIO) -> bool:
     """Whether Pillow has to convert the samples, none of which is missing: libtiff prints what is wrong with a file."""
-    with refusing_errors(), _tifffile(path).TiffFile(file) as tiff:
+    with refusing_errors(), tifffile_for(path).TiffFile(file) as tiff:
         page, _ = tiff.pages.first, len(tiff.pages)
         if page.photometric in (0, 1, 2) and np.min(page.bitspersample) >= 8 and page.compression not in _BY_PILLOW:
             return False
@@ -90,10 +84,6 @@ def _pillow_is_exact(picture: Any) -> bool:
     unsigned, bits = set(tags.get(339, (1,))) == {1}, max(tags.get(258, (1,)))
     deep = picture.mode in image.DEEP and bits >= 16
     return deep or picture.mode == "CMYK" or (unsigned and bits <= 8 and picture.mode != "I")
-
-
-def _tifffile(path: Path) -> Any:
-    return require("tifffile", f"{path}: this TIFF", "tiff")
 
 
 def _samples(path: Path, page: Any, pages: Any) -> tuple[Array, str | None]:
@@ -143,7 +133,7 @@ def _full_page(path: Path, tiff: Any) -> Any:
 def _read_picture(request: Request, file: BinaryIO) -> Signal:
     path = request.path
     file.seek(0)
-    with refusing_errors(), _tifffile(path).TiffFile(file) as tiff:
+    with refusing_errors(), tifffile_for(path).TiffFile(file) as tiff:
         page = _full_page(path, tiff)
         image.check_size(path, page.imagewidth, page.imagelength)
         if page.axes not in _PICTURE_AXES:
@@ -164,7 +154,7 @@ def _read_large(request: Request) -> Signal | None:
     path = request.path
     kept = UnchangedFile(path)
     with refusing_errors(), kept.reading() as file:
-        tiff = _tifffile(path).TiffFile(file)
+        tiff = tifffile_for(path).TiffFile(file)
         if not any(request.is_large(page.shape, page.dtype or np.uint8) for page in tiff.pages):
             return None
         page = _full_page(path, tiff)
@@ -249,7 +239,7 @@ def _channels(page: Any) -> tuple[list[int], bool]:
 
 
 def read_stack(request: Request) -> Signal:
-    path, tifffile, kept = request.path, _tifffile(request.path), UnchangedFile(request.path)
+    path, tifffile, kept = request.path, tifffile_for(request.path), UnchangedFile(request.path)
     with refusing_errors(), kept.reading() as file, tifffile.TiffFile(file) as tiff:
         stacks = [series for series in tiff.series if not series.keyframe.subfiletype & (_REDUCED | _MASK)]
         stacks = stacks or tiff.series
@@ -324,7 +314,7 @@ def _slices_first(path: Path, values: Array, axes: str, kind: str | None) -> Arr
         raise SignalError(f"{path}: a TIFF file of axes {axes} is no {kind}; save one time and one channel of it")
     values = values.reshape([length for _, length in kept])
     order = f"{depth or 'Z'}YX{colours or 'S'}"
-    return np.ascontiguousarray(_tifffile(path).transpose_axes(values, letters, order))
+    return np.ascontiguousarray(tifffile_for(path).transpose_axes(values, letters, order))
 
 
 def _spacing(path: Path, tiff: Any, page: Any) -> tuple[float, ...] | None:
@@ -350,34 +340,3 @@ def _sides(page: Any) -> list[float]:
     """Distance of rows and of columns, 0 if unknown: nine digits are what the fractions in tags can give back."""
     tags = (page.tags.valueof(tag, default=(0, 0)) for tag in (283, 282))
     return [float(f"{low / high:.9g}") if high else 0.0 for high, low in tags]
-
-
-# Writing
-
-
-def save_tiff(path: Path, stored: Stored) -> None:
-    """Write a picture `[H, W, C]`, or a volume `[slices, H, W, C]` in ImageJ's dialect where that holds the samples."""
-    samples, spacing = stored.whole(), stored.signal.spacing
-    channels, dtype = samples.shape[-1], stored.target or stored.signal.dtype
-    density = None if spacing is None else (1 / spacing[-1], 1 / spacing[-2])
-    if stored.signal.kind == "image" and not needs_tifffile(dtype, channels):
-        image.save(path, samples, "TIFF", **({} if density is None else {"dpi": density}))
-        return
-    options: dict[str, Any] = {"metadata": None}
-    if stored.signal.kind == "volume":
-        imagej = (channels == 1 and dtype in ("uint8", "uint16", "float32")) or (channels, dtype) == (3, "uint8")
-        options = {
-            "imagej": imagej and samples.shape[2] > 1,  # tifffile takes a width of 1 for channels
-            "planarconfig": "contig" if channels > 1 else None,
-            "metadata": {"axes": "ZYX" if channels == 1 else "ZYXS", **({"spacing": spacing[0]} if spacing else {})},
-        }
-    with open_for_writing(path) as file:
-        _tifffile(path).imwrite(
-            file,
-            samples if channels > 1 else samples[..., 0],
-            photometric="rgb" if channels > 2 else "minisblack",
-            extrasamples=["unassalpha"] if channels in (2, 4) else None,
-            bitspersample=integer_limits(dtype)[1].bit_length() if dtype in UNSIGNED_TYPES[1:-1] else None,
-            resolution=density,
-            **options,
-        )

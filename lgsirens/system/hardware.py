@@ -27,6 +27,11 @@ def memory() -> int:
     return min(found)
 
 
+def default_memory() -> int:
+    """Bytes that a command may take where `max_memory` does not say it: half of this machine's memory."""
+    return memory() // 2
+
+
 def check_fits(count: float, what: str) -> None:
     """Raise ConfigError if so many bytes are more than this machine's memory."""
     if count > memory():
