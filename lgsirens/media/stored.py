@@ -63,8 +63,8 @@ class Stored:
         return self.blocks(max(1, _BAND_BYTES * len(values) // values.nbytes))
 
     def blocks(self, length: int) -> Iterator[Array]:
-        """Samples `[length, ..., C]`, one block after the other along the first axis; the last one may be shorter."""
-        for values in self._read(length):
+        """Samples `[length, ..., C]` or fewer, one block after the other along the first axis."""
+        for values in self._read():
             for start in range(0, len(values), length):
                 yield self._converted(values[start : start + length])
 
@@ -74,15 +74,14 @@ class Stored:
         for box in regions(self.signal.values, at_once, chunks):
             yield box, self._converted(self.signal.read(box))
 
-    def _read(self, length: int) -> Iterator[Array]:
-        """Values as they are, so many at once as may be, in whole blocks of a length and whole chunks."""
+    def _read(self) -> Iterator[Array]:
+        """Values as they are, so many at once as may be, and of whole chunks where that is enough for one."""
         values = self.signal.values
         if not isinstance(values, LazyValues):
             yield values
             return
-        rows = self._at_once * len(values) // values.size
-        step = max(length, rows - rows % (values.chunks or (1,))[0], rows and 1)
-        step -= step % length
+        rows, chunk = max(1, self._at_once * len(values) // values.size), (values.chunks or (1,))[0]
+        step = max(rows - rows % chunk, min(rows, chunk))
         for start in range(0, len(values), step):
             yield values[start : start + step]
 
