@@ -8,12 +8,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lgsirens.access.array import open_array
 from lgsirens.access.server import view
-from lgsirens.access.zarr_export import check_store, export
 from lgsirens.cli import options
 from lgsirens.cli.fitting import check_result, encode_command, extend_command, replace_command, save_and_tell
-from lgsirens.errors import ConfigError, FileFormatError
+from lgsirens.errors import ConfigError, FileFormatError, OutputError
 from lgsirens.grid.box import format_box
 from lgsirens.media.files import check_format, check_target, read
 from lgsirens.monitoring.log import RunLog
@@ -26,7 +24,7 @@ from lgsirens.representation.report import compare, compare_text, describe, desc
 from lgsirens.representation.representation import SignalInfo
 from lgsirens.representation.urls import is_url
 from lgsirens.system.config_file import config_yaml
-from lgsirens.system.console import Progress, counted, note, times
+from lgsirens.system.console import counted, note
 from lgsirens.system.hardware import format_bytes, use_threads
 from lgsirens.system.program import run
 from lgsirens.training.config import EncodeConfig
@@ -57,11 +55,10 @@ def _decode(asked: options.Decode) -> None:
 
 
 def _export(asked: options.Export) -> None:
-    check_store(asked.output, asked.overwrite)
-    array = open_array(asked.file).at(asked.scale)
-    with Progress("export", "value", asked.quiet) as bar:
-        export(array, asked.output, asked.overwrite, bar)
-    print(f"{asked.output}: {array.representation.signal.kind} {times(array.shape)}, chunks of {times(array.chunks)}")
+    if asked.output.suffix != ".zarr":
+        raise OutputError(f"{asked.output}: a Zarr array is a folder *.zarr; name OUTPUT so, or use decode")
+    check_target(asked.output, asked.overwrite)
+    write_decoded(load(asked.file), asked.output, asked.overwrite, asked.quiet, crf=None, scale=asked.scale)
 
 
 def _crop(asked: options.Crop) -> None:

@@ -1,14 +1,21 @@
 """What the reader of a format is asked for, and the signal that it answers with."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from lgsirens.errors import SignalError
+from lgsirens.lazy import LazyValues
 from lgsirens.media.frames import Frames
 from lgsirens.signal import Array, Signal
 from lgsirens.system.console import Progress
+
+SMALL_BYTES = 64 << 20  # of samples that are read whole
 
 
 @dataclass(frozen=True)
@@ -17,6 +24,8 @@ class Request:
 
     Attributes:
         read: reads another file, for formats that consist of several.
+        dataset: the array that is named, of several in the file.
+        stays: whether the file is there as long as the signal is.
     """
 
     path: Path
@@ -26,15 +35,25 @@ class Request:
     max_side: int | None
     progress: Progress
     read: Callable[[Path], Signal]
+    dataset: str | None = None
+    stays: bool = True
+
+    def is_large(self, shape: Sequence[int], dtype: Any) -> bool:
+        """Whether so many samples stay in the file, to be read by region."""
+        return self.stays and math.prod(shape) * np.dtype(dtype).itemsize > SMALL_BYTES
 
     def signal(
-        self, values: Array, kind: str | None, sampling_rate: Fraction | int | None = None, dtype: str | None = None
+        self,
+        values: Array | LazyValues,
+        kind: str | None,
+        sampling_rate: Fraction | int | None = None,
+        dtype: str | None = None,
     ) -> Signal:
         """`Signal.from_array` with the value range asked for, and with errors that name the file or the option."""
         try:
             return Signal.from_array(values, kind, self.value_range, sampling_rate, dtype)
         except SignalError as error:
-            if error.option is not None and self.value_range is not None:
+            if (error.option is not None and self.value_range is not None) or str(error).startswith(f"{self.path}: "):
                 raise
             raise SignalError(f"{self.path}: {error}") from error
 
