@@ -2,14 +2,14 @@
 
 import itertools
 import os
-import shutil
+from functools import partial
 from pathlib import Path
 
 from lgsirens.access.array import LazyArray
-from lgsirens.errors import OutputError, RunError, require
+from lgsirens.errors import OutputError, require
 from lgsirens.signal import KINDS
 from lgsirens.system.console import Progress
-from lgsirens.system.output import temporary_beside
+from lgsirens.system.output import replacing_folder
 from lgsirens.system.pytorch import as_it_starts
 
 
@@ -57,8 +57,7 @@ def export(
         **({} if known.rate is None else {"sampling_rate": float(known.rate * array.scales[0])}),
         **({} if spacing is None else {"spacing": spacing}),
     }
-    temporary = temporary_beside(path, ".zarr")
-    try:
+    with replacing_folder(path, partial(check_store, path, overwrite)) as temporary:
         store = zarr.create_array(
             str(temporary),
             shape=array.shape,
@@ -76,20 +75,3 @@ def export(
             store[part] = values
             if progress is not None:
                 progress.advance(values.size)
-        _move(temporary, check_store(path, overwrite))
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise RunError(f"{path}: cannot be written: {reason}; free space or choose another folder") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _move(temporary: Path, path: Path) -> None:
-    """A folder to its place, which an older one leaves first."""
-    if path.exists():
-        old = temporary_beside(path, ".zarr")
-        os.replace(path, old)
-        os.replace(temporary, path)
-        shutil.rmtree(old)
-    else:
-        os.replace(temporary, path)
