@@ -7,6 +7,7 @@ or another signal a fit, whose result is saved; 128 and its number if another si
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -55,8 +56,8 @@ def run(program: Callable[[], int | None], names: Mapping[str, str] | None = Non
         if not isinstance(error, BrokenPipeError):  # whose reader wants no more
             print(f"lgsirens: the result cannot be printed: {error.strerror}", file=sys.stderr)
         return 1
-    except (MemoryError, RuntimeError) as error:  # PyTorch's is a RuntimeError that speaks of memory
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+    except (MemoryError, RuntimeError, ImportError) as error:  # PyTorch's and the linker's only speak of it
+        if not isinstance(error, MemoryError) and not re.search("memory|failed to map segment", str(error)):
             raise
         reason = " ".join(str(error).split())
         print(f"lgsirens: out of memory ({reason}); use a smaller signal or region", file=sys.stderr)
