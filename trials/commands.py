@@ -1,5 +1,6 @@
 """The commands that are tried, on small signals, and the children that run them."""
 
+import importlib
 import os
 import pickle
 import shutil
@@ -20,7 +21,8 @@ from lgsirens.training import loop
 
 SECONDS = 120  # after which a child hangs
 
-_FIT = ("--quiet", "--steps")
+# What the commands import when they need it: here once, for all children.
+_LATE = ("av", "soundfile", "tensorboard.summary.writer.record_writer", "tifffile", "torch.utils.tensorboard", "zarr")
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,14 @@ COMMANDS = (
 )
 
 
+def chosen(quick: bool, only: str | None) -> list[Command]:
+    """The commands that are asked for."""
+    few = ("encode", "crop", "decode over a folder")
+    return [
+        command for command in COMMANDS if command.name == only or (only is None and (not quick or command.name in few))
+    ]
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a child has ended: its exit code, or minus the signal; and what it has said."""
@@ -124,6 +134,9 @@ class Ended:
 def prepare(folder: Path) -> None:
     """Make the inputs; and let runs keep their state after every step."""
     loop.SECONDS_BETWEEN_CHECKPOINTS = -1.0
+    for module in _LATE:
+        importlib.import_module(module)
+    assert len(os.listdir("/proc/self/task")) == 1, "children would wait for threads that they have not got"
     assert call(_inputs, folder) is None
     for words in (
         "encode photo.png a.safetensors --partitions 3,3 --steps 12 --quiet",

@@ -2,13 +2,14 @@
 
 import logging
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.small import without_times
-from trials.commands import Command, Ended, call
+from trials.commands import Command, Ended, call, run
 
 logging.getLogger("tensorboard").setLevel(logging.ERROR)
 
@@ -91,6 +92,21 @@ def check_same(folder: Path, reference: Path) -> None:
         ]
         raise Broken(f"differs from a run that nothing happened to: {differing}")
     require(summarised(folder) == summarised(reference), f"the log has {summarised(folder)}")
+
+
+def check_next_run(command: Command, folder: Path, reference: Path) -> None:
+    """The next run, with `--resume` where the command fits, ends as if nothing had happened, and clears what is left.
+
+    Raises:
+        Broken: it does not.
+    """
+    if command.resumes and (folder / "logs").exists():
+        time.sleep(1.01 - time.time() % 1)  # TensorBoard orders event files by their second
+    ended = run([*command.argv, "--resume"] if command.resumes else command.argv, folder)
+    if ended.code == 2 and ("exists already" in ended.said or "a finished run" in ended.said):
+        ended = run([*command.argv, "--overwrite"], folder)
+    require(ended.code == 0, f"the next run ended with {ended.code}: {ended.said}")
+    check_same(folder, reference)
 
 
 def check_whole(path: Path) -> None:

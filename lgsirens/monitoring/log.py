@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lgsirens.errors import ConfigError, OutputError
-from lgsirens.system.output import replacing, sweep
+from lgsirens.system.output import make_folder, replacing, sweep
 from lgsirens.system.schema import check, option
 
 CHECKPOINT_SUFFIX = ".checkpoint.safetensors"
@@ -141,7 +141,7 @@ def prepare_folder(log: RunLog, resuming: bool, key: str, config: str) -> None:
             f"{folder}: logs another input or other options, see its config.yaml; give those or choose another folder"
         )
     with _possible(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         _write(folder / _CONFIG, _HEADER.format(key=key, state=RUNNING) + config)
         if not resuming:
             for path in _left(folder):

@@ -23,6 +23,7 @@ from PIL import Image
 from lgsirens.errors import require
 from lgsirens.monitoring.drawing import Pixels, png
 from lgsirens.system.console import note
+from lgsirens.system.output import settle
 
 _SECONDS_FOR_THE_NETWORK = 20.0
 _numbers = itertools.count()  # of the event files of this process
@@ -64,15 +65,18 @@ class TensorBoard:
         )  # which stands on tensorboard
         records = require("tensorboard.summary.writer.record_writer", "a log", "tensorboard")
         where = f"{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
-        self._file = (folder / f"events.out.tfevents.{where}").open("xb")
+        self._path = folder / f"events.out.tfevents.{where}"
+        self._file = self._path.open("xb")
         self._records = records.RecordWriter(self._file)
         self._write(first_step, file_version="brain.Event:2")
         self._write(first_step, session_log=self._events.SessionLog(status=self._events.SessionLog.START))
+        settle(folder)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         for name, value in values.items():
             self._write(step, summary=self._summaries.scalar(name, value))
         self._file.flush()  # so that a viewer sees the whole summary
+        settle(self._path)  # before the state of the run that goes on after it
 
     def image(self, name: str, pixels: Pixels, step: int) -> None:
         # PyTorch's `image` would pack it three times as long.

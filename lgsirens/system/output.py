@@ -139,6 +139,14 @@ def replacing_folder(path: Path, check: Callable[[], object]) -> Iterator[Path]:
             os.close(descriptor)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it that are not there, and wait until they are on the disk."""
+    for missing in [folder for folder in (*reversed(path.parents), path) if not folder.is_dir()]:
+        missing.mkdir(exist_ok=True)
+        with suppress(OSError):
+            settle(missing.parent)
+
+
 def sweep(folder: Path, target: Path | None = None) -> None:
     """Delete what killed processes have left half-written in a folder: of one target, or of all."""
     stem = "*" if target is None else glob.escape(target.stem[:40])

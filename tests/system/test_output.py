@@ -9,7 +9,7 @@ import pytest
 
 import lgsirens as lg
 from lgsirens.errors import LgsirensError, OutputError, RunError
-from lgsirens.system.output import check_output, replacing, replacing_folder, sweep
+from lgsirens.system.output import check_output, make_folder, replacing, replacing_folder, sweep
 from tests.command import run
 
 
@@ -461,3 +461,10 @@ def test_a_folder_that_cannot_change_places_stays(tmp_path, monkeypatch):
     with pytest.raises(RunError, match="cannot be written"), replacing_folder(path, lambda: None) as temporary:
         (temporary / "new").touch()
     assert (names(tmp_path), names(path)) == (["a"], ["old"])
+
+
+def test_a_new_folder_is_on_the_disk_and_so_are_those_above_it(tmp_path, disk):
+    for _ in range(2):
+        make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    assert disk == [("fsync", tmp_path), ("fsync", tmp_path / "a")]
