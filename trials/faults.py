@@ -39,18 +39,22 @@ class Call:
         return f"{self.what} {' '.join(names)}"
 
 
-def start_with_faults(module: str) -> None:
-    """Start this process again with the library, unless that has been done."""
-    if hasattr(ctypes.CDLL(None), "faults_begin"):
-        return
+def build() -> Path:
+    """The library, compiled if it is not there."""
     _LIBRARY.parent.mkdir(parents=True, exist_ok=True)
     source = _HERE / "faults.c"
     if not _LIBRARY.exists() or _LIBRARY.stat().st_mtime < source.stat().st_mtime:
         new = _LIBRARY.with_name(f"{os.getpid()}.so")
         subprocess.run(["gcc", "-Wall", "-O1", "-shared", "-fPIC", "-o", new, source, "-ldl"], check=True)
         new.replace(_LIBRARY)
-    more = {"LD_PRELOAD": str(_LIBRARY), "OMP_NUM_THREADS": "1"}
-    os.execve(sys.executable, [sys.executable, "-m", module, *sys.argv[1:]], os.environ | more)
+    return _LIBRARY
+
+
+def start_with_faults(module: str) -> None:
+    """Start this process again with the library and one thread, unless that has been done."""
+    if not hasattr(ctypes.CDLL(None), "faults_begin"):
+        more = {"LD_PRELOAD": str(build()), "OMP_NUM_THREADS": "1"}
+        os.execve(sys.executable, [sys.executable, "-m", module, *sys.argv[1:]], os.environ | more)
 
 
 def begin(folder: Path, descriptor: int = -1, at: int = 0, what: int = 0, lasting: bool = False) -> None:

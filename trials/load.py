@@ -30,12 +30,12 @@ from tests.small import contents
 from trials import faults, oracle
 from trials.commands import call, prepare, run
 
-_ENCODERS, _THREADS = 8, 8
+_THREADS = 8
 _BYTES_A_DECODE = 100.0  # more is a leak: a descriptor's or an array's Python object alone takes as much
 
 
-def encoders(folder: Path, how: str) -> None:
-    """Eight encoders at once.
+def encoders(folder: Path, how: str, number: int) -> None:
+    """So many encoders at once.
 
     Args:
         how: "each": an OUTPUT each; "one": one OUTPUT; "over": one OUTPUT that may be replaced.
@@ -43,7 +43,7 @@ def encoders(folder: Path, how: str) -> None:
     words = (
         f"encode ../photo.png {{}}.safetensors --partitions 3,3 --steps 12 --quiet{' --overwrite' * (how == 'over')}"
     )
-    names = [str(number) if how == "each" else "out" for number in range(_ENCODERS)]
+    names = [str(number) if how == "each" else "out" for number in range(number)]
     folder.mkdir()
 
     def together(path: Path) -> list[int]:
@@ -55,7 +55,7 @@ def encoders(folder: Path, how: str) -> None:
         return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
     codes = together(folder)
-    wanted = [0] * _ENCODERS if how != "one" else [0] + [2] * (_ENCODERS - 1)
+    wanted = [0] * number if how != "one" else [0] + [2] * (number - 1)
     oracle.require(sorted(codes) == wanted, f"{how}: they ended with {codes}")
     # What one has computed whose OUTPUT has come to be meanwhile is not lost: its checkpoint goes on by `--overwrite`.
     left = {name for name in os.listdir(folder) if how != "one" or ".checkpoint." not in name}
@@ -170,6 +170,7 @@ def main() -> int:
     asked: argparse.Namespace = options(__doc__, devices=False, extra=extra)
     if asked.quick:
         asked.crops, asked.decodes, asked.rounds = 16, 30, 1
+    at_once = 3 if asked.quick else 8
     rows, broken, case = [], [], f"seed {asked.seed}"
 
     def tried(what: str, unit: str, work: Callable[[], int]) -> None:
@@ -188,7 +189,7 @@ def main() -> int:
         folder = Path(os.path.realpath(name))
         prepare(folder)
         for how in ("each", "one", "over"):
-            tried(f"eight encoders, {how}", "rounds", partial(_rounds, folder, how, asked.rounds))
+            tried(f"{at_once} encoders, {how}", "rounds", partial(_rounds, folder, how, at_once, asked.rounds))
         tried("crops by eight threads", "reads", partial(crops, folder, asked.crops, asked.seed))
         for work in (decodes, edits, refusals):
             times = asked.decodes // (1 if work is decodes else 10)
@@ -208,10 +209,10 @@ def main() -> int:
     return finish("load", rows, asked) or any(row.missed for row in rows)
 
 
-def _rounds(folder: Path, how: str, number: int) -> int:
-    for turn in range(number):
-        encoders(folder / f"{how}{turn}", how)
-    return number
+def _rounds(folder: Path, how: str, at_once: int, rounds: int) -> int:
+    for turn in range(rounds):
+        encoders(folder / f"{how}{turn}", how, at_once)
+    return rounds
 
 
 if __name__ == "__main__":

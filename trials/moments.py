@@ -93,7 +93,7 @@ def out_of_memory(words: list[str], folder: Path, usual: Undisturbed, chosen: ra
     group = _CGROUPS / "lgsirens-trial"
     group.mkdir(exist_ok=True)
     try:
-        limit = int(usual.imports.memory * 0.4 + chosen.random() * (usual.memory - usual.imports.memory * 0.4))
+        limit = int(chosen.uniform(0.25, 0.7) * usual.memory)  # a part of which is libraries, read again when needed
         (group / "memory.limit_in_bytes").write_text(str(limit))
         return ended(start(words, folder, lambda: (group / "cgroup.procs").write_text(str(os.getpid()))))
     finally:
@@ -116,7 +116,7 @@ def small_files(words: list[str], folder: Path, usual: Undisturbed, chosen: rand
 
 def full_disk(words: list[str], folder: Path, usual: Undisturbed, chosen: random.Random) -> Ended:
     """A small file system, which is as large as one likes afterwards."""
-    left = 4096 * chosen.randint(1, 80)
+    left = 4096 * int(2 ** chosen.uniform(0, 6))
     with _tmpfs(folder, left):
         return ended(start(words, folder))
 
