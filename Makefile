@@ -5,7 +5,7 @@ export GOMP_SPINCOUNT ?= 10000
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-all test-web check sanitize profile bench clean
+.PHONY: demo test test-all test-web check sanitize profile bench kills power load clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -55,6 +55,11 @@ bench: $(READY)
 	$(BIN)/python benchmarks/watching.py
 	$(BIN)/python benchmarks/published.py
 	$(BIN)/python benchmarks/view.py
+
+# Campaigns that try to break what docs/reliability.md promises, with gcc; longer ones by a budget:
+#   make kills TRIALS='--points 5000 --moments 600 --seed 1'
+kills power load: $(READY)
+	$(BIN)/python -m trials.$@ $(TRIALS)
 
 clean:
 	rm -rf .venv out build *.egg-info

@@ -2,10 +2,10 @@
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from lgsirens.media.png import save_png
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored
 from lgsirens.signal import Array, Signal
+from lgsirens.system import output
 from lgsirens.system.console import note
-from lgsirens.system.output import check_output, settle, temporary_beside
+from lgsirens.system.output import check_output
 
 _ALIKE = ("shape", "channels", "dtype", "spacing", "colour")
 
@@ -120,30 +121,6 @@ def check_folder(path: Path, overwrite: bool = False) -> None:
         raise RunError(f"{path}: the folder {path.parent} is not writable; choose another one")
 
 
-@contextmanager
-def replacing_folder(path: Path, overwrite: bool) -> Iterator[Path]:
-    """As `output.replacing`, for a folder."""
-    temporary, old = temporary_beside(path, ""), None
-    try:
-        exists = path.is_dir()
-        temporary.mkdir(0o700 if exists else 0o777)
-        before = (path if exists else temporary).stat()
-        yield temporary
-        for name in temporary.iterdir():
-            settle(name)
-        settle(temporary, before)
-        if path.is_dir():
-            check_folder(path, overwrite)  # again: the work took long
-            old = temporary.with_name(f"{temporary.name}.old")
-            os.rename(path, old)
-        os.rename(temporary, path)
-        with suppress(OSError):  # it is in place already
-            settle(path.parent)
-    except OSError as error:
-        reason = error.strerror or error
-        raise RunError(f"{path}: cannot be written: {reason}; free space or choose another folder") from error
-    finally:
-        if old is not None and not path.exists():
-            os.rename(old, path)
-        for left in filter(None, (temporary, old)):
-            shutil.rmtree(left, ignore_errors=True)
+def replacing_folder(path: Path, overwrite: bool) -> AbstractContextManager[Path]:
+    """As `output.replacing`, for a folder of pictures."""
+    return output.replacing_folder(path, partial(check_folder, path, overwrite))

@@ -2,23 +2,23 @@
 
 import math
 import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from lgsirens.errors import OutputError, RunError, SignalError, require
+from lgsirens.errors import OutputError, SignalError, require
 from lgsirens.lazy import LazyValues
 from lgsirens.media.frames import bounds
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored
 from lgsirens.signal import KINDS, SAMPLE_TYPES, Signal, array_type
-from lgsirens.system.output import settle, temporary_beside
+from lgsirens.system.output import replacing_folder
 
 MARKS = ("zarr.json", ".zarray", ".zgroup")  # of a folder that is a Zarr
 _CHUNK_VALUES = 1 << 18
@@ -110,7 +110,7 @@ def _numbers(given: Any, count: int) -> tuple[float, ...] | None:
 
 
 def save_zarr(path: Path, stored: Stored) -> None:
-    """Write a Zarr array (format 3), chunk by chunk, into a folder that does not exist.
+    """Write a Zarr array (format 3), chunk by chunk, into an empty folder.
 
     Its attributes are `kind`, `value_range`, `sample_type`, and `sampling_rate` and `spacing` where the signal has
     them; its dimensions have names.
@@ -165,23 +165,6 @@ def is_store(path: Path) -> bool:
     return any((path / name).is_file() for name in MARKS)
 
 
-@contextmanager
-def replacing_store(path: Path, overwrite: bool) -> Iterator[Path]:
+def replacing_store(path: Path, overwrite: bool) -> AbstractContextManager[Path]:
     """As `output.replacing`, for a folder that is a Zarr."""
-    path = check_store(path, overwrite)
-    temporary, old = temporary_beside(path, ".zarr"), None
-    try:
-        yield temporary
-        settle(temporary)
-        if check_store(path, overwrite).exists():
-            old = temporary_beside(path, ".zarr")
-            os.replace(path, old)
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise RunError(f"{path}: cannot be written: {reason}; free space or choose another folder") from error
-    finally:
-        if old is not None and not path.exists():
-            os.replace(old, path)
-        for left in filter(None, (temporary, old)):
-            shutil.rmtree(left, ignore_errors=True)
+    return replacing_folder(path, partial(check_store, path, overwrite))

@@ -214,7 +214,8 @@ def _encode(
     rate = (known or _DEFAULT_RATE).limit_denominator(1_000_000)  # containers hold two numbers of 31 bits
     if rate != known:
         note("%s: the frame rate is %s; written with %s frames/s", stored.path, known or "unknown", rate)
-    with open_for_writing(target) as file, av.open(file, "w", format=container) as film:
+    alike = {"fflags": "bitexact"}  # else Matroska numbers its tracks at random
+    with open_for_writing(target) as file, av.open(file, "w", format=container, options=alike) as film:
         stream = film.add_stream(codec, rate=rate, options=options)
         context, stream.pix_fmt = stream.codec_context, pixels
         context.time_base = 1 / rate

@@ -25,7 +25,7 @@ from lgsirens.representation.representation import Representation, SignalInfo
 from lgsirens.system.config_file import config_yaml, read_settings
 from lgsirens.system.console import Progress, counted, interruption, note, times
 from lgsirens.system.hardware import default_memory
-from lgsirens.system.output import check_output
+from lgsirens.system.output import check_output, make_folder
 from lgsirens.system.program import ended, run
 from lgsirens.training.checkpoint import check_checkpoint, checkpoint_path
 from lgsirens.training.config import along_axes
@@ -128,7 +128,7 @@ def _name_of_run(folder: Path) -> object:
 def _made(folder: Path) -> Path:
     """The folder, made if it is not there."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     except (OSError, ValueError) as error:
         raise OutputError(f"{folder}: cannot be made ({error}); choose another experiment_name") from None
     return folder

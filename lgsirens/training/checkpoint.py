@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from lgsirens.errors import ConfigError, FileFormatError, OtherRunError, OutputError, RunError
 from lgsirens.monitoring.log import CHECKPOINT_SUFFIX, FitState
 from lgsirens.nn.siren import SirenPerPartition
 from lgsirens.system.console import note
-from lgsirens.system.output import replacing
+from lgsirens.system.output import replacing, sweep
 from lgsirens.training.adam import Optimizer
 from lgsirens.training.ranks import ALONE, Ranks
 from lgsirens.training.rest import Rest
@@ -111,7 +111,8 @@ class Checkpoint:
         record["crc32"] = _checksum(record, tensors)
         try:
             with replacing(self.path, overwrite=True) as temporary:
-                save_file(tensors, temporary, {RECORD: json.dumps(record)})
+                # Not `save_file`, which writes a file of its own beside it, and leaves that if it is killed.
+                temporary.write_bytes(save(tensors, {RECORD: json.dumps(record)}))
         except (RunError, OutputError, SafetensorError) as error:
             # Hours of work are worth more than their checkpoint.
             note("the run goes on without a checkpoint: %s", error)
@@ -201,6 +202,8 @@ def claimed(path: Path) -> Iterator[bool]:
         except BlockingIOError:
             free = False
     try:
+        if free:
+            sweep(path.parent, path)
         yield free
     finally:
         if descriptor is not None:
