@@ -8,6 +8,7 @@ import torch
 
 from lgsirens.cli.options import Computing, Decode
 from lgsirens.errors import ConfigError
+from lgsirens.media.formats import ZARR
 from lgsirens.media.store import begin_zarr, fill_zarr, replacing_store
 from lgsirens.media.stored import Stored
 from lgsirens.representation.decode import Decoding
@@ -35,7 +36,7 @@ def decode_together(representation: Representation, asked: Decode, ranks: Ranks,
     ranks.together(lambda: _check_output(asked))
     with Progress("decode", "sample", asked.quiet or not ranks.first) as bar:
         signal = Decoding(representation, **options).by_region(bar)
-        stored = Stored(asked.output, signal, None, bar)
+        stored = Stored(asked.output, signal, ZARR.stored_type(signal.dtype), bar)
         with replacing_store(asked.output, asked.overwrite) if ranks.first else nullcontext() as temporary:
             ranks.together(lambda: begin_zarr(temporary, stored) if temporary else None)
             folder = ranks.of_first(temporary)
