@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from lgsirens.access.blocks import BlockCache, Blocks, block_steps
+from lgsirens.access.blocks import Blocks, block_steps
 from lgsirens.access.overview import overview_means, suits_overview
 from lgsirens.errors import ConfigError
 from lgsirens.grid.box import Box, bounding_box, box_size, grown, slices
 from lgsirens.grid.coordinates import Scale, as_scales, fine_box, finer
 from lgsirens.grid.lattice import block_shape
+from lgsirens.lazy import BlockCache
 from lgsirens.representation.canvas import reach_of
 from lgsirens.representation.decode import decode
 from lgsirens.representation.file import load
@@ -155,7 +156,7 @@ class LazyArray:
         """Boxes of whole partitions that lie apart in one decode of what has a say there: rows are read at once."""
         whole, scales = self.representation, self.scales
         if len(boxes) == 1 or self._in_parts:
-            return [decode(whole, box, scales, device=self._device).values for box in boxes]
+            return [np.asarray(decode(whole, box, scales, device=self._device).values) for box in boxes]
         around = bounding_box(boxes)
         if box_size(fine_box(around, scales)) > _DECODED_AT_ONCE:
             half = len(boxes) // 2

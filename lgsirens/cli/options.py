@@ -12,7 +12,6 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from lgsirens.errors import ConfigError
 from lgsirens.media.files import read
-from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.paper.flags import VideoFlags
 from lgsirens.paper.inputs import parse_frames
 from lgsirens.representation.representation import Representation
@@ -95,7 +94,7 @@ class _Computing(_Writing):
 
     given: dict[str, Any]
     device: str = option("auto", _FIT["device"])
-    max_memory: int = option(DEFAULT_LIMIT, _MEMORY, shown=f"{DEFAULT_LIMIT >> 30}GiB; decode: more where one needs it")
+    max_memory: int | None = option(None, _MEMORY, shown="half of the machine's")
     threads: int | None = option(None, shown="PyTorch's choice", help="CPU threads")
     quiet: bool = option(False, help="no progress bar")
 

@@ -33,7 +33,7 @@ def read_folder(request: Request, suffixes: tuple[str, ...]) -> Signal:
         for index, name in enumerate(names):
             picture = request.read(name)
             told.setdefault((picture.dtype, picture.spacing, picture.colour), name)
-            yield index, shrunk(name, picture.values, request.max_side)
+            yield index, shrunk(name, np.asarray(picture.values), request.max_side)
 
     values = gathered(request.path, pictures(), np.arange(len(names)), request.progress, names)
     (dtype, spacing, colour), *others = told

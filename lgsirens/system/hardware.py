@@ -27,6 +27,11 @@ def memory() -> int:
     return min(found)
 
 
+def memory_limit(limit: int | str | None) -> int:
+    """The limit `max_memory` in bytes; None: half of this machine's memory (raises as `as_bytes`)."""
+    return memory() // 2 if limit is None else as_bytes(limit)
+
+
 def check_fits(count: float, what: str) -> None:
     """Raise ConfigError if so many bytes are more than this machine's memory."""
     if count > memory():

@@ -46,7 +46,8 @@ def run(program: Callable[[], int | None], names: Mapping[str, str] | None = Non
             return code
     except LgsirensError as error:
         name = (names or {}).get(error.option or "", error.option)
-        print(f"lgsirens: {'' if name is None else f'--{name} '}{' '.join(error.message.split())}", file=sys.stderr)
+        if not error.told:
+            print(f"lgsirens: {'' if name is None else f'--{name} '}{' '.join(error.message.split())}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as error:
         with suppress(OSError):  # the terminal may be gone
