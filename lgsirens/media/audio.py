@@ -5,6 +5,7 @@ a file that was cut off as a shorter one without a word, so the sizes that a hea
 soundfile is given file objects, never names: it takes some names for a format, and hides why a write has failed.
 """
 
+import errno
 import io
 import mmap
 import os
@@ -292,11 +293,22 @@ def save_sound(target: Path, stored: Stored, container: str) -> None:
     if rate != known:
         stated = f"{float(known):.6g}" if known else "unknown"
         note("%s: the sampling rate is %s; %d samples per second are written", stored.path, stated, rate)
+
+    def blocks() -> Iterator[Array]:
+        for block in stored.blocks(_BLOCK):
+            yield block.astype(exchanged) << _LOWER_BITS if dtype in _EXCHANGED else block
+
     with open_for_writing(target) as file:
         with soundfile.SoundFile(file, "w", rate, values.shape[-1], subtype, format=container) as sound:
-            for block in stored.blocks(_BLOCK):
-                sound.write(block.astype(exchanged) << _LOWER_BITS if dtype in _EXCHANGED else block)
+            for block in blocks():
+                sound.write(block)
         _forget_date(file)
+        # What fails in a call back from libsndfile is not told, a header that no memory was left for neither.
+        file.seek(0)
+        with soundfile.SoundFile(file) as sound:
+            for block in blocks():
+                if sound.read(len(block), exchanged.name, always_2d=True).tobytes() != block.tobytes():
+                    raise OSError(errno.EIO, "it reads back otherwise than it was written")
 
 
 def _forget_date(file: BinaryIO) -> None:
