@@ -1,10 +1,10 @@
 """Many small pictures: one shared network against one each, and against a process for each.
 
-Pictures of 128x128 are cut from scikit-image's photographs (astronaut, coffee, chelsea, retina). "each" is `encode_many`
-with a network of its own for each picture, "shared" with one for all, learnt first ("learn", once), and "process" is
-`lgsirens encode` started for each, of the first few. "picture" is the time from reading one to its file on the disk.
-Bytes are those of a file on average, where each file of "shared" has the network too; "merged" is one file of all rows.
-PSNR and its difference, picture by picture, are of the same pictures.
+Pictures of 128x128 are cut from the photographs of scikit-image (astronaut, coffee, chelsea, retina). "each" is
+`encode_many` with a network of its own for each picture, "shared" with one for all, learnt first ("learn", once), and
+"process" is `lgsirens encode` started for each, of the first few. "picture" is the time from reading one to its file on
+the disk. Bytes are those of a file on average, where each file of "shared" has the network too; "merged" is one file of
+all rows. PSNR and its difference, picture by picture, are of the same pictures.
 
     python benchmarks/many.py [--quick] [--number 1000]
 """
