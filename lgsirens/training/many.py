@@ -179,7 +179,8 @@ class _Files:
         path = self._out / _SHARED
         if not ranks.of_first(resume and path.exists()):
             paths = list(self._names.values())
-            signal, tile = ranks.together(lambda: mosaic(paths, self._read, config, common_range))
+            with _said_once(self._said):
+                signal, tile = ranks.together(lambda: mosaic(paths, self._read, config, common_range))
             made = replace(config, partition_size=tile)
             keeper: dict[str, Any] = {"checkpoint": checkpoint_path(path), "resume": resume, "progress": progress}
             learnt = encode(signal, made, ranks=ranks, **keeper, **how)

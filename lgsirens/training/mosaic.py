@@ -55,6 +55,7 @@ def mosaic(
     )
     stream = np.random.default_rng(config.seed)
     blocks = [_in_range(_block(signal, tile, block, stream), signal, first) for signal in alike]
+    blocks = blocks or [_block(first, tile, block, stream)]  # it is among more files than blocks are cut from
     return replace(first, values=np.concatenate(blocks, axis=-2), sampling_rate=None, spacing=None, mask=None), tile
 
 
