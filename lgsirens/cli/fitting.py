@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lgsirens.cli.options import Edit, Encode, Extend, Reading, Replace, part
+from lgsirens.cli.options import Edit, Encode, EncodeMany, Extend, Reading, Replace, part
 from lgsirens.cli.ranks import started_ranks
 from lgsirens.errors import ConfigError, OtherRunError
 from lgsirens.monitoring.log import CHECKPOINT_SUFFIX, RunLog, check_folder
@@ -58,8 +58,8 @@ def _prepared(asked: Encode) -> tuple[RunLog | None, dict[str, Any], Representat
         if run_log is not None:
             check_folder(run_log, asked.resume, _resuming(asked))
     use_threads(asked.threads)
-    settings = _settings(asked)
-    return run_log, settings, _shared_from(asked.shared_from, settings.pop("shared_from", None))
+    settings = settings_of(asked)
+    return run_log, settings, shared_network_of(asked.shared_from, settings.pop("shared_from", None))
 
 
 def extend_command(asked: Extend) -> int:
@@ -132,7 +132,7 @@ def save_and_tell(representation: Representation, output: Path, overwrite: bool)
     print(summary(output, representation))
 
 
-def _settings(asked: Encode) -> dict[str, Any]:
+def settings_of(asked: Encode | EncodeMany) -> dict[str, Any]:
     """Options of the run: those of the config file, overridden by those of the command line."""
     given = part(EncodeConfig, asked.given) | part(Reading, asked.given)
     if asked.config_path is None:
@@ -142,7 +142,7 @@ def _settings(asked: Encode) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in replaced} | given
 
 
-def _shared_from(path: Path | None, origin: Any) -> Representation | None:
+def shared_network_of(path: Path | None, origin: Any) -> Representation | None:
     """The file whose network is shared; a config that a run has left names that by its origin."""
     shared_from = None if path is None else load(path)
     if origin is not None and (shared_from is None or shared_from.origin != origin):

@@ -11,6 +11,7 @@ from typing import Any
 from lgsirens.access.server import view
 from lgsirens.cli import options
 from lgsirens.cli.fitting import check_result, encode_command, extend_command, replace_command, save_and_tell
+from lgsirens.cli.many import encode_many_command
 from lgsirens.cli.ranks import decode_together, started_ranks
 from lgsirens.errors import ConfigError, FileFormatError, OutputError
 from lgsirens.grid.box import format_box
@@ -151,6 +152,7 @@ def _view(asked: options.View) -> None:
 # The function of each command, and the dataclasses that declare what it takes (`parse_arguments`).
 COMMANDS: dict[str, tuple[Callable[[Any], int | None], tuple[type, ...]]] = {
     "encode": (encode_command, (EncodeConfig, options.Reading, RunLog, options.Encode)),
+    "encode-many": (encode_many_command, (EncodeConfig, options.Reading, options.EncodeMany)),
     "decode": (_decode, (options.Decode,)),
     "export": (_export, (options.Export,)),
     "crop": (_crop, (options.Crop,)),

@@ -113,6 +113,19 @@ class Encode(Computing):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EncodeMany(Computing):
+    """Encode each signal of a folder into a file of its own."""
+
+    input: Path = option(metavar="FOLDER", positional=True, help="of signals, with its sub-folders")
+    output: Path = option(like=_OUTPUT, metavar="OUT_FOLDER", help="of the results and of manifest.jsonl")
+    overwrite: bool = option(False, help="replace what OUT_FOLDER has")
+    config_path: Path | None = option(None, metavar="run.yaml", help="options from a file, as `info --config` prints")
+    share_network: bool = option(False, help="one shared network for all, learnt first: rows alone learn then")
+    shared_from: Path | None = option(None, metavar="FILE", help="or with that file's shared network")
+    resume: bool = option(False, help="go on with the run of OUT_FOLDER: only what is not done, or has changed")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Decode(Computing):
     """Decode any region at any resolution."""
 
