@@ -79,11 +79,7 @@ def representations(draw, modes=MODES):
         inr,
         fit=fit,
         history=tuple(
-            draw(
-                st.lists(
-                    json_objects.filter(lambda entry: not {"given", "held"} & entry.keys()), min_size=1, max_size=3
-                )
-            )
+            draw(st.lists(json_objects.map(lambda more: more | inr.history[0]), min_size=1, max_size=3))
         ),
     )
 
