@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,10 +16,11 @@ from lgsirens.errors import ConfigError, LgsirensError, SignalError, require
 from lgsirens.media.formats import FOLDER, FORMATS, Format, named, recognised, suffixes
 from lgsirens.media.frames import Frames, check_options
 from lgsirens.media.pipe import kept
-from lgsirens.media.request import Request
+from lgsirens.media.request import DEFAULT_LIMIT, Request
 from lgsirens.media.stored import Stored
 from lgsirens.signal import UNSIGNED_TYPES, Signal, check_signal, integer_limits
 from lgsirens.system.console import Progress, counted, note, times
+from lgsirens.system.hardware import as_bytes
 from lgsirens.system.output import check_output
 
 _HEAD_BYTES = 4096
@@ -31,6 +33,7 @@ def read(
     *,
     frames: Frames = None,
     max_side: int | None = None,
+    max_memory: int | str | None = None,
     progress: Progress | None = None,
 ) -> Signal:
     """Read a picture, a sound, a film, a folder of numbered pictures (a film too) or a `.npy` array.
@@ -41,6 +44,7 @@ def read(
         value_range: lowest and highest value; None for the default of `Signal.from_array`.
         frames: of a film, the first frame and the one after the last; None for an open end.
         max_side: of a film, the largest height and width; larger frames are reduced as they are read.
+        max_memory: bytes that it may take to read a file of less than a thousandth of that; 1 GiB at least.
         progress: told of the frames of a film.
 
     Raises:
@@ -51,7 +55,9 @@ def read(
     path, progress = _as_path(path), progress or Progress("read", "frame", quiet=True)
     check_options(frames, max_side)
     with kept(path) as path:
-        request = Request(path, kind, value_range, frames, max_side, progress, lambda name: read(name, "image"))
+        limit = max(DEFAULT_LIMIT, as_bytes(max_memory or 0))
+        picture = partial(read, kind="image", max_memory=limit)
+        request = Request(path, kind, value_range, frames, max_side, progress, picture, limit)
         return _read(request)
 
 

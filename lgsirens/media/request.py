@@ -9,6 +9,10 @@ from lgsirens.errors import SignalError
 from lgsirens.media.frames import Frames
 from lgsirens.signal import Array, Signal
 from lgsirens.system.console import Progress
+from lgsirens.system.hardware import format_bytes
+
+DEFAULT_LIMIT = 1 << 30
+_LARGEST_RATIO = 1000  # of what reading takes to the bytes of the file, where neither is asked about
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,7 @@ class Request:
 
     Attributes:
         read: reads another file, for formats that consist of several.
+        max_memory: bytes that reading may take, however small the file is.
     """
 
     path: Path
@@ -26,6 +31,7 @@ class Request:
     max_side: int | None
     progress: Progress
     read: Callable[[Path], Signal]
+    max_memory: int = DEFAULT_LIMIT
 
     def signal(
         self, values: Array, kind: str | None, sampling_rate: Fraction | int | None = None, dtype: str | None = None
@@ -46,3 +52,10 @@ class Request:
         option = "frames" if self.frames is not None else "max_side" if self.max_side is not None else None
         if option and "video" not in possible:
             raise SignalError(f"{self.path}: {option} is for films, this is of kind {possible[0]}; leave it out")
+
+    def check_bytes(self, count: int) -> None:
+        """Raise SignalError if so many bytes are more than may be taken, and far more than a file of this size says."""
+        size = self.path.stat().st_size
+        if count > max(self.max_memory, _LARGEST_RATIO * size):
+            what = f"{format_bytes(size)} that take {format_bytes(count)} to read"
+            raise SignalError(f"{self.path}: is {what}; give max_memory if it is no trap")

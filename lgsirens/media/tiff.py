@@ -53,7 +53,7 @@ def read_tiff(request: Request, file: BinaryIO) -> Signal:
     # Pillow knows not all, takes no large strips, and warns of tags.
     with (
         suppress(UnidentifiedImageError, Image.DecompressionBombError, Warning),
-        image.opened(request.path, file, "TIFF") as picture,
+        image.opened(request, file, "TIFF") as picture,
     ):
         if _pillow_is_exact(picture):
             if picture.mode == "CMYK" and 16 in picture.tag_v2.get(258, ()):
@@ -129,7 +129,7 @@ def _read_picture(request: Request, file: BinaryIO) -> Signal:
         if canon or not full or any(page.photometric in _RAW for page in pages):
             raise SignalError(f"{path}: is a camera's raw file, or a mere preview; develop it to TIFF or PNG first")
         page = full[0]
-        image.check_size(path, page.imagewidth, page.imagelength)
+        image.check_size(request, page.imagewidth, page.imagelength, page.samplesperpixel)
         image.say_first_of(path, len(full))
         if page.axes not in ("YX", "YXS", "SYX"):
             raise SignalError(f"{path}: a TIFF page of axes {page.axes} is not supported; convert it to gray or RGB")
@@ -167,12 +167,14 @@ def _specified_channels(path: Path, page: Any, samples: Array, dtype: str) -> Ar
 def read_stack(request: Request, file: BinaryIO) -> Signal:
     path, tifffile = request.path, _tifffile(request.path)
     with _refusing_errors(), tifffile.TiffFile(file) as tiff:
+        len(tiff.pages)  # refuses a page that names an earlier one as the next: `series` would go round for ever
         stacks = [series for series in tiff.series if not series.keyframe.subfiletype & (_REDUCED | _MASK)]
         stacks = stacks or tiff.series
         if len(stacks) != 1:
             sizes = " and ".join(times(other.shape) for other in stacks[:2])
             raise SignalError(f"{path}: its pages are not of one size ({sizes}); save pages of one size")
         page, axes = stacks[0].keyframe, stacks[0].axes
+        request.check_bytes(2 * stacks[0].nbytes)
         samples, dtype = _samples(path, page, stacks[0])
         if tiff.is_imagej and axes == "CYX":
             note("%s: its %d channels are taken for slices", path, len(samples))  # so tifffile writes them

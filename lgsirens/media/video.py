@@ -4,6 +4,7 @@ Everything streams: one frame is decoded, reduced and stored before the next one
 at full size. A first pass reads the timestamps only; it says which frames there should be, and at which times.
 """
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -16,7 +17,7 @@ import numpy as np
 
 from lgsirens.errors import ConfigError, SignalError, require
 from lgsirens.media import image
-from lgsirens.media.frames import bounds, conversion, gathered, packed, unpacked
+from lgsirens.media.frames import bounds, conversion, gathered, packed, reduced, unpacked
 from lgsirens.media.geometry import cropping, side_data, upright
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored, open_for_writing
@@ -32,6 +33,7 @@ _OTHER_MATRICES = {8: "YCgCo", 10: "BT.2020 of constant luminance", 14: "ICtCp"}
 _LIMITED = 1
 _UNALIGNED = 1  # a flag of decoders
 _LEFT_OUT = re.compile("MASTERING|LIGHT|AMBIENT|HDR|DOVI|ICC|STEREO|SPHERICAL")  # of side data
+_MOST_CHANNELS = 4
 _ATTACHED_PICTURE = 0x400  # a cover, as a disposition
 
 
@@ -50,6 +52,7 @@ def read_film(request: Request, file: BinaryIO) -> Signal:
         if stream.codec_context is None:
             raise SignalError(f"{path}: its video codec is unknown, or the file is cut off; convert it to MP4")
         _say_what_is_left_out(path, container, stream)
+        image.check_size(request, stream.codec_context.width, stream.codec_context.height, _MOST_CHANNELS)
         table = timetable(path, file, container, stream)
         crop = cropping(av, path, stream)
     with _opened(av, path) as container:  # a second time, because not every container can be rewound
@@ -65,6 +68,8 @@ def read_film(request: Request, file: BinaryIO) -> Signal:
         source, rate = table.regular(path, stream.time_base)
         start, stop = bounds(path, request.frames, len(source))
         wanted = source[start:stop]
+        sides = reduced(first.width, first.height, request.max_side)
+        request.check_bytes(len(wanted) * math.prod(sides) * _MOST_CHANNELS)
         data = side_data(first)
         if left := [name.lower().replace("_", " ") for name in data if _LEFT_OUT.match(name)]:
             note("%s: its %s is left out", path, ", ".join(left))

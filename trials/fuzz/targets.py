@@ -9,8 +9,8 @@ from pathlib import Path
 from random import Random
 
 from lgsirens.errors import LgsirensError
-from tests.fuzz import checkpoints, representations
-from tests.fuzz.mutation import Mutate, mutated_json, mutated_zip
+from trials.fuzz import checkpoints, media, representations, words
+from trials.fuzz.mutation import Mutate, mutated_json, mutated_zip
 
 SECONDS, BYTES = 5.0, 1 << 30
 
@@ -36,6 +36,9 @@ TARGETS = {
     "representation": Target(15, representations.files, representations.read_file, representations.mutate_file),
     "manifest": Target(15, representations.manifests, representations.read_manifest, mutated_json),
     "checkpoint": Target(15, checkpoints.checkpoints, checkpoints.read, mutated_zip),
+    "words": Target(3, words.words, words.read_words),
+    "config": Target(3, words.configs, words.read_config),
+    "media": Target(3, media.files, media.read_file, media.mutate_file),
 }
 
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import resource
 import sys
 import time
@@ -17,7 +18,7 @@ import torch
 from torch._weights_only_unpickler import Unpickler
 
 with atheris.instrument_imports(include=["lgsirens", "PIL", "tifffile", "yaml", "zipfile"]):
-    from tests.fuzz.targets import TARGETS, attempt
+    from trials.fuzz.targets import TARGETS, Finding, attempt
 
 Unpickler.load = atheris.instrument_func(Unpickler.load)
 
@@ -38,7 +39,14 @@ def main() -> None:
     state = _State(asked)
     target = TARGETS[asked.name]
     options = [
-        *("fuzz", str(asked.folder / "corpus"), f"-seed={asked.seed + 1}", "-timeout=60", "-rss_limit_mb=8000"),
+        *(
+            "fuzz",
+            str(asked.folder / "corpus"),
+            f"-seed={asked.seed + 1}",
+            "-timeout=60",
+            "-report_slow_units=1000",
+            "-rss_limit_mb=8000",
+        ),
         *(f"-artifact_prefix={asked.folder}/native/", "-max_len=65536", "-len_control=0", "-reload=0"),
     ]
     mutator = {} if target.mutate is None else {"custom_mutator": state.mutate}
@@ -79,10 +87,13 @@ class _State:
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if "/lgsirens/" in frame.filename] or frames
         where = "_".join(f"{Path(frame.filename).stem}.{frame.name}" for frame in (own[-1], frames[-1]))
-        kept = self.folder / "findings" / f"{type(error).__name__}_{where}".replace("<", "").replace(">", "")
+        what = f"Finding {str(error).partition(':')[0]}" if isinstance(error, Finding) else type(error).__name__
+        kept = self.folder / "findings" / re.sub(r"\W+|\d+", "_", f"{what} {where}")
         if not kept.exists() or len(content) < kept.stat().st_size:
             kept.write_bytes(content)
-            kept.with_name(f"{kept.name}.txt").write_text("".join(traceback.format_exception(error)))
+            kept.with_name(f"{kept.name}.txt").write_text(
+                "".join(traceback.format_exception(error)), errors="backslashreplace"
+            )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from lgsirens.representation.file import save
 from lgsirens.representation.representation import Representation
 from tests.small import representation
 
-_VERSION_1 = Path(__file__).resolve().parents[1] / "data" / "version1"
+_VERSION_1 = Path(__file__).resolve().parents[2] / "tests" / "data" / "version1"
 _TINY = partial(representation, local_width=2, global_width=2, hidden_layers=1)
 
 

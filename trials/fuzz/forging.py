@@ -50,7 +50,7 @@ class Parts(NamedTuple):
         try:
             body, manifest = bytearray(self.body), json.loads(self.manifest)
             first, last = self.tensor("local")
-            rows = self.header["local"]["shape"][0]
+            rows = min(int(self.header["local"]["shape"][0]), len(body))
             width = (last - first) // rows
             checksums = [zlib.crc32(body[first + n * width : first + (n + 1) * width]) for n in range(rows)]
             low, high = self.tensor("row_crc32")
