@@ -163,7 +163,7 @@ def _status(field: str) -> float:
 
 
 def _run() -> dict[str, str]:
-    command = ["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]
+    command = ["python", os.path.relpath(sys.argv[0], _HERE.parent), *sys.argv[1:]]
     return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": _commit(), "command": " ".join(command)}
 
 
@@ -208,7 +208,7 @@ def _processor() -> str:
 
 def _commit() -> str:
     # What was measured is the package and the benchmark; results of an earlier run do not change it.
-    measured = ["lgsirens", "benchmarks", ":(exclude)benchmarks/results"]
+    measured = ["lgsirens", "benchmarks", "trials", ":(exclude)benchmarks/results"]
     try:
         commit = _git("rev-parse", "--short", "HEAD")
         return commit + ("-dirty" if _git("status", "--porcelain", "--", *measured) else "")

@@ -2,7 +2,8 @@
 
     python -m trials.damage [--quick] [--count 100000] [--seed 0] [--folder out/damage]
 
-Files are tried in children, a thousand each: one that a signal ends, or that takes a minute, is a finding too. Figures: benchmarks/results/damage.tsv.
+Files are tried in children, a thousand each: one that a signal ends, or that takes a minute, is a finding too. It stays
+in FOLDER. Figures: benchmarks/results/damage.tsv.
 """
 
 import json
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.record import Measurement, finish, options
+from lgsirens.system.console import log
 from trials.fuzz.damages import Damaged, as_it_is, damaged, sound_files, with_matching_checksums
 
 _CHUNK, _SECONDS, _FINDING = 1000, 5.0, ("all", "findings")
@@ -31,6 +33,7 @@ def main() -> int:
     asked = options(__doc__, devices=False, extra=extra)
     asked.folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
+    log.setLevel("ERROR")
     sound_files()
     count, start, began, results = 500 if asked.quick else asked.count, 0, time.monotonic(), Counter[tuple[str, str]]()
     while start < count:

@@ -18,6 +18,7 @@ import torch
 from torch._weights_only_unpickler import Unpickler
 
 with atheris.instrument_imports(include=["lgsirens", "PIL", "tifffile", "yaml", "zipfile"]):
+    from lgsirens.system.console import log
     from trials.fuzz.targets import TARGETS, Finding, attempt
 
 Unpickler.load = atheris.instrument_func(Unpickler.load)
@@ -33,21 +34,16 @@ def main() -> None:
     parser.add_argument("seed", type=int)
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
+    log.setLevel("ERROR")
     torch.set_num_threads(1)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + _ROOM,) * 2)
     state = _State(asked)
+    state.tell()
     target = TARGETS[asked.name]
     options = [
-        *(
-            "fuzz",
-            str(asked.folder / "corpus"),
-            f"-seed={asked.seed + 1}",
-            "-timeout=60",
-            "-report_slow_units=1000",
-            "-rss_limit_mb=8000",
-        ),
-        *(f"-artifact_prefix={asked.folder}/native/", "-max_len=65536", "-len_control=0", "-reload=0"),
+        *("fuzz", str(asked.folder / "corpus"), f"-seed={asked.seed + 1}", "-max_len=65536", "-len_control=0"),
+        *(f"-artifact_prefix={asked.folder}/native/", "-timeout=60", "-report_slow_units=1000", "-rss_limit_mb=8000"),
     ]
     mutator = {} if target.mutate is None else {"custom_mutator": state.mutate}
     atheris.Setup(options, state.one, **mutator)
@@ -70,12 +66,15 @@ class _State:
             self.taken += attempt(self.name, content, self.path)
         except Exception as error:
             self._keep(content, error)
-        if self.runs % 64 == 0:
-            spent = time.process_time() - self.began
-            counts = {"runs": self.runs, "taken": self.taken, "seconds": spent}
-            (self.folder / "counts.json").write_text(json.dumps(counts))
-            if spent > self.limit:
-                os._exit(0)
+        if self.runs % 64 == 0 and self.tell() > self.limit:
+            os._exit(0)
+
+    def tell(self) -> float:
+        """Write down what was done; returns seconds of CPU time."""
+        spent = time.process_time() - self.began
+        counts = {"runs": self.runs, "taken": self.taken, "seconds": spent}
+        (self.folder / "counts.json").write_text(json.dumps(counts))
+        return spent
 
     def mutate(self, content: bytes, size: int, seed: int) -> bytes:
         mutate = TARGETS[self.name].mutate

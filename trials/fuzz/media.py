@@ -80,8 +80,8 @@ def read_file(content: bytes, path: Path) -> None:
 
 
 def mutate_file(content: bytes, size: int, random: Random, raw: Mutate) -> bytes:
-    """Numbers of 16 and 32 bits as sides are, in both orders of bytes; parts doubled; or as libFuzzer does it. Checksums
-    of PNG are made to match."""
+    """Numbers of 16 and 32 bits as sides have, in both orders of bytes; parts doubled; or as libFuzzer does it. The
+    checksums of PNG are made to match."""
     chosen = random.random()
     if chosen < 0.4 or len(content) < 16:
         changed = raw(content, size)

@@ -86,7 +86,8 @@ def _read_arguments(argv: list[str]) -> None:
                 return
             _, asked = parse_arguments(argv, _COMMANDS)
         except SystemExit as end:
-            assert end.code in (0, None)
+            if end.code:
+                raise AssertionError(f"exit code {end.code}") from end
             return
         except UnicodeEncodeError:  # the help of an option that the terminal cannot spell; a program says it in escapes
             return
