@@ -19,7 +19,7 @@ from lgsirens.representation.file import load
 from tests.small import contents
 from trials.fuzz.bases import bases
 from trials.fuzz.forging import Parts, repaired
-from trials.fuzz.representations import use
+from trials.fuzz.representations import decode_part
 
 _BLOCKS = (1, 4, 8, 64, 512)
 
@@ -61,7 +61,7 @@ def with_matching_checksums(case: Damaged, path: Path) -> str:
     """Whether a file whose checksums were made to match is refused or decodes."""
     path.write_bytes(repaired(case.content))
     try:
-        use(path)
+        decode_part(path)
     except LgsirensError as error:
         return _refused(error)
     return "decoded"

@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 
 from lgsirens.errors import LgsirensError
+from lgsirens.grid.box import Box, box_shape
 from lgsirens.nn.siren import count, row_layout, shared_layout
 from lgsirens.representation.decode import decode
 from lgsirens.representation.edit import crop
 from lgsirens.representation.evaluate import evaluate
 from lgsirens.representation.file import Manifest, _checked, _tensor_table, load, sizes
 from lgsirens.representation.report import describe, describe_text
+from lgsirens.representation.representation import Representation
 from lgsirens.representation.rows import TENSOR_TYPES
 from lgsirens.representation.version1 import upgraded
+from lgsirens.signal import Array
 from trials.fuzz.bases import bases
 from trials.fuzz.forging import Parts, repaired
 from trials.fuzz.mutation import Mutate, mutated_json, mutated_words
@@ -53,20 +56,26 @@ def read_manifest(content: bytes, path: Path) -> None:
     use(path)
 
 
-def use(path: Path) -> None:
-    """All that is done with a file, to a small part of it."""
+def decode_part(path: Path) -> tuple[Representation, Box, Array]:
+    """Open a file, read all rows and decode a corner of its window: the representation, the corner, its values."""
     inr = load(path)
     inr.rows.read(np.arange(len(inr.rows)))
-    region = tuple((low, min(high, low + _SIDE)) for low, high in inr.window)
-    decoded = decode(inr, region)
+    corner = tuple((low, min(high, low + _SIDE)) for low, high in inr.window)
+    values = decode(inr, corner).values
     lowest, highest = map(np.float32, inr.signal.value_range)
     slack = (abs(lowest) + abs(highest)) * np.float32(1e-6)
-    assert decoded.shape == tuple(high - low for low, high in region)
-    assert np.isfinite(decoded.values).all()
-    assert ((decoded.values >= lowest - slack) & (decoded.values <= highest + slack)).all()
-    evaluate(inr, np.array([[low for low, _ in region]], np.float64))
-    cut = crop(inr, region)
-    assert np.array_equal(decode(cut, region).values, decoded.values)
+    assert values.shape[:-1] == box_shape(corner)
+    assert np.isfinite(values).all()
+    assert ((values >= lowest - slack) & (values <= highest + slack)).all()
+    return inr, corner, values
+
+
+def use(path: Path) -> None:
+    """All that is done with a file, to a small part of it."""
+    inr, corner, values = decode_part(path)
+    evaluate(inr, np.array([[low for low, _ in corner]], np.float64))
+    cut = crop(inr, corner)
+    assert np.array_equal(decode(cut, corner).values, values)
     sizes(cut)
     if math.prod(inr.shape) <= 1 << 16:
         describe_text(describe(inr))
