@@ -10,6 +10,7 @@ from lgsirens.errors import FileFormatError
 from lgsirens.nn.siren import LARGEST_WEIGHT, MODES, ModelConfig
 from lgsirens.representation.file import load, row_entries
 from lgsirens.representation.representation import LARGEST_FACTOR
+from tests.kernels import needs_compiled
 from tests.small import representation
 from tests.stored_files import Parts, at, drop, refused, store, tiny
 
@@ -309,7 +310,7 @@ def test_weights_whose_products_float32_cannot_hold_are_refused(parts, name):
     refused(parts.path, "beyond 1e+09")
 
 
-@pytest.mark.parametrize("kernel", ["eager", "fused"])
+@pytest.mark.parametrize("kernel", ["eager", pytest.param("fused", marks=needs_compiled)])
 @pytest.mark.parametrize("mode", MODES)
 def test_weights_and_factors_as_large_as_can_be_decode_to_finite_values(tmp_path, mode, kernel):
     parts = Parts(store(representation((6, 5), 2, mode, None if mode == "mlp" else (3, 3)), tmp_path / "a.safetensors"))

@@ -54,7 +54,13 @@ _CONFIGS = (
 
 
 def words() -> list[bytes]:
-    kinds = {"r": _REGIONS, "s": _SCALES, "m": _AMOUNTS, "a": tuple(line.replace(" ", "\n") for line in _LINES)}
+    kinds = {
+        "r": _REGIONS,
+        "d": ("0,0;1,2", "5,5"),
+        "s": _SCALES,
+        "m": _AMOUNTS,
+        "a": tuple(line.replace(" ", "\n") for line in _LINES),
+    }
     return [f"{kind}{text}".encode() for kind, texts in kinds.items() for text in texts]
 
 
@@ -63,7 +69,8 @@ def configs() -> list[bytes]:
 
 
 def read_words(content: bytes, path: Path) -> None:
-    """The first character says what the others are: a region, a scale, an amount of memory, or a command line."""
+    """The first character says what the others are: a region or ids of partitions, ids to drop, a scale, an amount of
+    memory, or a command line, a word on each line."""
     kind, text = chr(content[0]) if content else "", os.fsdecode(content[1:])
     if kind == "r":
         as_region(text, _EXTENT[: text.count(",") + 1], Fraction(44100))
@@ -88,8 +95,6 @@ def _read_arguments(argv: list[str]) -> None:
         except SystemExit as end:
             if end.code:
                 raise AssertionError(f"exit code {end.code}") from end
-            return
-        except UnicodeEncodeError:  # the help of an option that the terminal cannot spell; a program says it in escapes
             return
     if isinstance(asked, Encode):
         _plan({name: value for name, value in asked.given.items() if name in _OPTIONS})
