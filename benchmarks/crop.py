@@ -24,6 +24,7 @@ from lgsirens.grid.coordinates import Coordinates
 from lgsirens.grid.lattice import Lattice
 from lgsirens.nn.siren import build_model
 from lgsirens.representation.representation import FitRecord, Representation, SignalInfo, first_encoding
+from lgsirens.representation.rows import MemoryRows
 
 TILE = 16
 KEPT = 8
@@ -49,7 +50,7 @@ def random_representation(grid: tuple[int, int]) -> Representation:
         Coordinates("signal", shape, (1.0, 1.0)),
         extent,
         SignalInfo("image", 1, (0.0, 255.0), "uint8"),
-        model.local.detach(),
+        MemoryRows(model.local.detach()),
         {name: value.detach() for name, value in model.shared.items()},
         FitRecord(0, 0.0, None, "steps", "cpu"),
         {},

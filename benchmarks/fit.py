@@ -34,10 +34,10 @@ from lgsirens.nn.siren import SirenPerPartition
 from lgsirens.signal import Signal
 from lgsirens.system.hardware import resolve_device
 from lgsirens.training.config import EncodeConfig, Plan, plan
-from lgsirens.training.encode import prepare as prepare
 from lgsirens.training.loop import accumulate_gradients
 from lgsirens.training.optimizers import build_optimizer
 from lgsirens.training.run import Run
+from lgsirens.training.run import prepare as prepare
 from lgsirens.training.samples import AllSamples
 from lgsirens.training.windows import PositionedSignal
 from lgsirens.training.windows import Windows as SampleWindows

@@ -22,10 +22,9 @@ from lgsirens.nn.kernels import fused
 from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.nn.siren import ModelConfig, build_model, count, row_layout, shared_layout
 from lgsirens.training.config import EncodeConfig, plan
-from lgsirens.training.encode import prepare
 from lgsirens.training.loop import accumulate_gradients
 from lgsirens.training.optimizers import RECIPES, build_optimizer, fit_bytes
-from lgsirens.training.run import Run
+from lgsirens.training.run import Run, prepare
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from lgsirens.representation.metrics import psnr_of_error
 from lgsirens.system.hardware import resolve_device
 from lgsirens.training import loop
 from lgsirens.training.config import EncodeConfig, plan
-from lgsirens.training.encode import prepare
+from lgsirens.training.run import prepare
 
 SHAPE = (3000, 4000)
 TARGET, LIMIT = 30.0, 4 * 60.0

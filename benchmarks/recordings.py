@@ -27,7 +27,7 @@ from lgsirens.signal import KINDS
 from lgsirens.system.console import Progress
 from lgsirens.system.hardware import resolve_device
 from lgsirens.training.config import EncodeConfig, plan
-from lgsirens.training.encode import prepare
+from lgsirens.training.run import prepare
 
 BACH = Path(__file__).resolve().parent.parent / "data" / "gt_bach.wav"
 SOUND = {"partitions": (32,), "recipe": "paper", "lr": 1e-4, "steps": 300}

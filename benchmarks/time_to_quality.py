@@ -37,7 +37,7 @@ from lgsirens.signal import KINDS
 from lgsirens.system.hardware import resolve_device
 from lgsirens.training import loop
 from lgsirens.training.config import EncodeConfig, plan
-from lgsirens.training.encode import prepare
+from lgsirens.training.run import prepare
 
 CURVES = Path(__file__).with_suffix(".json")
 TARGETS = (30.0, 33.0, 36.0)

@@ -44,6 +44,7 @@ from lgsirens.system.program import __version__
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.encode import encode
 from lgsirens.training.extend import extend, replace
+from lgsirens.training.ranks import Ranks, ranks_of_environment
 from lgsirens.training.refit import FitOptions
 
 Representation.crop = crop
@@ -67,6 +68,7 @@ __all__ = [
     "MissingDependencyError",
     "ModelConfig",
     "OutputError",
+    "Ranks",
     "RegionError",
     "Representation",
     "RunError",
@@ -86,6 +88,7 @@ __all__ = [
     "move",
     "open",
     "psnr",
+    "ranks_of_environment",
     "read",
     "replace",
     "save",

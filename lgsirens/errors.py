@@ -14,9 +14,13 @@ class LgsirensError(Exception):
     Args:
         message: made one line. With an option it goes on after the option's name: `("0: must be at least 1", "steps")`.
         option: the option that it is about, as Python spells it.
+
+    Attributes:
+        told: another process of the run says it.
     """
 
     exit_code = 2
+    told = False
 
     def __init__(self, message: str, option: str | None = None) -> None:
         whole = message if option is None else f"{option} {message}"

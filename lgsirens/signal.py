@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lgsirens.errors import SignalError
 from lgsirens.grid.box import Box, box_of_shape, slices
+from lgsirens.lazy import LazyValues, extremes, is_lazy
 from lgsirens.system.console import counted
 
 Array = NDArray[Any]
@@ -84,7 +85,8 @@ class Signal:
 
     Attributes:
         values: `[*shape, C]`, D + 1 axes, finite, in the units of `value_range`; the sample type of the source
-            after reading, float32 after decoding.
+            after reading, float32 after decoding. An array, or one that is read where it is indexed;
+            `np.asarray(signal.values)` is all of it.
         kind: a key of `KINDS`.
         value_range: lowest and highest possible value; mapped to [-1, 1] for the network.
         dtype: sample type that the signal has in a file ("uint8", "uint12", "int24", "float32", ...).
@@ -95,7 +97,7 @@ class Signal:
         mask: `[*shape]` bool, true where a partition is present; None if all are.
     """
 
-    values: Array
+    values: Array | LazyValues
     kind: str
     value_range: tuple[float, float]
     dtype: str
@@ -118,6 +120,8 @@ class Signal:
         Args:
             values: image `[H, W]` or `[H, W, C]`, audio `[S]` or `[S, C]`, video and volume `[T, H, W]` or
                 `[T, H, W, C]`; integers, booleans or floats; a tensor may be on any device, sparse, of bfloat16.
+                What is not in memory, as `np.memmap` and anything else with `shape`, `dtype` and `[slices]` (Zarr,
+                HDF5, dask, `lgsirens.open`), stays there and is read by region.
             kind: settled by the rank when None: 1 audio, 2 image, 3 image if the last axis is at most 4 and a
                 volume otherwise, 4 video.
             value_range: lowest and highest value. Default: -peak to peak for audio; that of the integer type
@@ -130,10 +134,13 @@ class Signal:
             SignalError: wrong type, rank or number of channels, no samples, NaN or infinite samples, an empty
                 value range, or integers wider than 16 bits without a value range.
         """
-        values = _checked_array(values)
-        kind = _settle_kind(values, kind)
+        lazy = is_lazy(values)
+        values = _checked_type(values) if lazy else _checked_array(values)
+        kind = _settle_kind(tuple(values.shape), kind)
+        if lazy and not isinstance(values, LazyValues):
+            values = LazyValues(values)
         if values.ndim == KINDS[kind].dimensions:
-            values = values[..., None]
+            values = values.with_channel_axis() if lazy else values[..., None]
         most, channels = KINDS[kind].max_channels, values.shape[-1]
         if channels > most:
             raise SignalError(
@@ -142,6 +149,8 @@ class Signal:
         dtype = dtype or values.dtype.name
         if value_range is None:
             value_range = _default_range(values, KINDS[kind].symmetric, dtype)
+        elif lazy and values.dtype.kind == "f":
+            extremes(values)  # all is read once: what is no number shall be told before any long work
         bounds = _checked_range(value_range)
         rate = None if sampling_rate is None else Fraction(sampling_rate)
         return cls(values, kind, bounds, dtype, rate)
@@ -161,7 +170,8 @@ class Signal:
         return np.broadcast_to(np.True_, self.shape) if self.mask is None else self.mask
 
     def read(self, box: Box) -> Array:
-        """Samples `[*box_shape(box), C]` of a box of positions, counted from the first sample."""
+        """Samples `[*box_shape(box), C]` of a box of positions, counted from the first sample; no others are read, but
+        for those in the same chunks of a file."""
         return self.values[slices(box, box_of_shape(self.shape))]
 
     def with_range(self, value_range: tuple[float, float]) -> "Signal":
@@ -209,14 +219,21 @@ def _checked_array(given: Any) -> Array:
         raise SignalError(f"no array of samples: {reason}; give a NumPy array, or rows of one length") from None
     if values.dtype.kind == "b":
         values = values.astype(np.float32)
-    if values.dtype.name not in SAMPLE_TYPES:
-        raise SignalError(f"array of type {values.dtype}: samples must be integers or floats; convert it first")
-    if values.size == 0:
-        raise SignalError(f"array of shape {values.shape} has no samples; nothing can be encoded")
+    _checked_type(values)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         count = int(values.size - np.isfinite(values).sum())
         raise SignalError(f"{count} samples are NaN or infinite; replace them with finite values first")
     return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def _checked_type(values: Any) -> Any:
+    dtype, shape = values.dtype, tuple(values.shape)
+    name = getattr(dtype, "name", str(dtype))
+    if name not in (*SAMPLE_TYPES, "bool"):
+        raise SignalError(f"array of type {dtype}: samples must be integers or floats; convert it first")
+    if 0 in shape:
+        raise SignalError(f"array of shape {shape} has no samples; nothing can be encoded")
+    return values
 
 
 def _plain(given: Any) -> Any:
@@ -241,20 +258,20 @@ def _plain_tensor(values: torch.Tensor) -> torch.Tensor:
     return values.float() if values.is_floating_point() and values.dtype not in _NUMPY_FLOATS else values
 
 
-def _settle_kind(values: Array, kind: str | None) -> str:
-    rank = values.ndim
+def _settle_kind(shape: tuple[int, ...], kind: str | None) -> str:
+    rank = len(shape)
     if kind is None:
         if not 1 <= rank <= 4:
             raise SignalError(f"array of rank {rank} is no signal; an image is [H, W] or [H, W, C]")
         if rank == 3:
-            return "image" if values.shape[-1] <= KINDS["image"].max_channels else "volume"
+            return "image" if shape[-1] <= KINDS["image"].max_channels else "volume"
         return {1: "audio", 2: "image", 4: "video"}[rank]
     if not isinstance(kind, str) or kind not in KINDS:
         raise SignalError(f"kind {kind!r} is unknown; choose one of {', '.join(KINDS)}")
     dimensions = KINDS[kind].dimensions
     if rank not in (dimensions, dimensions + 1):
         what = f"{counted(dimensions, 'dimension')} and an optional channel axis"
-        raise SignalError(f"{kind} has {what}, not the shape {values.shape}; name another kind or reshape it")
+        raise SignalError(f"{kind} has {what}, not the shape {shape}; name another kind or reshape it")
     return kind
 
 
@@ -271,9 +288,9 @@ def _checked_range(value_range: tuple[float, float]) -> tuple[float, float]:
     return lo, hi
 
 
-def _default_range(values: Array, symmetric: bool, dtype: str) -> tuple[float, float]:
-    lo, hi = float(values.min()), float(values.max())
+def _default_range(values: Array | LazyValues, symmetric: bool, dtype: str) -> tuple[float, float]:
     if symmetric:
+        lo, hi = extremes(values)
         peak = max(abs(lo), abs(hi)) or 1.0
         return -peak, peak
     if values.dtype.kind in "iu":
@@ -284,6 +301,7 @@ def _default_range(values: Array, symmetric: bool, dtype: str) -> tuple[float, f
                 "or convert to uint8 or uint16"
             )
         return float(lowest), float(highest)
+    lo, hi = extremes(values)
     if lo >= 0.0 and hi <= 1.0:
         return 0.0, 1.0
     margin = max(0.5, abs(lo) * 1e-3)

@@ -15,6 +15,7 @@ from hypothesis import settings
 from PIL import Image
 
 import lgsirens as lg
+from lgsirens.system import output
 from lgsirens.training import loop
 from lgsirens.training.checkpoint import Checkpoint
 from tests.command import run
@@ -43,11 +44,12 @@ def disk(monkeypatch):
     monkeypatch.setattr(
         os, "fsync", lambda file: done.append(("fsync", Path(os.readlink(f"/proc/self/fd/{file}")))) or fsync(file)
     )
-    for name in ("replace", "rename", "link"):
-        move = getattr(os, name)
-        monkeypatch.setattr(
-            os, name, lambda old, new, move=move: done.append(("move", Path(old), Path(new))) or move(old, new)
-        )
+
+    def noted(move):
+        return lambda old, new, *how: done.append(("move", Path(old), Path(new))) or move(old, new, *how)
+
+    for module, name in ((os, "replace"), (os, "rename"), (output, "_renamed")):
+        monkeypatch.setattr(module, name, noted(getattr(module, name)))
     return done
 
 

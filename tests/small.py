@@ -19,10 +19,11 @@ from lgsirens.nn.memory import DEFAULT_LIMIT, training_columns
 from lgsirens.nn.siren import ModelConfig, SirenPerPartition, build_model
 from lgsirens.representation.file import identified
 from lgsirens.representation.representation import FitRecord, Representation, SignalInfo, first_encoding
+from lgsirens.representation.rows import MemoryRows
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.schema import to_plain
 from lgsirens.training.config import EncodeConfig, plan
-from lgsirens.training.encode import prepare
+from lgsirens.training.run import prepare
 from lgsirens.training.samples import AllSamples, RandomSamples, Samples, StratifiedSamples
 from lgsirens.training.windows import Windows
 
@@ -82,7 +83,7 @@ def representation(
         coordinates,
         extent,
         SignalInfo(kind, channels, value_range, dtype, sampling_rate),
-        network.local.detach(),
+        MemoryRows(network.local.detach()),
         {name: tensor.detach() for name, tensor in network.shared.items()},
         FitRecord(steps=3, seconds=0.25, psnr=31.5, stopped="steps", device="cpu"),
         {"mode": mode, "seed": seed} if config is None else config,
@@ -118,11 +119,13 @@ def picture() -> Signal:
     return Signal.from_array((127 + 60 * np.sin(rows / 4) + 60 * np.cos(columns / 5)).astype(np.uint8))
 
 
-def prepared(*, max_memory: int = DEFAULT_LIMIT, **options: Any) -> tuple[SirenPerPartition, Samples, torch.Generator]:
+def prepared(
+    *, max_memory: int = DEFAULT_LIMIT, own: slice = slice(None), **options: Any
+) -> tuple[SirenPerPartition, Samples, torch.Generator]:
     """What a fit of a small model to `picture` starts from."""
     settings = {"partitions": (4, 4), "local_width": 6, "global_width": 7, "kernel": "eager"} | options
     planned = plan(picture(), EncodeConfig(**settings))
-    run = prepare(picture(), planned, torch.device("cpu"), max_memory)
+    run = prepare(picture(), planned, torch.device("cpu"), max_memory, own)
     return run.model, run.samples, run.generator
 
 

@@ -2,8 +2,6 @@
 
 import itertools
 import math
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 from lgsirens.grid.box import Box, box_shape, boxes_of, slices
 from lgsirens.grid.coordinates import fine_box
 from lgsirens.grid.lattice import block_shape
+from lgsirens.lazy import BlockCache
 from lgsirens.signal import Array
 
 _LARGEST_BLOCK = 1 << 16  # samples; larger partitions are cut
@@ -22,31 +21,6 @@ _DECODED_AT_ONCE = 1 << 22
 
 Decode = Callable[[list[Box]], list[Array]]
 Number = tuple[int, ...]  # of a block along each axis
-
-
-class BlockCache:
-    """Blocks that were used last, of any arrays, of so many bytes in all; for several threads."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self._bytes = limit, 0
-        self._kept: OrderedDict[Hashable, Array] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable) -> Array | None:
-        """The block of a key, if it is kept."""
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
-
-    def put(self, key: Hashable, block: Array) -> None:
-        """Keep a block; those that were not used for longest go."""
-        with self._lock:
-            old = self._kept.pop(key, None)
-            self._bytes += block.nbytes - (0 if old is None else old.nbytes)
-            self._kept[key] = block
-            while self._bytes > self.limit:
-                self._bytes -= self._kept.popitem(last=False)[1].nbytes
 
 
 class _Hit(NamedTuple):

@@ -2,11 +2,14 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace as with_fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lgsirens.cli.options import Edit, Encode, Extend, Reading, Replace, part
+from lgsirens.cli.ranks import started_ranks
 from lgsirens.errors import ConfigError, OtherRunError
 from lgsirens.monitoring.log import CHECKPOINT_SUFFIX, RunLog, check_folder
 from lgsirens.representation.file import load, save
@@ -22,6 +25,7 @@ from lgsirens.training.checkpoint import check_checkpoint, checkpoint_path, clai
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.encode import dry_run, encode
 from lgsirens.training.extend import extend, replace
+from lgsirens.training.ranks import ALONE, Ranks
 from lgsirens.training.refit import FitOptions
 
 # Options of which one replaces the others of its line, wherever they were given.
@@ -29,24 +33,33 @@ _ALTERNATIVES = (("partitions", "partition_size"), ("parameters", "local_width",
 
 
 def encode_command(asked: Encode) -> int:
-    _check_name(asked.output)
-    log = _run_log(asked)
-    if not asked.dry_run:
-        check_result(asked.output, asked.overwrite or _resuming(asked), [*filter(None, [asked.shared_from])])
-        if log is not None:
-            check_folder(log, asked.resume, _resuming(asked))
-    use_threads(asked.threads)
-    settings = _settings(asked)
-    shared_from = _shared_from(asked.shared_from, settings.pop("shared_from", None))
+    ranks = started_ranks(asked)
+    asked = with_fields(asked, quiet=asked.quiet or not ranks.first)
+    run_log, settings, shared_from = ranks.together(lambda: _prepared(asked))
     reading = from_plain(Reading, part(Reading, settings))
     config = EncodeConfig.from_options({n: value for n, value in settings.items() if n not in declared(Reading)})
-    signal = reading.read(asked.input, asked.quiet, asked.max_memory)
+    signal = ranks.together(lambda: reading.read(asked.input, asked.quiet, asked.max_memory))
     if asked.dry_run:
-        print(dry_run_text(dry_run(signal, config, asked.device, asked.max_memory, shared_from)))
+        if ranks.first:
+            print(dry_run_text(dry_run(signal, config, asked.device, asked.max_memory, shared_from)))
         return 0
-    how: dict[str, Any] = {"log": log, "shared_from": shared_from, "source": reading.reduced()}
-    result, checkpoint = _saved(asked, partial(encode, signal, config, **how))
-    return ended(result.fit.stopped, result.fit.steps, checkpoint)
+    how: dict[str, Any] = {"log": run_log, "shared_from": shared_from, "source": reading.reduced(), "ranks": ranks}
+    result, checkpoint = _saved(asked, partial(encode, signal, config, **how), ranks)
+    return ended(result.fit.stopped, result.fit.steps, checkpoint if ranks.first else None)
+
+
+def _prepared(asked: Encode) -> tuple[RunLog | None, dict[str, Any], Representation | None]:
+    """The log asked for, the options of the run, and the file whose network is shared; all that may be wrong with these
+    and with OUTPUT is found before the input is read."""
+    _check_name(asked.output)
+    run_log = _run_log(asked)
+    if not asked.dry_run:
+        check_result(asked.output, asked.overwrite or _resuming(asked), [*filter(None, [asked.shared_from])])
+        if run_log is not None:
+            check_folder(run_log, asked.resume, _resuming(asked))
+    use_threads(asked.threads)
+    settings = _settings(asked)
+    return run_log, settings, _shared_from(asked.shared_from, settings.pop("shared_from", None))
 
 
 def extend_command(asked: Extend) -> int:
@@ -64,7 +77,7 @@ def _edit(asked: Extend | Replace, edit: Callable[..., Representation]) -> int:
     of_signal = {"frames": None, **part(Reading, asked.given)}
     signal = Reading.like(whole, **of_signal).read(asked.signal, asked.quiet, asked.max_memory)
     fit = partial(edit, whole, signal, asked.offset, **part(FitOptions, asked.given))
-    edited, checkpoint = _saved(asked, fit, whole)
+    edited, checkpoint = _saved(asked, fit, before=whole)
     if edited is whole:
         note("nothing to add: all of the signal lies where the file has partitions; %s is a copy", asked.output)
         return 0
@@ -83,27 +96,32 @@ def _checkpoints(asked: Encode | Edit) -> list[Path]:
 
 
 def _saved(
-    asked: Encode | Edit, fit: Callable[..., Representation], before: Representation | None = None
+    asked: Encode | Edit,
+    fit: Callable[..., Representation],
+    ranks: Ranks = ALONE,
+    before: Representation | None = None,
 ) -> tuple[Representation, Path]:
-    """What comes of a fit, saved and told, and its checkpoint; a stopped run that gave another result than `before` is
-    gone on with."""
+    """What comes of a fit, saved and told by the first rank, and its checkpoint; a stopped run that gave another result
+    than `before` is gone on with."""
     refused: OtherRunError | None = None
     for path in _checkpoints(asked):
-        if refused is not None and not os.path.exists(path):
+        if refused is not None and not ranks.of_first(os.path.exists(path)):
             break
-        with interruption(), claimed(path) as free:  # Ctrl-C while the result is measured and saved must not lose it
-            if not free:
+        # Ctrl-C while the result is measured and saved must not lose it.
+        with interruption(), claimed(path) if ranks.first else nullcontext(True) as free:
+            if not ranks.of_first(free):
                 note("%s: is of a run that is under way with the same OUTPUT", path)
                 continue
-            check_checkpoint(path, asked.resume)
-            resuming = asked.resume and os.path.exists(path)
+            ranks.together(partial(check_checkpoint, path, asked.resume))
+            resuming = ranks.of_first(asked.resume and os.path.exists(path))
             how = {"device": asked.device, "max_memory": asked.max_memory, "resume": asked.resume}
             try:
                 result = fit(checkpoint=path, progress=not asked.quiet, **how)
             except OtherRunError as error:
                 refused = refused or error
                 continue
-            save_and_tell(result, asked.output, asked.overwrite or (resuming and result is not before))
+            if ranks.first:
+                save_and_tell(result, asked.output, asked.overwrite or (resuming and result is not before))
             return result, path
     raise refused or ConfigError(f"{asked.output}: nine runs write it already; choose another OUTPUT")
 
@@ -139,10 +157,10 @@ def _run_log(asked: Encode) -> RunLog | None:
         if given:
             raise ConfigError("is part of a log; give log_dir too", next(iter(given)))
         return None
-    log = RunLog(**given, overwrite=asked.overwrite)
-    if os.path.realpath(log.final) == os.path.realpath(asked.output):
+    run_log = RunLog(**given, overwrite=asked.overwrite)
+    if os.path.realpath(run_log.final) == os.path.realpath(asked.output):
         raise ConfigError(f"{asked.output}: the log keeps the result there itself; choose another OUTPUT")
-    return log
+    return run_log
 
 
 def check_result(output: Path, overwrite: bool, inputs: Sequence[str | Path] = ()) -> None:

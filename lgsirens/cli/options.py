@@ -12,7 +12,6 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from lgsirens.errors import ConfigError
 from lgsirens.media.files import read
-from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.paper.flags import VideoFlags
 from lgsirens.paper.inputs import parse_frames
 from lgsirens.representation.representation import Representation
@@ -86,7 +85,7 @@ class _Writing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Computing(_Writing):
+class Computing(_Writing):
     """What every command takes that computes.
 
     Attributes:
@@ -95,13 +94,13 @@ class _Computing(_Writing):
 
     given: dict[str, Any]
     device: str = option("auto", _FIT["device"])
-    max_memory: int = option(DEFAULT_LIMIT, _MEMORY, shown=f"{DEFAULT_LIMIT >> 30}GiB; decode: more where one needs it")
+    max_memory: int | None = option(None, _MEMORY, shown="half of the machine's")
     threads: int | None = option(None, shown="PyTorch's choice", help="CPU threads")
     quiet: bool = option(False, help="no progress bar")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encode(_Computing):
+class Encode(Computing):
     """Fit a representation to a signal."""
 
     input: Path = option(
@@ -114,7 +113,7 @@ class Encode(_Computing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decode(_Computing):
+class Decode(Computing):
     """Decode any region at any resolution."""
 
     file: str = option(like=_FILE)
@@ -149,7 +148,7 @@ class Crop(_Writing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Edit(_Computing):
+class Edit(Computing):
     file: str = option(like=_FILE)
     offset: tuple[int, ...] | None = option(None, shown="0 on every axis", help="where it begins, such as 0,-128")
     frames: tuple[int | None, int | None] | None = option(None, _FILM["frames"], shown="all", parse=parse_frames)

@@ -5,7 +5,7 @@ axis. Partition k owns the samples `k*T .. (k+1)*T - 1` of each dimension, that 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +124,21 @@ def bounding_extent(lattice: Lattice, extent: Box) -> Box:
     low, high = lattice.ids.min(axis=0).astype(np.int64), lattice.ids.max(axis=0).astype(np.int64) + 1
     tiles = tuple((int(a) * t, int(b) * t) for a, b, t in zip(low, high, lattice.tile, strict=True))
     return intersect(tiles, extent)
+
+
+def dense_parts(lattice: Lattice, places: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Cut places (sorted) into such that at most half of the bounding box of each is not theirs.
+
+    >>> wide = Lattice.covering(((0, 8), (0, 40)), (4, 4))
+    >>> [part.tolist() for part in dense_parts(wide, np.array([0, 1, 9, 10, 11]))]
+    [[0, 1], [9, 10, 11]]
+    """
+    ids = lattice.ids[places].astype(np.int64)
+    if len(places) > 1 and math.prod((ids.max(axis=0) - ids.min(axis=0) + 1).tolist()) > 2 * len(places):
+        for half in np.array_split(places, 2):
+            yield from dense_parts(lattice, half)
+    else:
+        yield places
 
 
 def split(

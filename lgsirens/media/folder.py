@@ -2,37 +2,46 @@
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lgsirens.errors import OutputError, RunError, SignalError
+from lgsirens.lazy import LazyValues
 from lgsirens.media.animation import shrunk
 from lgsirens.media.frames import bounds, gathered
 from lgsirens.media.png import save_png
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored
 from lgsirens.signal import Array, Signal
+from lgsirens.system import output
 from lgsirens.system.console import note
-from lgsirens.system.output import check_output, settle, temporary_beside
+from lgsirens.system.output import check_output
+
+_ALIKE = ("shape", "channels", "dtype", "spacing", "colour")
 
 
 def read_folder(request: Request, suffixes: tuple[str, ...]) -> Signal:
     """Read the numbered pictures of a folder, files of these suffixes, as `video.read_film` does a film."""
     names = _numbered_pictures(request.path, suffixes)
     names = names[slice(*bounds(request.path, request.frames, len(names)))]
+    first = request.read(names[0])
+    if request.is_large((len(names), *first.values.shape), first.values.dtype):
+        frames = _Pictures(request, names, first)
+        signal = request.signal(LazyValues(frames, str(request.path)), "video", dtype=first.dtype)
+        return replace(signal, spacing=first.spacing and (1.0, *first.spacing), colour=first.colour)
     told: dict[tuple[Any, ...], Path] = {}
 
     def pictures() -> Iterator[tuple[int, Array]]:
         for index, name in enumerate(names):
             picture = request.read(name)
             told.setdefault((picture.dtype, picture.spacing, picture.colour), name)
-            yield index, shrunk(name, picture.values, request.max_side)
+            yield index, shrunk(name, np.asarray(picture.values), request.max_side)
 
     values = gathered(request.path, pictures(), np.arange(len(names)), request.progress, names)
     (dtype, spacing, colour), *others = told
@@ -41,6 +50,22 @@ def read_folder(request: Request, suffixes: tuple[str, ...]) -> Signal:
         raise SignalError(f"{told[others[0]]}: has another {what} than {names[0].name}; make all alike")
     signal = request.signal(values, "video", dtype=dtype)
     return replace(signal, spacing=spacing and (1.0, *spacing), colour=colour)
+
+
+class _Pictures:
+    """The frames `[T, H, W, C]` of a folder, read one by one."""
+
+    def __init__(self, request: Request, names: list[Path], first: Signal) -> None:
+        self._request, self._names, self._first = request, names, first
+        like = shrunk(names[0], np.asarray(first.values), request.max_side)
+        self.dtype, self.shape, self.chunks = like.dtype, (len(names), *like.shape), (1, *like.shape)
+
+    def __getitem__(self, chunk: tuple[slice, ...]) -> Array:
+        name, first = self._names[chunk[0].start], self._first
+        picture = self._request.read(name)
+        if any(getattr(picture, known) != getattr(first, known) for known in _ALIKE):
+            raise SignalError(f"{name}: is of another size, type or colour than {self._names[0].name}; make all alike")
+        return shrunk(name, np.asarray(picture.values), self._request.max_side)[None]
 
 
 def _numbered_pictures(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -96,30 +121,6 @@ def check_folder(path: Path, overwrite: bool = False) -> None:
         raise RunError(f"{path}: the folder {path.parent} is not writable; choose another one")
 
 
-@contextmanager
-def replacing_folder(path: Path, overwrite: bool) -> Iterator[Path]:
-    """As `output.replacing`, for a folder."""
-    temporary, old = temporary_beside(path, ""), None
-    try:
-        exists = path.is_dir()
-        temporary.mkdir(0o700 if exists else 0o777)
-        before = (path if exists else temporary).stat()
-        yield temporary
-        for name in temporary.iterdir():
-            settle(name)
-        settle(temporary, before)
-        if path.is_dir():
-            check_folder(path, overwrite)  # again: the work took long
-            old = temporary.with_name(f"{temporary.name}.old")
-            os.rename(path, old)
-        os.rename(temporary, path)
-        with suppress(OSError):  # it is in place already
-            settle(path.parent)
-    except OSError as error:
-        reason = error.strerror or error
-        raise RunError(f"{path}: cannot be written: {reason}; free space or choose another folder") from error
-    finally:
-        if old is not None and not path.exists():
-            os.rename(old, path)
-        for left in filter(None, (temporary, old)):
-            shutil.rmtree(left, ignore_errors=True)
+def replacing_folder(path: Path, overwrite: bool) -> AbstractContextManager[Path]:
+    """As `output.replacing`, for a folder of pictures."""
+    return output.replacing_folder(path, partial(check_folder, path, overwrite))

@@ -18,6 +18,7 @@ from lgsirens.signal import Array, Signal, integer_limits
 from lgsirens.system.console import note
 
 # Modes of Pillow that hold more than 8 bits exactly.
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 DEEP = ("I;16", "I;16B", "I;16L", "F")
 ORIENTATION = 274
 # What Pillow, and we ourselves, call pairs of pixels per unit of length, across and down.
@@ -127,9 +128,16 @@ def profile_of(path: Path, data: bytes, mode: str) -> Profile | None:
     return None if same else profile
 
 
+def in_srgb(samples: Array, profile: Profile) -> Array:
+    """A part `[H, W, C]` of a picture of 8 bits, converted."""
+    height, width, channels = samples.shape
+    picture = Image.fromarray(samples if channels > 1 else samples.reshape(height, width))
+    return np.asarray(profile.convert(picture)).reshape(samples.shape)
+
+
 def _deep_to_srgb(path: Path, samples: Array, data: bytes, dtype: str | None) -> None:
     """Convert samples in place."""
-    profile = profile_of(path, data, ("L", "LA", "RGB", "RGBA")[samples.shape[-1] - 1])
+    profile = profile_of(path, data, MODES[samples.shape[-1]])
     if profile is None:
         return
     highest = integer_limits(dtype or "uint16")[1]
@@ -179,12 +187,15 @@ def upright(
     request.check(("image",))
     if profile:
         _deep_to_srgb(request.path, samples, profile, dtype)
-    signal = request.signal(turned_upright(samples, orientation), "image", dtype=dtype)
-    info = info or {}
-    spacing = _spacing(info)
-    if spacing and orientation in (5, 6, 7, 8):
-        spacing = spacing[::-1]
-    return replace(signal, spacing=spacing, colour=info.get("colour"))
+    signal = with_spacing(request.signal(turned_upright(samples, orientation), "image", dtype=dtype), info or {})
+    if signal.spacing and orientation in (5, 6, 7, 8):
+        return replace(signal, spacing=signal.spacing[::-1])
+    return signal
+
+
+def with_spacing(signal: Signal, info: Mapping[Any, Any]) -> Signal:
+    """A picture with the distance of its samples and the colour that Pillow, or its like, knows of it."""
+    return replace(signal, spacing=_spacing(info), colour=info.get("colour"))
 
 
 def turned_upright(samples: Array, orientation: int) -> Array:

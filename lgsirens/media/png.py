@@ -17,7 +17,7 @@ from lgsirens.media import animation, image
 from lgsirens.media.frames import packed, unpacked
 from lgsirens.media.icc import declared
 from lgsirens.media.request import Request
-from lgsirens.media.stored import open_for_writing
+from lgsirens.media.stored import Stored, open_for_writing
 from lgsirens.signal import Array, Signal
 from lgsirens.system.console import note
 
@@ -147,20 +147,61 @@ def _check_length(chunks: Chunks) -> None:
         raise ValueError("truncated picture data")
 
 
+def write_png(path: Path, stored: Stored) -> None:
+    """Write a picture of 8 or 16 bits; row by row if it is read by region."""
+    signal = stored.signal
+    if not stored.by_region:
+        save_png(path, stored.whole(), signal)
+        return
+    height, width, channels = signal.values.shape
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    header = struct.pack(">IIBBBBB", width, height, 8 * stored.dtype.itemsize, colour, 0, 0, 0)
+    above = np.zeros((1, width * channels * stored.dtype.itemsize), np.uint8)
+    deflater = zlib.compressobj()
+    with open_for_writing(path) as file:
+        file.write(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _described(signal))
+        for band in stored.bands():
+            rows = band.astype(band.dtype.newbyteorder(">")).view(np.uint8).reshape(len(band), -1)
+            packed = deflater.compress(_filtered(rows, above, channels * stored.dtype.itemsize).tobytes())
+            above = rows[-1:]
+            if packed:
+                file.write(_chunk(b"IDAT", packed))
+        file.write(_chunk(b"IDAT", deflater.flush()) + _chunk(b"IEND", b""))
+
+
+def _filtered(rows: Array, above: Array, step: int) -> Array:
+    """Rows of bytes `[n, bytes]` less what Paeth's filter foresees, each after the number of that filter.
+
+    Args:
+        above: the row before the first one.
+        step: bytes of a pixel.
+    """
+    here, over = np.pad(rows, ((0, 0), (step, 0))), np.pad(np.concatenate([above, rows[:-1]]), ((0, 0), (step, 0)))
+    left, up, corner = (part.astype(np.int16) for part in (here[:, :-step], over[:, step:], over[:, :-step]))
+    far = np.abs(up - corner), np.abs(left - corner), np.abs(left + up - 2 * corner)
+    foreseen = np.where((far[0] <= far[1]) & (far[0] <= far[2]), left, np.where(far[1] <= far[2], up, corner))
+    return np.pad(rows - foreseen.astype(np.uint8), ((0, 0), (1, 0)), constant_values=4)
+
+
 def save_png(path: Path, samples: Array, signal: Signal) -> None:
     """Write `[H, W, C]` uint8 or uint16 with the colour and the spacing of the signal that they are of."""
     file = io.BytesIO()
     _encode(path, file, samples)
+    data = _joined(list(_chunks(file.getbuffer())), _SAMPLES)  # FFmpeg states a spacing of its own
+    with open_for_writing(path) as whole:
+        for part in (data[:33], _described(signal), data[33:]):  # after IHDR
+            whole.write(part)
+
+
+def _described(signal: Signal) -> bytes:
+    """Chunks with the colour and the spacing of a signal, where it has them."""
     chunks = b""
     if signal.colour is not None:
         chunks += _chunk(b"cICP", bytes((*signal.colour, 0, 1)))
     if signal.spacing is not None:
         ratio = Fraction(signal.spacing[-2] / signal.spacing[-1]).limit_denominator(1_000_000)
         chunks += _chunk(b"pHYs", struct.pack(">IIB", *ratio.as_integer_ratio(), 0))
-    data = _joined(list(_chunks(file.getbuffer())), _SAMPLES)  # FFmpeg states a spacing of its own
-    with open_for_writing(path) as whole:
-        for part in (data[:33], chunks, data[33:]):  # after IHDR
-            whole.write(part)
+    return chunks
 
 
 def _chunk(name: bytes, body: bytes) -> bytes:

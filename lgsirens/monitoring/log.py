@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lgsirens.errors import ConfigError, OutputError
-from lgsirens.system.output import abandoned, replacing
+from lgsirens.system.output import make_folder, replacing, sweep
 from lgsirens.system.schema import check, option
 
 CHECKPOINT_SUFFIX = ".checkpoint.safetensors"
@@ -25,7 +25,6 @@ _HEADER_PATTERN = re.compile(rf"# options of a run of lgsirens\n# ([0-9a-f]+): (
 
 # What a run leaves beside its config and its result, and what a run that replaces it deletes. Files of anybody else
 # stay, and so does what is not sent to Weights & Biases yet.
-_NUMBERED = ("checkpoints/model_step_*.safetensors", "pictures/step_*.png")
 _LEFT = re.compile(
     rf"events\.out\.tfevents\..*|model_final{re.escape(CHECKPOINT_SUFFIX)}"
     r"|checkpoints/model_step_\d+\.safetensors|pictures/step_\d+\.png"
@@ -142,7 +141,7 @@ def prepare_folder(log: RunLog, resuming: bool, key: str, config: str) -> None:
             f"{folder}: logs another input or other options, see its config.yaml; give those or choose another folder"
         )
     with _possible(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         _write(folder / _CONFIG, _HEADER.format(key=key, state=RUNNING) + config)
         if not resuming:
             for path in _left(folder):
@@ -150,9 +149,8 @@ def prepare_folder(log: RunLog, resuming: bool, key: str, config: str) -> None:
             link = folder / "wandb" / "latest-run"
             if earlier is not None and link.is_symlink():  # the run that it names stays, but this is another one
                 link.unlink()
-        for name in (_CONFIG, log.final.name, f"model_final{CHECKPOINT_SUFFIX}", *log.texts, *_NUMBERED):
-            for path in abandoned(folder / name):
-                path.unlink()
+        for place in ("", "checkpoints", "pictures"):
+            sweep(folder / place)
     for name, text in log.texts.items():
         if not (resuming and (folder / name).exists()):
             _write(folder / name, text)

@@ -5,7 +5,11 @@ What fails inside the two packages is for the caller to survive: a log is not wo
 
 import html
 import io
+import itertools
+import os
+import socket
 import tempfile
+import time
 import wave
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,8 +23,10 @@ from PIL import Image
 from lgsirens.errors import require
 from lgsirens.monitoring.drawing import Pixels, png
 from lgsirens.system.console import note
+from lgsirens.system.output import settle
 
 _SECONDS_FOR_THE_NETWORK = 20.0
+_numbers = itertools.count()  # of the event files of this process
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class Clip:
 
 
 class TensorBoard:
-    """An event file.
+    """An event file, written here and not by a thread of PyTorch's writer, which tells of a full disk by a traceback.
 
     Args:
         folder: of the run.
@@ -53,35 +59,50 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
-        self._summary = require("tensorboard.compat.proto.summary_pb2", "a log", "tensorboard").Summary
-        writer = require("torch.utils.tensorboard.writer", "a log", "tensorboard")  # which stands on tensorboard
-        self._writer = writer.SummaryWriter(str(folder), purge_step=first_step)
+        self._events = require("tensorboard.compat.proto.event_pb2", "a log", "tensorboard")
+        self._summaries = require(
+            "torch.utils.tensorboard.summary", "a log", "tensorboard"
+        )  # which stands on tensorboard
+        records = require("tensorboard.summary.writer.record_writer", "a log", "tensorboard")
+        where = f"{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
+        self._path = folder / f"events.out.tfevents.{where}"
+        self._file = self._path.open("xb")
+        self._records = records.RecordWriter(self._file)
+        self._write(first_step, file_version="brain.Event:2")
+        self._write(first_step, session_log=self._events.SessionLog(status=self._events.SessionLog.START))
+        settle(folder)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
-        self._writer.flush()  # so that a viewer sees the whole summary
+            self._write(step, summary=self._summaries.scalar(name, value))
+        self._file.flush()  # so that a viewer sees the whole summary
+        settle(self._path)  # before the state of the run that goes on after it
 
     def image(self, name: str, pixels: Pixels, step: int) -> None:
-        # `add_image` would pack it three times as long.
+        # PyTorch's `image` would pack it three times as long.
         size = dict(zip(("height", "width", "colorspace"), pixels.shape, strict=True))
         self._add(step, tag=name, image={**size, "encoded_image_string": png(pixels)})
 
     def audio(self, name: str, clip: Clip, step: int) -> None:
-        # `add_audio` knows one channel only.
+        # PyTorch's `audio` knows one channel only.
         size = dict(zip(("length_frames", "num_channels"), clip.samples.shape, strict=True))
         packed = {"encoded_audio_string": clip.wav(), "content_type": "audio/wav", "sample_rate": clip.rate}
         self._add(step, tag=name, audio=size | packed)
 
     def text(self, name: str, text: str, step: int) -> None:
         # It is shown as Markdown, where indented text stays as it is.
-        self._writer.add_text(name, "".join(f"    {line}\n" for line in text.splitlines()), step)
+        indented = "".join(f"    {line}\n" for line in text.splitlines())
+        self._write(step, summary=self._summaries.text(name, indented))
 
     def close(self) -> None:
-        self._writer.close()
+        self._file.close()
 
     def _add(self, step: int, **value: Any) -> None:
-        self._writer.file_writer.add_summary(self._summary(value=[value]), step)
+        self._write(step, summary={"value": [value]})
+
+    def _write(self, step: int, **what: Any) -> None:
+        event = self._events.Event(wall_time=time.time(), step=step, **what)
+        self._records.write(event.SerializeToString())
 
 
 class WeightsAndBiases:

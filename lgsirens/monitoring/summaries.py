@@ -67,8 +67,8 @@ def of_planes(
             scalars["ssim"] = float(np.mean(similarities))
 
     panels = {
-        "original": [drawing.picture(signal.values, signal.value_range) for signal in originals],
-        "reconstruction": [drawing.picture(signal.values, signal.value_range) for signal in decoded],
+        "original": [drawing.picture(np.asarray(signal.values), signal.value_range) for signal in originals],
+        "reconstruction": [drawing.picture(np.asarray(signal.values), signal.value_range) for signal in decoded],
         "error": [drawing.heat(_error(*pair) / FULL_ERROR) for pair in pairs],
     }
     if derivatives is not None:
@@ -106,21 +106,21 @@ def of_sound(original: Signal, decoded: Signal) -> Summary:
 
 def _in_one(planes: Sequence[Signal]) -> Signal:
     """All samples of all planes in one image of one column."""
-    values = np.concatenate([plane.values.reshape(-1, 1, plane.channels) for plane in planes])
+    values = np.concatenate([np.asarray(plane.values).reshape(-1, 1, plane.channels) for plane in planes])
     return replace(planes[0], values=values)
 
 
 def _error(original: Signal, decoded: Signal) -> Array:
     """Mean absolute error over channels as a fraction of the value range, `[H, W]`."""
     lowest, highest = original.value_range
-    difference = decoded.values.astype(np.float64) - original.values
+    difference = np.asarray(decoded.values, np.float64) - original.values
     return np.asarray(np.abs(difference).mean(axis=-1) / (highest - lowest))
 
 
 def _unit(sound: Signal) -> Array:
     """Samples divided by the peak that the representation keeps, `[S, C]`."""
     lowest, highest = sound.value_range
-    return (2 * sound.values.astype(np.float64) - lowest - highest) / (highest - lowest)
+    return (2 * np.asarray(sound.values, np.float64) - lowest - highest) / (highest - lowest)
 
 
 def _magnification(error: Array) -> int:

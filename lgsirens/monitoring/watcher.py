@@ -21,7 +21,7 @@ from lgsirens.representation.rows import row_chunks
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.config_file import config_yaml
 from lgsirens.system.console import note
-from lgsirens.system.output import replacing
+from lgsirens.system.output import make_folder, replacing
 
 
 @dataclass(eq=False)
@@ -82,7 +82,7 @@ class Watcher(AbstractContextManager["Watcher"]):
         if keep:
             with _survived(step):
                 path = log.folder / "checkpoints" / f"model_step_{step}.safetensors"
-                path.parent.mkdir(exist_ok=True)
+                make_folder(path.parent)
                 save(self.snapshot(state), path, overwrite=True)
 
     def finish(self, representation: Representation, state: FitState) -> None:
@@ -132,7 +132,7 @@ class Watcher(AbstractContextManager["Watcher"]):
 
             self._tell(tell)
             path = self.log.folder / "pictures" / f"step_{step:06d}.png"
-            path.parent.mkdir(exist_ok=True)
+            make_folder(path.parent)
             with replacing(path, overwrite=True) as temporary:
                 temporary.write_bytes(png(summary.picture))
 

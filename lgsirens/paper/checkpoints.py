@@ -25,6 +25,7 @@ from lgsirens.representation.decode import decode
 from lgsirens.representation.file import identified
 from lgsirens.representation.metrics import psnr, recorded
 from lgsirens.representation.representation import FitRecord, Representation, SignalInfo, first_encoding
+from lgsirens.representation.rows import MemoryRows
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.console import commas, counted, note
 
@@ -116,7 +117,7 @@ def as_representation(
     lattice = Lattice.covering(extent, tile)
     coordinates = Coordinates("signal", shape, (kind.coordinate_scale,) * kind.dimensions)
     fit, config = FitRecord(0, 0.0, None, "imported", "unknown"), _config(model, signal, tile)
-    rows, shared = network.rows, network.shared
+    rows, shared = MemoryRows(network.rows), network.shared
     return identified(first_encoding("import", model, lattice, coordinates, extent, signal, rows, shared, fit, config))
 
 

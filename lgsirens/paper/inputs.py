@@ -41,7 +41,7 @@ def as_published(signal: Signal, channels: int, name: str) -> Signal:
         return _with_channels(signal, channels, name)
     if signal.kind != "audio" or channels != 1 or signal.channels == 1:
         return signal
-    mean = signal.values.mean(axis=-1, keepdims=True, dtype=np.float64)
+    mean = np.asarray(signal.values).mean(axis=-1, keepdims=True, dtype=np.float64)
     return Signal.from_array(mean, "audio", None, signal.sampling_rate, signal.dtype)
 
 
@@ -90,7 +90,7 @@ def _read_image(flags: ImageFlags) -> Signal:
 
 def _with_channels(signal: Signal, channels: int, name: str, hint: str = "") -> Signal:
     """An image as gray (1) or RGB (3)."""
-    values = signal.values
+    values = np.asarray(signal.values)
     if values.shape[-1] in (2, 4):
         note("%s: its alpha channel is left out", name)
         values = values[..., :-1]

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from lgsirens.errors import SignalError, require
 from lgsirens.grid.box import Box, box_of_shape, slices
+from lgsirens.lazy import regions
 from lgsirens.signal import KINDS, Signal, check_signal
 
 _SSIM_WINDOW = 11
-_ROWS_AT_ONCE = 1 << 22
 
 
 def peak(signal: Signal) -> float:
@@ -43,6 +43,15 @@ def psnr(reference: Signal, decoded: Signal, where: NDArray[np.bool_] | None = N
         count += error.size
     if count == 0:
         raise SignalError("no sample is left to compare; choose a window that holds a partition")
+    return _psnr(reference, total, count)
+
+
+def psnr_of_sum(reference: Signal, total: float) -> float:
+    """PSNR in dB of a sum of squared errors over all samples and channels, in the signal's units."""
+    return _psnr(reference, total, math.prod(reference.shape) * reference.channels)
+
+
+def _psnr(reference: Signal, total: float, count: int) -> float:
     return 10 * math.log10(peak(reference) ** 2 * count / total) if total else math.inf
 
 
@@ -72,7 +81,7 @@ def ssim(reference: Signal, decoded: Signal) -> float | None:
         return None
     pytorch_msssim, lowest = require("pytorch_msssim", "SSIM", "ssim"), reference.value_range[0]
     # Channels first, in a batch of one; from 0, as the constants of SSIM expect.
-    pair = [np.moveaxis(_clipped(s.values, reference) - lowest, -1, 0)[None] for s in (decoded, reference)]
+    pair = [np.moveaxis(_clipped(np.asarray(s.values), reference) - lowest, -1, 0)[None] for s in (decoded, reference)]
     with torch.inference_mode():
         value = pytorch_msssim.ssim(*map(torch.from_numpy, pair), data_range=peak(reference), win_size=_SSIM_WINDOW)
     return float(value)
@@ -89,7 +98,9 @@ def seam_ratio(reference: Signal, decoded: Signal, tile: tuple[int, ...]) -> flo
         1 where borders are as good as the rest; None where there is no inner border or nothing else.
     """
     _check_same(reference, decoded)
-    error = np.abs(_clipped(decoded.values, reference) - reference.values.astype(np.float64)).mean(axis=-1)
+    error = np.abs(_clipped(np.asarray(decoded.values), reference) - np.asarray(reference.values, np.float64)).mean(
+        axis=-1
+    )
     border = np.zeros(reference.shape, dtype=bool)
     for axis, (size, length) in enumerate(zip(tile, reference.shape, strict=True)):
         at = np.arange(length)
@@ -111,7 +122,7 @@ def border_jump(signal: Signal, tile: tuple[int, ...]) -> float | None:
     Returns:
         None where there is no inner border.
     """
-    values, jumps, count = signal.values.astype(np.float64), 0.0, 0
+    values, jumps, count = np.asarray(signal.values, np.float64), 0.0, 0
     for axis, size in enumerate(tile):
         after = np.arange(size, signal.shape[axis], size)
         steps = np.abs(values.take(after, axis) - values.take(after - 1, axis))
@@ -124,11 +135,8 @@ def _clipped(values: NDArray[Any], reference: Signal) -> NDArray[np.float64]:
 
 
 def slabs(signal: Signal) -> Iterator[Box]:
-    """Boxes that follow each other along the first axis, each of a bounded number of values, for `Signal.read`."""
-    length, *others = signal.shape
-    step = max(1, _ROWS_AT_ONCE // (math.prod(others) * signal.channels))
-    for start in range(0, length, step):
-        yield (start, min(start + step, length)), *box_of_shape(others)
+    """Boxes that follow each other, each of a bounded number of values, for `Signal.read`."""
+    return regions(signal.values)
 
 
 def _check_same(reference: Signal, decoded: Signal) -> None:

@@ -15,7 +15,7 @@ from lgsirens.grid.box import LARGEST_POSITION, Box, box_shape
 from lgsirens.grid.coordinates import Coordinates
 from lgsirens.grid.lattice import Ids, Lattice
 from lgsirens.nn.siren import ModelConfig, count, parameter_counts, row_layout
-from lgsirens.representation.rows import CODECS, MemoryRows, Rows
+from lgsirens.representation.rows import Rows
 from lgsirens.signal import KINDS, LARGEST_VALUE, SAMPLE_TYPES, Signal
 from lgsirens.system.console import times
 from lgsirens.system.program import __version__
@@ -192,7 +192,7 @@ def first_encoding(
     coordinates: Coordinates,
     extent: Box,
     signal: SignalInfo,
-    rows: Tensor,
+    rows: Rows,
     shared: dict[str, Tensor],
     fit: FitRecord,
     config: dict[str, Any],
@@ -201,7 +201,7 @@ def first_encoding(
 
     Args:
         action: how it came about, for its history.
-        rows: `[P, K]`.
+        rows: of the lattice's partitions.
     """
     partitions = len(lattice)
     return Representation(
@@ -219,7 +219,7 @@ def first_encoding(
         fit=fit,
         config=config,
         ids=lattice.ids,
-        rows=MemoryRows(CODECS["float32"].rounded(rows)),
+        rows=rows,
         row_edit=np.zeros(partitions, dtype=np.int32),
         row_blank=np.zeros(partitions, dtype=np.int32),
         shared=shared,

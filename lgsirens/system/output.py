@@ -1,11 +1,18 @@
-"""Output files that appear whole or not at all: written beside the target, then moved over it."""
+"""Output files and folders that appear whole or not at all: written beside the target, then moved over it.
 
+What is being written is locked. The lock is the system's: it goes with the process, however that ends, so that the
+next run which writes the same target can tell what a killed one has left, and deletes it.
+"""
+
+import ctypes
 import errno
+import fcntl
+import glob
 import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,6 +21,9 @@ from lgsirens.errors import OutputError, RunError
 _MARK = "lgsirens-"  # in the names of temporary files
 # What file systems answer that move no file, or none over another.
 _NO_MOVES = (errno.EPERM, errno.EACCES, errno.EEXIST, errno.EXDEV, errno.ENOTSUP, errno.ENOSYS)
+# Of Linux's `renameat2`: fail if the target is there; let both change places.
+_NO_REPLACE, _EXCHANGE = 1, 2
+_CURRENT_FOLDER = -100
 
 
 def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
@@ -47,8 +57,8 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
 
     The temporary name keeps the suffix of `path`, because encoders choose their format by it. A link stays a link, an
     existing file keeps its permissions and, where the process may give it away, its owner; other names of that file
-    (hard links) keep the old content. Of several writers each has its own temporary file. Where the file system moves
-    no files, the content is copied; should that fail, it stays under the temporary name.
+    (hard links) keep the old content. Of several writers each has its own temporary file; that of a killed one goes.
+    Where the file system moves no files, the content is copied; should that fail, it stays under the temporary name.
 
     Raises:
         OutputError: as `check_output`, also of what came to `path` meanwhile.
@@ -56,11 +66,12 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
     """
     suffix = Path(path).suffix
     path = check_output(path, overwrite)
-    temporary, copying = temporary_beside(path, suffix), False
+    sweep(path.parent, path)
+    temporary, descriptor, copying = None, None, False
     try:
         exists = path.exists()
         # Permissions are the kernel's affair: to ask for the umask is to change it, for all threads.
-        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if exists else 0o666))
+        temporary, descriptor = _begun(path, suffix, 0o600 if exists else 0o666)
         before = (path if exists else temporary).stat()
         yield temporary
         # The content before the name: after a crash there is the old file or the whole new one.
@@ -80,20 +91,98 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
             settle(path.parent)
     except OSError as error:
         reason = error.strerror or str(error)
-        remedy = f"the whole file is {temporary}" if copying else "free space or choose another folder"
+        remedy = (
+            f"the whole file is {temporary}, until the next run" if copying else "free space or choose another folder"
+        )
         raise RunError(f"{path}: cannot be written: {reason}; {remedy}") from error
     finally:
-        if not copying:
+        if temporary is not None and not copying:
             with suppress(OSError):
                 temporary.unlink()
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@contextmanager
+def replacing_folder(path: Path, check: Callable[[], object]) -> Iterator[Path]:
+    """As `replacing`, for a folder, which changes places with the one that is there.
+
+    Args:
+        check: raises OutputError where what is there may not be replaced; called once more when the block is done.
+    """
+    check()
+    sweep(path.parent, path)
+    temporary, descriptor = None, None
+    try:
+        exists = path.is_dir()
+        temporary, descriptor = _begun(path, path.suffix, 0o700 if exists else 0o777, folder=True)
+        before = (path if exists else temporary).stat()
+        yield temporary
+        for folder, _, names in os.walk(temporary, topdown=False):
+            for name in names:
+                settle(Path(folder, name))
+            settle(Path(folder), before if folder == str(temporary) else None)
+        check()
+        if path.is_dir():
+            _swap(temporary, path)
+        else:
+            os.rename(temporary, path)
+        with suppress(OSError):  # it is in place already
+            settle(path.parent)
+    except OSError as error:
+        reason = error.strerror or error
+        raise RunError(f"{path}: cannot be written: {reason}; free space or choose another folder") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it that are not there, and wait until they are on the disk."""
+    for missing in [folder for folder in (*reversed(path.parents), path) if not folder.is_dir()]:
+        missing.mkdir(exist_ok=True)
+        with suppress(OSError):
+            settle(missing.parent)
+
+
+def sweep(folder: Path, target: Path | None = None) -> None:
+    """Delete what killed processes have left half-written in a folder: of one target, or of all."""
+    stem = "*" if target is None else glob.escape(target.stem[:40])
+    for left in folder.glob(f".{stem}.{_MARK}????????*"):
+        with suppress(OSError):
+            descriptor = _opened(left)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def _begun(path: Path, suffix: str, mode: int, folder: bool = False) -> tuple[Path, int]:
+    """A new file or folder beside `path`, and a descriptor: while that is open, `sweep` leaves it alone."""
+    while True:
+        temporary = path.with_name(f".{path.stem[:40]}.{_MARK}{secrets.token_hex(4)}{suffix}")
+        if folder:
+            temporary.mkdir(mode)
+            descriptor = os.open(temporary, os.O_RDONLY)
+        else:
+            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
+        with suppress(OSError):  # some network file systems have no locks; nothing is swept there
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if temporary.exists():  # else it was swept before it was locked
+            return temporary, descriptor
+        os.close(descriptor)
 
 
 def _move(temporary: Path, path: Path, overwrite: bool) -> None:
     """Give a file its name; of several writers that replace nothing the first one wins (raises OutputError)."""
     if not overwrite:
         try:
-            os.link(temporary, path)
-            temporary.unlink()
+            if not _renamed(temporary, path, _NO_REPLACE):
+                os.link(temporary, path)
+                temporary.unlink()
             return
         except FileExistsError:
             raise OutputError(f"{path}: exists already; choose another name or overwrite it") from None
@@ -102,16 +191,37 @@ def _move(temporary: Path, path: Path, overwrite: bool) -> None:
     os.replace(temporary, path)
 
 
-def temporary_beside(path: Path, suffix: str) -> Path:
-    """A new name in the folder of `path`."""
-    return path.with_name(f".{path.stem[:40]}.{_MARK}{secrets.token_hex(4)}{suffix}")
+def _swap(one: Path, other: Path) -> None:
+    """Let two folders change places, at once where the system can."""
+    if _renamed(one, other, _EXCHANGE):
+        return
+    aside = one.with_name(f"{one.name}.old")
+    os.rename(other, aside)
+    try:
+        os.rename(one, other)
+    except OSError:
+        os.rename(aside, other)
+        raise
+    os.rename(aside, one)
+
+
+def _renamed(source: Path, target: Path, flag: int) -> bool:
+    """Call Linux's `renameat2`, of which Python knows nothing; False where the system or the file system has none."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if rename(_CURRENT_FOLDER, os.fsencode(source), _CURRENT_FOLDER, os.fsencode(target), flag) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+        return False
+    raise OSError(number, os.strerror(number), str(source))
 
 
 def settle(path: Path, before: os.stat_result | None = None) -> None:
     """Wait until a file or folder is on the disk, and give it the permissions and the owner that another had `before`,
     where the file system and the process can do that."""
-    # A folder is opened to be read; a file, on some systems, has to be opened to be written.
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    descriptor = _opened(path)
     try:
         if before is not None:
             now = path.stat()
@@ -128,7 +238,6 @@ def settle(path: Path, before: os.stat_result | None = None) -> None:
         os.close(descriptor)
 
 
-def abandoned(path: Path) -> list[Path]:
-    """What a process that was killed while it wrote `path` has left, if none is writing it now; its name may be a
-    pattern."""
-    return list(path.parent.glob(f".{path.stem[:40]}.{_MARK}????????{path.suffix}"))
+def _opened(path: Path) -> int:
+    """A descriptor: a folder is opened to be read; a file, on some systems, has to be opened to be written."""
+    return os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)

@@ -7,6 +7,7 @@ or another signal a fit, whose result is saved; 128 and its number if another si
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -21,6 +22,7 @@ from lgsirens.system.console import TERMINATIONS, log, note
 __version__ = "0.1.0"
 
 INTERRUPTED = 130
+_OUT_OF_MEMORY = re.compile("memory|failed to map segment|can't start new thread")
 
 
 def run(program: Callable[[], int | None], names: Mapping[str, str] | None = None) -> int:
@@ -44,7 +46,8 @@ def run(program: Callable[[], int | None], names: Mapping[str, str] | None = Non
             return code
     except LgsirensError as error:
         name = (names or {}).get(error.option or "", error.option)
-        print(f"lgsirens: {'' if name is None else f'--{name} '}{' '.join(error.message.split())}", file=sys.stderr)
+        if not error.told:
+            print(f"lgsirens: {'' if name is None else f'--{name} '}{' '.join(error.message.split())}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as error:
         with suppress(OSError):  # the terminal may be gone
@@ -55,8 +58,8 @@ def run(program: Callable[[], int | None], names: Mapping[str, str] | None = Non
         if not isinstance(error, BrokenPipeError):  # whose reader wants no more
             print(f"lgsirens: the result cannot be printed: {error.strerror}", file=sys.stderr)
         return 1
-    except (MemoryError, RuntimeError) as error:  # PyTorch's is a RuntimeError that speaks of memory
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+    except (MemoryError, RuntimeError, ImportError) as error:  # PyTorch, the linker and threads only speak of it
+        if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
             raise
         reason = " ".join(str(error).split())
         print(f"lgsirens: out of memory ({reason}); use a smaller signal or region", file=sys.stderr)

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +14,18 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from lgsirens.errors import ConfigError, FileFormatError, OtherRunError, OutputError, RunError
 from lgsirens.monitoring.log import CHECKPOINT_SUFFIX, FitState
 from lgsirens.nn.siren import SirenPerPartition
 from lgsirens.system.console import note
-from lgsirens.system.output import replacing
+from lgsirens.system.output import replacing, sweep
 from lgsirens.training.adam import Optimizer
+from lgsirens.training.ranks import ALONE, Ranks
 from lgsirens.training.rest import Rest
 
-_RECORD = "lgsirens_checkpoint"
+RECORD = "lgsirens_checkpoint"
 
 
 class BestWeights:
@@ -55,18 +56,29 @@ class Checkpoint:
         path: a safetensors file, written about every 30 seconds, between two steps.
         key: hash of the signal and the config.
         resume: go on from the file if it is there.
+        ranks: of the fit; the first one writes what all have, another number of them may go on.
+        own: of the fit's rows, this rank's; None: all.
     """
 
     path: Path
     key: str
     resume: bool = False
+    ranks: Ranks = ALONE
+    own: slice | None = None
 
     @classmethod
-    def at(cls, path: str | os.PathLike[str] | None, key: str, resume: bool) -> "Checkpoint | None":
+    def at(
+        cls,
+        path: str | os.PathLike[str] | None,
+        key: str,
+        resume: bool,
+        ranks: Ranks = ALONE,
+        own: slice | None = None,
+    ) -> "Checkpoint | None":
         """The checkpoint of a run, None for one that keeps none (raises ConfigError if `path` is no path)."""
         if not isinstance(path, str | os.PathLike | None):
             raise ConfigError(f"checkpoint {path!r} is no path; name a file, or leave it out")
-        return None if path is None else cls(Path(os.path.expanduser(path)), key, resume)
+        return None if path is None else cls(Path(os.path.expanduser(path)), key, resume, ranks, own)
 
     @property
     def goes_on(self) -> bool:
@@ -86,17 +98,21 @@ class Checkpoint:
         kept = {
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
-            "generator": generator.get_state(),
+            "generator": self.ranks.gathered(generator.get_state()[None]),
             "best": None if best is None else {"error": best.error, "weights": best.weights},
             "rest": None if rest is None else {"awake": rest.awake, "errors": rest.errors},
             "state": {name: value for name, value in vars(state).items() if name != "stopped"},
         }
+        kept = _by_row(kept, self.ranks.gathered)
+        if not self.ranks.first:
+            return
         tensors: dict[str, torch.Tensor] = {}
         record = {"key": self.key} | {name: _flat(value, name, tensors) for name, value in kept.items()}
         record["crc32"] = _checksum(record, tensors)
         try:
             with replacing(self.path, overwrite=True) as temporary:
-                save_file(tensors, temporary, {_RECORD: json.dumps(record)})
+                # Not `save_file`, which writes a file of its own beside it, and leaves that if it is killed.
+                temporary.write_bytes(save(tensors, {RECORD: json.dumps(record)}))
         except (RunError, OutputError, SafetensorError) as error:
             # Hours of work are worth more than their checkpoint.
             note("the run goes on without a checkpoint: %s", error)
@@ -114,13 +130,15 @@ class Checkpoint:
         Raises:
             FileFormatError: the file is damaged or belongs to another run.
         """
-        if not os.path.exists(self.path):
-            note("%s: no checkpoint; starting at the first step", self.path)
+        if not self.ranks.of_first(os.path.exists(self.path)):
+            if self.ranks.first:
+                note("%s: no checkpoint; starting at the first step", self.path)
             return FitState()
-        kept = self.read()
+        kept = _by_row(self.ranks.together(self.read), lambda rows: rows[self.own or slice(None)])
         model.load_state_dict(kept["model"])
         optimizer.load_state_dict(kept["optimizer"])
-        generator.set_state(kept["generator"])
+        generators = kept["generator"]
+        generator.set_state(generators[self.ranks.rank % len(generators)])
         if best is not None:
             best.error = kept["best"]["error"]
             torch._foreach_copy_(best.weights, kept["best"]["weights"])
@@ -138,7 +156,9 @@ class Checkpoint:
         """
         try:
             with safe_open(self.path, "pt") as file:
-                record: dict[str, Any] = json.loads(file.metadata()[_RECORD])
+                record: dict[str, Any] = json.loads(file.metadata()[RECORD])
+                if "crc32" not in record:  # of finished rows
+                    raise self.of_other_run()
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if record.pop("crc32") != _checksum(record, tensors):
                 raise ValueError("its CRC-32 differs")
@@ -147,10 +167,13 @@ class Checkpoint:
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{self.path}: damaged checkpoint ({error}); delete it and start again") from error
         if key != self.key:
-            raise OtherRunError(
-                f"{self.path}: belongs to another input, other options or another processor; give those, or no resume"
-            )
+            raise self.of_other_run()
         return kept
+
+    def of_other_run(self) -> OtherRunError:
+        """What is wrong with a file that another run keeps."""
+        reason = "belongs to another input, other options or another processor"
+        return OtherRunError(f"{self.path}: {reason}; give those, or no resume")
 
 
 def checkpoint_path(output: Path, number: int = 1) -> Path:
@@ -179,6 +202,8 @@ def claimed(path: Path) -> Iterator[bool]:
         except BlockingIOError:
             free = False
     try:
+        if free:
+            sweep(path.parent, path)
         yield free
     finally:
         if descriptor is not None:
@@ -198,11 +223,30 @@ def check_checkpoint(path: Path, resume: bool) -> None:
         return
     found = False
     with suppress(SafetensorError, OSError), safe_open(path, "pt") as file:
-        found = _RECORD in (file.metadata() or {})
+        found = RECORD in (file.metadata() or {})
     if not found:
         raise OutputError(f"{path}: the run keeps its state there, but this is no checkpoint, or damaged; move it away")
     if not resume:
         note("%s: a stopped run left its checkpoint; this run replaces it (resume goes on from it)", path)
+
+
+def _by_row(kept: dict[str, Any], change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:
+    """The same with `change` made to all that is kept for each row, of weights, optimiser and rest."""
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: changed(each) for name, each in value.items()}
+        if isinstance(value, list):
+            return [changed(each) for each in value]
+        return change(value) if isinstance(value, torch.Tensor) and value.ndim else value
+
+    model, optimizer, best = kept["model"], kept["optimizer"], kept["best"]
+    state = optimizer["state"]  # of each parameter; the rows are the first
+    state = {**state, 0: changed(state[0])} if isinstance(state, dict) else [changed(state[0]), *state[1:]]
+    if best is not None:
+        best = {**best, "weights": [change(best["weights"][0]), *best["weights"][1:]]}
+    rows = {"model": {**model, "local": change(model["local"])}, "rest": changed(kept["rest"])}
+    return kept | rows | {"optimizer": {**optimizer, "state": state}, "best": best}
 
 
 def _flat(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:

@@ -1,5 +1,6 @@
 """Signal -> representation: the run itself. What its options mean is in `config.py`."""
 
+import math
 import os
 import statistics
 import time
@@ -15,25 +16,24 @@ import torch
 from lgsirens.errors import ConfigError
 from lgsirens.monitoring.log import FitState, RunLog, check_folder
 from lgsirens.monitoring.watcher import Watcher
-from lgsirens.nn.memory import DEFAULT_LIMIT
-from lgsirens.representation.decode import decode, partition_means
 from lgsirens.representation.file import identified
-from lgsirens.representation.metrics import psnr, recorded, slabs
+from lgsirens.representation.metrics import psnr_of_sum, recorded, slabs
 from lgsirens.representation.report import describe
-from lgsirens.representation.representation import FitRecord, Representation, SignalInfo, first_encoding
-from lgsirens.signal import KINDS, Signal, check_signal
+from lgsirens.representation.representation import FitRecord, Representation
+from lgsirens.representation.rows import CODECS, MemoryRows
+from lgsirens.signal import KINDS, UNSIGNED_TYPES, Signal, check_signal, integer_limits
 from lgsirens.system.console import note
-from lgsirens.system.hardware import as_bytes, resolve_device
+from lgsirens.system.hardware import memory_limit, resolve_device
 from lgsirens.system.pytorch import as_it_starts
 from lgsirens.system.schema import canonical_json, to_plain
 from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig, Plan, plan
-from lgsirens.training.initial import initial_model
+from lgsirens.training.groups import BLOCK_PART, LEARNING_PARTITIONS, GroupFit, check_groups, in_groups, whole_bytes
 from lgsirens.training.loop import accumulate_gradients
-from lgsirens.training.optimizers import build_optimizer, fit_bytes
-from lgsirens.training.run import Run
-from lgsirens.training.samples import CachedSharedFeatures
-from lgsirens.training.windows import PositionedSignal, Windows
+from lgsirens.training.optimizers import build_optimizer
+from lgsirens.training.ranks import ALONE, Ranks
+from lgsirens.training.result import Fitted, as_representation, measure
+from lgsirens.training.run import Run, prepare
 
 
 @as_it_starts()
@@ -42,13 +42,14 @@ def encode(
     config: EncodeConfig | None = None,
     *,
     device: str | torch.device = "auto",
-    max_memory: int | str = DEFAULT_LIMIT,
+    max_memory: int | str | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = False,
     log: RunLog | None = None,
     shared_from: Representation | None = None,
     source: Mapping[str, Any] | None = None,
+    ranks: Ranks = ALONE,
     **options: Any,
 ) -> Representation:
     """Fit a representation to a signal.
@@ -57,7 +58,9 @@ def encode(
         signal: from `read` or `Signal.from_array`.
         config: the options; keyword arguments named as the fields of `EncodeConfig` override them.
         device: "auto" (CUDA if there is one), "cpu" or "cuda".
-        max_memory: bytes that the activations of one block of a step may take.
+        max_memory: bytes that the whole run may take, beside PyTorch itself; None: half of this machine's memory. What
+            needs more is fitted in groups of partitions, which are read, fitted and written one after the other
+            (`groups.py`).
         checkpoint: file that keeps the state of the run, written about every 30 seconds; delete it once the result is
             saved.
         resume: go on from the checkpoint if it is there.
@@ -67,9 +70,12 @@ def encode(
             merges with it (`move`). Networks, tiles, halo and what they see are its own; so is the value range of a
             sound of its sample type.
         source: how the signal was read, such as the frames of a film; kept in the config of the result.
+        ranks: who fit it together (`ranks.ranks_of_environment`). Each rank calls this with the same arguments, reads
+            the samples of its partitions, and returns the whole.
 
     Returns:
-        The representation; `fit.stopped` is "interrupted" if Ctrl-C ended the fit.
+        The representation; `fit.stopped` is "interrupted" if Ctrl-C ended the fit. Where it was fitted in groups, its
+        rows stay in the file of the checkpoint until it is saved.
 
     Raises:
         ConfigError: options that cannot be, or that do not fit the signal or the network to share.
@@ -77,29 +83,44 @@ def encode(
         FileFormatError: a checkpoint that is damaged or belongs to another run.
         OutputError: another run is logged in the folder of the log.
         MissingDependencyError: a log needs a package that is not installed.
+        KeyboardInterrupt: Ctrl-C ended a fit in groups, whose checkpoint has what was finished.
     """
     if not isinstance(config, EncodeConfig | None):
         raise ConfigError(f"config {config!r} is no EncodeConfig; give one, or its fields as keyword arguments")
     config = EncodeConfig.from_options({**to_plain(config or EncodeConfig()), **options})
     if not isinstance(shared_from, Representation | None):
         raise ConfigError(f"{shared_from!r}: is no Representation; give one from load or encode", "shared_from")
-    planned = plan(check_signal(signal), config, shared_from)
+    planned, limit = plan(check_signal(signal), config, shared_from), memory_limit(max_memory)
+    if ranks.first:
+        for line in planned.notes:
+            note("%s", line)
     signal = _ranged(signal, shared_from)
+    device, described = resolve_device(device), _described(signal, planned, source)
+    grouped = whole_bytes(signal, planned) > limit - limit // BLOCK_PART
+    if grouped and (max_memory is not None or in_groups(planned)):
+        if log is not None:
+            raise ConfigError("a fit in groups keeps no log; give more max_memory, or no log", "max_memory")
+        check_groups(planned, signal.channels, limit)
+        fit = GroupFit(signal, planned, device, limit // BLOCK_PART, ranks)
+        key = fit.key(described.get("shared_from"))
+        fitted = fit.fit(Checkpoint.at(checkpoint, key, resume, ranks), progress)
+        return _result(signal, planned, fitted, f"{fit.where}, in groups", described, ranks)
     _say_beyond(signal)
-    described = _described(signal, planned, source)
-    run = prepare(signal, planned, resolve_device(device), as_bytes(max_memory))
-    key = run.key(signal, described.get("shared_from"))
-    keeper = Checkpoint.at(checkpoint, key, resume)
-    assemble = partial(_assemble, signal, planned, run, described)
-    resuming = keeper is not None and keeper.goes_on
-    watcher = None
+    own = ranks.partitions(len(planned.lattice))
+    run = prepare(signal, planned, device, limit // BLOCK_PART, own)
+    key = run.key(signal, described.get("shared_from"), ranks=ranks)
+    keeper = Checkpoint.at(checkpoint, key, resume, ranks, own)
+    assemble = partial(_assembled, signal, planned, run, described, ranks, own)
+    resuming, watcher = keeper is not None and keeper.goes_on, None
     if log is not None:
+        if ranks.size > 1:
+            raise ConfigError(f"is kept by one process, not by {ranks.size} ranks; leave it out", "log")
         check_folder(log, keeper is not None and resume, resuming)
         if resuming and keeper is not None:
             keeper.read()  # what cannot go on leaves the folder as it is
         watcher = Watcher(log, signal, key, described, assemble, resuming, run.device)
     with watcher or nullcontext():
-        state = run.fit("encode", signal, keeper, progress, watch=watcher)
+        state = run.fit("encode", signal, keeper, progress and ranks.first, watch=watcher, ranks=ranks)
         del run.samples  # decoding needs the memory
         representation = assemble(state)
         if watcher is not None:
@@ -112,14 +133,22 @@ def dry_run(
     signal: Signal,
     config: EncodeConfig,
     device: str = "auto",
-    max_memory: int = DEFAULT_LIMIT,
+    max_memory: int | str | None = None,
     shared_from: Representation | None = None,
 ) -> dict[str, Any]:
     """What an encoding would take, from a few timed steps: the figures of its result as `report.describe` gives them,
     expected seconds, at most so many or about, and memory (bytes)."""
-    planned = plan(signal, config, shared_from)
+    planned, limit = plan(signal, config, shared_from), memory_limit(max_memory)
+    for line in planned.notes:
+        note("%s", line)
     signal = _ranged(signal, shared_from)
-    run = prepare(signal, planned, resolve_device(device), max_memory)
+    grouped, fits = whole_bytes(signal, planned) > limit - limit // BLOCK_PART, 1.0
+    some, where = planned, resolve_device(device)
+    if grouped and in_groups(planned):
+        check_groups(planned, signal.channels, limit)
+        some = GroupFit(signal, planned, where, limit // BLOCK_PART, ALONE).largest
+        fits = (len(planned.lattice) + (LEARNING_PARTITIONS if shared_from is None else 0)) / len(some.lattice)
+    run = prepare(signal, some, where, limit // BLOCK_PART)
     optimizer = build_optimizer(run.model, run.config.recipe, run.kernel.fused)
     steps, durations = run.config.total_steps or 0, []
     for step in (0, *(sixths * steps // 6 for sixths in (1, 3, 5))):
@@ -128,33 +157,19 @@ def dry_run(
         optimizer.step()
         durations.append(time.monotonic() - began)
     # The first one prepares more than it does; the others are in the middle of a third of the steps each.
-    seconds = statistics.mean(durations[1:]) * steps
-    # Where the shared network does not learn, all that a block is made of is kept: in float32, what the rows learn.
-    kept = 0 if shared_from is None else min(max_memory, 4 * signal.values.size)
-    representation = _assemble(signal, planned, run, _described(signal, planned, None), FitState(), measure=False)
-    model_bytes = fit_bytes(planned.model, len(planned.lattice), planned.config.recipe)
+    seconds = statistics.mean(durations[1:]) * steps * fits
+    rows = MemoryRows(torch.zeros(len(planned.lattice), run.model.local.shape[1]))
+    unknown = FitRecord(0, 0.0, None, "running", run.where)
+    shared = {name: value.detach().cpu() for name, value in run.model.shared.items()}
+    described = _described(signal, planned, None)
+    whole = as_representation(planned, signal, planned.lattice, rows, shared, unknown, described)
+    means = np.zeros((len(rows), signal.channels), dtype=np.float32)
     return {
-        **describe(representation),
+        **describe(identified(replace(whole, overview=None if config.no_overview else means))),
         "seconds": min(filter(None, (config.seconds, seconds))),
         "at_most": config.target_psnr is not None or config.seconds is not None,
-        # the samples as read, as cut, and in float32
-        "memory": model_bytes + 2 * signal.values.nbytes + 4 * signal.values.size + run.block_bytes + kept,
+        "memory": whole_bytes(signal, some) + run.block_bytes,
     }
-
-
-def prepare(signal: Signal, planned: Plan, device: torch.device, max_memory: int) -> Run:
-    """The run of a plan, whose notes are told: new weights, but for a network to share, and a first signal."""
-    for line in planned.notes:
-        note("%s", line)
-    model = initial_model(planned.model, planned.lattice, planned.coordinates.kind, planned.config.seed)
-    windows = Windows(PositionedSignal.first(signal), planned.lattice, planned.coordinates, device)
-    if planned.shared_from is None:
-        return Run(model, windows, planned.config, max_memory)
-    model.shared.load_state_dict(planned.shared_from.shared)
-    model.shared.requires_grad_(False)
-    run = Run(model, windows, planned.config, max_memory)
-    run.samples = CachedSharedFeatures(run.samples, run.model.shared_features, max_memory)
-    return run
 
 
 def _ranged(signal: Signal, shared_from: Representation | None) -> Signal:
@@ -170,10 +185,12 @@ def _ranged(signal: Signal, shared_from: Representation | None) -> Signal:
 def _say_beyond(signal: Signal) -> None:
     """Say how many values will be cut as they are decoded."""
     lowest, highest = signal.value_range
+    if signal.dtype in UNSIGNED_TYPES and (lowest, highest) == integer_limits(signal.dtype):
+        return  # none can be
     parts = map(signal.read, slabs(signal))
     beyond = sum(int(((part < lowest) | (part > highest)).sum()) for part in parts)
     if beyond:
-        what = beyond, signal.values.size, lowest, highest
+        what = beyond, math.prod(signal.shape) * signal.channels, lowest, highest
         note("value_range: %d of %d values are beyond it, and decode to its ends, %g and %g", *what)
 
 
@@ -190,20 +207,30 @@ def _described(signal: Signal, planned: Plan, source: Mapping[str, Any] | None) 
     return described
 
 
-def _assemble(
-    signal: Signal, planned: Plan, run: Run, described: dict[str, Any], state: FitState, measure: bool = True
+def _assembled(
+    signal: Signal, planned: Plan, run: Run, described: dict[str, Any], ranks: Ranks, own: slice, state: FitState
 ) -> Representation:
-    """The representation of a run's model, its PSNR measured on what it decodes to."""
-    record = FitRecord(state.step, round(state.seconds, 3), None, state.stopped or "running", run.where)
-    where = planned.lattice, planned.coordinates, planned.extent
-    rows, shared = run.model.local.detach().cpu(), {k: value.detach().cpu() for k, value in run.model.shared.items()}
-    representation = first_encoding(
-        "encode", planned.model, *where, SignalInfo.of(signal), rows, shared, record, described
-    )
-    overview = np.zeros((len(planned.lattice), signal.channels), dtype=np.float32)
-    if measure:
-        decoded = decode(representation, device=run.device, kernel=planned.config.kernel)
-        overview = partition_means(decoded, planned.extent, planned.lattice)
-        record = replace(record, psnr=recorded(psnr(signal, decoded)))
-    kept = None if planned.config.no_overview else overview
-    return identified(replace(representation, fit=record, overview=kept))
+    """The representation of a run's model, measured on what it decodes to."""
+    rows = MemoryRows(CODECS["float32"].rounded(ranks.gathered(run.model.local.detach().cpu())))
+    shared = {name: value.detach().cpu() for name, value in run.model.shared.items()}
+    unknown = FitRecord(state.step, state.seconds, None, state.stopped or "running", run.where)
+    whole = as_representation(planned, signal, planned.lattice, rows, shared, unknown, described)
+    places = np.arange(len(planned.lattice))[own]
+    found = ranks.everyone(measure(whole, signal, places, run.device, planned.config.kernel))
+    errors, means = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return _result(signal, planned, Fitted(rows, shared, errors, means, state), run.where, described, ranks)
+
+
+def _result(
+    signal: Signal, planned: Plan, fitted: Fitted, where: str, described: dict[str, Any], ranks: Ranks
+) -> Representation:
+    """What was fitted as a representation, with its figures and its origin."""
+    state, where = fitted.state, where if ranks.size == 1 else f"{where}, {ranks.size} ranks"
+    reached = recorded(psnr_of_sum(signal, float(fitted.errors.sum())))
+    record = FitRecord(state.step, round(state.seconds, 3), reached, state.stopped or "running", where)
+    rows, shared = fitted.rows, fitted.shared
+    whole = as_representation(planned, signal, planned.lattice, rows, shared, record, described)
+    whole = replace(whole, overview=None if planned.config.no_overview else fitted.means)
+    named = identified(whole) if ranks.first else whole
+    origin, lineage = ranks.of_first((named.origin, named.lineage))
+    return replace(whole, origin=origin, lineage=lineage)

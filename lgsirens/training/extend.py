@@ -11,6 +11,7 @@ from lgsirens.errors import ConfigError, SignalError
 from lgsirens.grid.box import LARGEST_POSITION, Box, bounding_box, box_size, contains, format_box, intersect, is_empty
 from lgsirens.grid.coordinates import LONGEST_AXIS
 from lgsirens.grid.lattice import Lattice, tiles_meeting
+from lgsirens.lazy import extremes
 from lgsirens.representation.representation import Representation
 from lgsirens.signal import KINDS, Signal, check_signal
 from lgsirens.system.console import note
@@ -130,9 +131,9 @@ def _placed(representation: Representation, signal: Signal, offset: Sequence[int
     ):
         if given != own and None not in (given, own):
             raise SignalError(f"the signal's {name} is {given}, the file's {own}; give a signal like the file's")
-    lowest, highest = known.value_range
-    if signal.values.min() < lowest or signal.values.max() > highest:
-        values = f"{signal.values.min():g} to {signal.values.max():g}, the file {lowest:g} to {highest:g}"
+    (low, high), (lowest, highest) = extremes(signal.values), known.value_range
+    if low < lowest or high > highest:
+        values = f"{low:g} to {high:g}, the file {lowest:g} to {highest:g}"
         raise SignalError(f"the signal has values from {values}; scale it, or encode with a larger value_range")
     try:
         starts = [0] * len(signal.shape) if offset is None else [*map(operator.index, offset)]

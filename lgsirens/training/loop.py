@@ -19,6 +19,7 @@ from lgsirens.training.adam import Optimizer
 from lgsirens.training.checkpoint import BestWeights, Checkpoint
 from lgsirens.training.optimizers import RECIPES, build_optimizer, learning_rate
 from lgsirens.training.output_layer import solve_output_layers
+from lgsirens.training.ranks import ALONE, Ranks
 from lgsirens.training.rest import STEPS_BETWEEN_LOOKS, Rest
 from lgsirens.training.samples import Draw, Samples
 
@@ -61,14 +62,6 @@ class StopRule:
 # Sees the state after a step. Must not touch what the fit uses.
 Watch = Callable[[FitState], None]
 
-# Adds up, in place, what the ranks of a fit have: gradients in the order of the parameters, then errors `[P]`; before
-# the first step, the normal equations of the output layers.
-Reduce = Callable[[list[torch.Tensor]], None]
-
-
-def no_reduction(tensors: list[torch.Tensor]) -> None:
-    """One rank alone has all there is."""
-
 
 def fit(
     model: SirenPerPartition,
@@ -82,7 +75,7 @@ def fit(
     frozen_rows: torch.Tensor | None = None,
     metric_rows: torch.Tensor | None = None,
     watch: Watch | None = None,
-    reduce: Reduce = no_reduction,
+    ranks: Ranks = ALONE,
     recipe: str = "paper",
     rest: Rest | None = None,
     kernel: Kernel = EAGER,
@@ -104,8 +97,8 @@ def fit(
         recipe: a key of `optimizers.RECIPES`.
         rest: rows that steps may leave out; without `frozen_rows` and `metric_rows`.
         kernel: what evaluates and differentiates the model.
-        reduce: called once a step, and once before the first where output layers are solved. A rank has some of the
-            blocks of each draw, whose counts are those of all ranks.
+        ranks: among which the rows are dealt: `model` and `samples` have those of this rank. The shared network is the
+            same on all of them.
 
     Raises:
         RunError: the loss is no longer finite.
@@ -120,7 +113,7 @@ def fit(
     steps = rule.expected_steps(state)
     began, saved = time.monotonic() - state.seconds, time.monotonic()
     if state.step == 0 and RECIPES[recipe].solves_output(model.config):
-        solve_output_layers(model, samples, metric_rows if frozen_rows is None else ~frozen_rows, reduce)
+        solve_output_layers(model, samples, metric_rows if frozen_rows is None else ~frozen_rows)
     before = time.monotonic() - began - state.seconds
     progress.start(steps, state.step)  # here: what is left is told by the steps that were taken
     with interruption() as interrupted:
@@ -128,12 +121,15 @@ def fit(
             if rest is not None and state.step % STEPS_BETWEEN_LOOKS == 0:
                 rest.wake()
             draw = samples.draw(None if all_next else state.step, None if rest is None else rest.awake)
-            all_seen = draw.complete and (rest is None or bool(rest.awake.all()))
+            asleep = 0 if rest is None else int((~rest.awake).sum())
+            own = draw.own if metric_rows is None else draw.own[metric_rows]
+            count, met, resting = ranks.total(draw.count, float(own.any()), asleep)
+            all_seen = draw.complete and not resting
             # The error comes with the gradients, so it is that of the weights before the step: these are the ones to
             # remember, and where they meet the target the step is not taken.
-            error = accumulate_gradients(model, draw, metric_rows, reduce, rest, kernel)
+            error = accumulate_gradients(model, draw, metric_rows, int(count), ranks, rest, kernel)
             # A draw may meet nothing but halos, and places where nothing is known: its error of 0 says nothing.
-            tells = draw.complete or bool((draw.own if metric_rows is None else draw.own[metric_rows]).any())
+            tells = draw.complete or met > 0
             if tells or state.step == 0:
                 state.error = error
             _check(math.isfinite(state.error), state, f"its loss is {state.error}")
@@ -142,7 +138,7 @@ def fit(
                 best.see(state.error)
             if rule.target_psnr is not None and tells and psnr >= rule.target_psnr:
                 if all_seen or not samples.complete:
-                    state.stopped, state.seconds = "target_psnr", time.monotonic() - began
+                    state.stopped, state.seconds = "target_psnr", ranks.of_first(time.monotonic() - began)
                     break
                 # A look at all samples takes as long as so many steps.
                 if state.step % round(1 / draw.fraction) == 0:
@@ -154,29 +150,33 @@ def fit(
             state.rate = learning_rate(state.step, steps, recipe, model.config, lr)
             for group in optimizer.param_groups:
                 group["lr"] = state.rate
-            asleep = ~rest.awake if rest is not None and draw.complete else None
-            _step(optimizer, model.local.detach(), frozen_rows if asleep is None else asleep)
+            still = ~rest.awake if rest is not None and draw.complete else frozen_rows
+            _step(optimizer, model.local.detach(), still)
             state.step += 1
-            state.seconds = time.monotonic() - began
+            now = time.monotonic()
+            due = checkpoint is not None and now - saved > SECONDS_BETWEEN_CHECKPOINTS
+            by_first = (now - began, due) if ranks.first else (0.0, False)
+            state.seconds, save, stop = ranks.total(*by_first, interrupted.is_set())
             steps = rule.expected_steps(state, before)
             seconds = math.inf if rule.seconds is None else rule.seconds - state.seconds
             progress.advance(total=steps, seconds=seconds, psnr=f"{psnr:.2f} dB")
             if watch is not None:
                 watch(state)
                 began = time.monotonic() - state.seconds
-            if interrupted.is_set() and state.step < steps:
+            if stop and state.step < steps:
                 state.stopped = "interrupted"
             # Between two steps, where weights, moments and random state belong together.
-            if checkpoint is not None and (time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS or state.stopped):
+            if checkpoint is not None and (save or state.stopped):
                 checkpoint.save(model, optimizer, generator, state, best, rest)
                 saved = time.monotonic()
     # The last step may have diverged, and no error tells of it.
-    _check(all(map(are_sound, model.parameters())), state, "its weights grow beyond all measure")
-    if checkpoint is not None and os.path.exists(checkpoint.path) and not state.stopped:
+    (wrong,) = ranks.total(not all(map(are_sound, model.parameters())))
+    _check(not wrong, state, "its weights grow beyond all measure")
+    if checkpoint is not None and ranks.of_first(os.path.exists(checkpoint.path)) and not state.stopped:
         # The result may yet fail to be written; what was computed is then not lost.
         checkpoint.save(model, optimizer, generator, state, best, rest)
     if best is not None and math.isfinite(best.error):
-        best.keep(mean_error(model, samples.draw(), reduce, kernel))
+        best.keep(mean_error(model, samples.draw(), ranks, kernel))
     state.stopped = state.stopped or ("steps" if state.step == rule.steps else "seconds")
     return state
 
@@ -194,12 +194,13 @@ def accumulate_gradients(
     model: SirenPerPartition,
     draw: Draw,
     metric_rows: torch.Tensor | None = None,
-    reduce: Reduce = no_reduction,
+    count: int | None = None,
+    ranks: Ranks = ALONE,
     rest: Rest | None = None,
     kernel: Kernel = EAGER,
 ) -> float:
     """Set the gradient of every parameter that takes one to that of the loss, the mean squared error over the samples
-    of a draw.
+    of a draw, `count` numbers on all ranks together; None: on this one alone.
 
     Returns the mean squared error of the samples that partitions own, those of `metric_rows` `[P]` alone if it is
     given; without either and without halos that is the loss.
@@ -212,23 +213,23 @@ def accumulate_gradients(
     of_rows, *of_shared = (p.grad for p in model.parameters() if p.grad is not None)
     errors = _no_errors(model)
     for block in draw.blocks:
-        found = kernel.errors_and_gradients(model, block, draw.count)
+        found = kernel.errors_and_gradients(model, block, count or draw.count)
         of_rows[block.rows] += found.rows
         for gradient, more in zip(of_shared, found.shared, strict=True):
             gradient += more
         errors[block.rows] += found.errors
-    reduce([of_rows, *of_shared, errors])
-    return _mean(rest.see(errors, draw.own) if rest is not None and draw.complete else errors, draw, metric_rows)
+    ranks.add(of_shared)
+    errors = rest.see(errors, draw.own) if rest is not None and draw.complete else errors
+    return _mean(errors, draw, ranks, metric_rows)
 
 
 @torch.no_grad()
-def mean_error(model: SirenPerPartition, draw: Draw, reduce: Reduce = no_reduction, kernel: Kernel = EAGER) -> float:
+def mean_error(model: SirenPerPartition, draw: Draw, ranks: Ranks = ALONE, kernel: Kernel = EAGER) -> float:
     """The mean squared error of the samples that partitions own, as `accumulate_gradients` returns it."""
     errors = _no_errors(model)
     for block in draw.blocks:
         errors[block.rows] += kernel.errors(model, block)
-    reduce([errors])
-    return _mean(errors, draw)
+    return _mean(errors, draw, ranks)
 
 
 def _no_errors(model: SirenPerPartition) -> torch.Tensor:
@@ -236,10 +237,11 @@ def _no_errors(model: SirenPerPartition) -> torch.Tensor:
     return torch.zeros(len(model.local), dtype=torch.float64, device=model.local.device)
 
 
-def _mean(errors: torch.Tensor, draw: Draw, metric_rows: torch.Tensor | None = None) -> float:
+def _mean(errors: torch.Tensor, draw: Draw, ranks: Ranks, metric_rows: torch.Tensor | None = None) -> float:
     """The mean of summed errors `[P]`, over all partitions or those of `metric_rows`."""
     counted = torch.ones_like(draw.own) if metric_rows is None else metric_rows
-    return float((errors * counted).sum() / (draw.own * counted).sum().clamp(min=1))
+    total, count = ranks.total(float((errors * counted).sum()), float((draw.own * counted).sum()))
+    return total / max(1.0, count)
 
 
 def _check(finite: bool, state: FitState, why: str) -> None:

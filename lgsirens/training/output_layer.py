@@ -6,7 +6,7 @@ projection, Golub and Pereyra 1973, doi:10.1137/0710036), it saves the steps tha
 """
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -27,7 +27,6 @@ def solve_output_layers(
     model: SirenPerPartition,
     samples: Samples,
     wanted: Tensor | None,
-    reduce: Callable[[list[Tensor]], None],
 ) -> None:
     """Set the output layers of rows to those of least squared error over some draws, of 16 places in each window for
     each of its unknowns or more. No step sees these draws: its PSNR would be that of samples that are fitted already.
@@ -36,7 +35,6 @@ def solve_output_layers(
         model: changed in place.
         samples: of all partitions.
         wanted: `[P]` bool, rows to solve; None: all.
-        reduce: adds up what the ranks of a fit have, in place.
     """
     weight, bias = model.unpack(model.local)[-2:]
     before = torch.cat([weight, bias], dim=2).mT.double()  # [P, L + 1, C]
@@ -46,7 +44,6 @@ def solve_output_layers(
     for draw in _draws(samples, _SAMPLES_PER_UNKNOWN * unknowns):
         for part in itertools.chain.from_iterable(block.parts(most) for block in draw):
             _add(model, part, products, sums)
-    reduce([products, sums])
     ridge = _RIDGE * products.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None].clamp(min=1e-30)
     products.diagonal(dim1=1, dim2=2).add_(ridge[:, 0])
     after = torch.linalg.solve(products, sums + ridge * before)

@@ -309,5 +309,5 @@ def _fitted_psnr(edit: Edit, decoded: Signal, box: Box) -> float:
 def _movement(edit: Edit, new: Representation, device: torch.device) -> dict[str, Any]:
     """How far the old region moved: PSNR in dB against what it was, and the largest change in its own units."""
     was, now = (decode(inr, edit.old.extent, device=device) for inr in (edit.old, new))
-    change = np.abs(now.values - was.values)[was.present]
+    change = np.abs(np.asarray(now.values) - was.values)[was.present]
     return {"psnr": recorded(psnr(was, now, was.present)), "largest": float(change.max())}

@@ -1,11 +1,13 @@
 """The one place that runs a fit, for an encoding as for an edit: what it starts from, what tells it from others."""
 
 import hashlib
+import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from lgsirens.grid.box import box_of_shape, slices
@@ -18,12 +20,21 @@ from lgsirens.signal import KINDS, Signal
 from lgsirens.system.console import Progress
 from lgsirens.system.schema import to_plain
 from lgsirens.training.checkpoint import Checkpoint
-from lgsirens.training.config import EncodeConfig
+from lgsirens.training.config import EncodeConfig, Plan
+from lgsirens.training.initial import initial_model
 from lgsirens.training.loop import StopRule, fit
 from lgsirens.training.optimizers import RECIPES
+from lgsirens.training.ranks import ALONE, Ranks
 from lgsirens.training.rest import Rest
-from lgsirens.training.samples import AllSamples, GrowingNumber, RandomSamples, Samples, StratifiedSamples
-from lgsirens.training.windows import Windows
+from lgsirens.training.samples import (
+    AllSamples,
+    CachedSharedFeatures,
+    GrowingNumber,
+    RandomSamples,
+    Samples,
+    StratifiedSamples,
+)
+from lgsirens.training.windows import PositionedSignal, Windows
 
 # Of a step by the eager kernel and by the fused one, what does not depend on its samples: mostly the optimiser's
 # (docs/lab-notes.md).
@@ -85,7 +96,7 @@ class Run:
         """Device and kernel, as the record of a fit has them."""
         return f"{self.device.type}, {self.kernel.name}"
 
-    def key(self, signal: Signal, *more: Any) -> str:
+    def key(self, signal: Signal, *more: Any, ranks: Ranks = ALONE) -> str:
         """Hash of all that the result depends on, but the number of threads.
 
         The size of a block, the device and the kernel are part of it: they decide how sums are rounded.
@@ -93,14 +104,17 @@ class Run:
         Args:
             signal: what is fitted.
             more: as JSON, what else the result depends on.
+            ranks: each reads a part of the signal.
         """
         described = [signal.kind, signal.value_range, signal.dtype, signal.shape, signal.channels]
         described += [to_plain(self.config), self.samples_per_block, self.device.type, self.kernel.name, *more]
-        digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-        for box in slabs(signal):
-            digest.update(signal.read(box).tobytes())
+        boxes, digests = list(slabs(signal)), []
+        for box in boxes[ranks.part(len(boxes))]:
+            digest = hashlib.sha256(signal.read(box).tobytes())
             digest.update(signal.present[slices(box, box_of_shape(signal.shape))].tobytes())
-        return digest.hexdigest()
+            digests.append(digest.hexdigest())
+        described.append(list(itertools.chain.from_iterable(ranks.everyone(digests))))
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
     def fit(self, action: str, signal: Signal, checkpoint: Checkpoint | None, progress: bool, **more: Any) -> FitState:
         """Fit the model (raises as `loop.fit`, which takes `more`), showing progress under the name of `action`."""
@@ -116,3 +130,33 @@ class Run:
         with Progress(action, "step", quiet=not progress, work=self.work) as bar:
             start = self.model, self.samples, rule, self.config.lr, peak, self.generator, checkpoint, bar
             return fit(*start, recipe=self.config.recipe, kernel=self.kernel, **more)
+
+
+def prepare(
+    signal: Signal,
+    planned: Plan,
+    device: torch.device,
+    limit: int,
+    own: slice = slice(None),
+    shared: Mapping[str, torch.Tensor] | None = None,
+) -> Run:
+    """The run of a plan: new weights, but for a network to share, and a first signal.
+
+    Args:
+        own: of the partitions, those to fit here.
+        shared: the shared network, which then does not learn; None: that of `planned.shared_from`, if there is one.
+    """
+    model = initial_model(planned.model, planned.lattice, planned.coordinates.kind, planned.config.seed)
+    model.local.data = model.local.data[own]
+    lattice, fitted = planned.lattice.select(np.arange(len(planned.lattice))[own]), len(planned.lattice)
+    windows = Windows(PositionedSignal.first(signal), lattice, planned.coordinates, device, fitted=fitted)
+    if shared is None and planned.shared_from is not None:
+        shared = planned.shared_from.shared
+    if shared is None:
+        return Run(model, windows, planned.config, limit)
+    model.shared.load_state_dict(shared)
+    model.shared.requires_grad_(False)
+    run = Run(model, windows, planned.config, limit)
+    if not (run.kernel.fused and windows.tiled):  # which makes one table for all rows
+        run.samples = CachedSharedFeatures(run.samples, run.model.shared_features, limit)
+    return run

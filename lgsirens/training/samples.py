@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lgsirens.grid.box import box_of_shape
-from lgsirens.grid.lattice import block_shape, even_shape, split
+from lgsirens.grid.lattice import block_shape, even_shape
 from lgsirens.nn.kernels.block import Block, Rows
 from lgsirens.training.windows import Windows
 
@@ -76,17 +76,16 @@ class AllSamples:
     complete = True
 
     def __init__(self, windows: Windows, samples_per_block: int, columns: int) -> None:
-        positioned, lattice = windows.positioned, windows.lattice
-        signal, shape = positioned.signal, (len(lattice), *windows.sizes)
-        values = signal.read(box_of_shape(signal.shape))
-        samples, mask = split(values, lattice, windows.extent, positioned.box, signal.mask)
-        known, everywhere = torch.from_numpy(mask).to(windows.device), (slice(None),) * len(windows.sizes)
-        self._windows, self._known = windows, None if mask.all() else known.reshape(shape)
+        lattice, signal = windows.lattice, windows.positioned.signal
+        shape = (len(lattice), *windows.sizes)
+        known = torch.empty(shape, dtype=torch.bool, device=windows.device)
         # In float32 from here on: to convert them in every step takes longer than a fused kernel takes for them.
         self._samples = torch.empty(*shape, signal.channels, dtype=torch.float32, device=windows.device)
         for part in _cuts(len(lattice), max(1, samples_per_block // math.prod(windows.sizes))):
-            self._samples[part] = windows.target(torch.from_numpy(samples[part]).view_as(self._samples[part]))
-        self._count = max(1, int(mask.sum()) * signal.channels)
+            self._samples[part], known[part] = windows.read(np.arange(part.start, part.stop))
+        self._windows, self._known = windows, None if known.all() else known
+        everywhere, known = (slice(None),) * len(windows.sizes), known.flatten(1)
+        self._count = max(1, int(known.sum()) * signal.channels)
         self._own = windows.owned(slice(None), everywhere, known).sum(dim=1) * signal.channels
         cut = block_shape if windows.alike == 1 else even_shape
         sides = cut(windows.sizes, columns)

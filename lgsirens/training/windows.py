@@ -4,11 +4,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from lgsirens.grid.box import Box, box_of_shape
+from lgsirens.grid.box import Box, box_of_shape, slices
 from lgsirens.grid.coordinates import Coordinates, axis_coordinates, mesh
-from lgsirens.grid.lattice import Lattice
+from lgsirens.grid.lattice import Lattice, dense_parts, split
 from lgsirens.nn.kernels.block import Block, Rows
 from lgsirens.signal import Signal
 
@@ -49,10 +50,12 @@ class Windows:
         device: where blocks are needed.
         centres: `[P, D]` on the device, coordinates of the signal from which local networks count theirs; None where
             `coordinates` say what they see.
+        fitted: partitions of the whole fit, where those of the lattice are one rank's; None: P.
 
     Attributes:
         tiled: whether all partitions see the same coordinates.
-        alike: how many see the same: all of them, or one.
+        fitted: partitions of the whole fit.
+        alike: how many of them see the same: all, or one.
     """
 
     def __init__(
@@ -62,14 +65,16 @@ class Windows:
         coordinates: Coordinates,
         device: torch.device,
         centres: Tensor | None = None,
+        fitted: int | None = None,
     ) -> None:
         self.positioned, self.lattice, self.device = positioned, lattice, device
         self.extent = coordinates.windows_in(positioned.extent)
         self.tiled = coordinates.kind == "tile"
-        self.alike = len(lattice) if self.tiled else 1
+        self.fitted = fitted or len(lattice)
+        self.alike = self.fitted if self.tiled else 1
         self.positions = lattice.windows(self.extent)
         self.sizes = tuple(axis.shape[1] for axis in self.positions)
-        places = np.arange(len(lattice) // self.alike)
+        places = np.arange(1 if self.tiled else len(lattice))
         positions, ids = [axis[: len(places)] for axis in self.positions], lattice.ids[places].astype(np.int64)
         x, x_local = axis_coordinates(coordinates, lattice, places, positions)
         owned = [p // t == ids[:, d, None] for d, (p, t) in enumerate(zip(positions, lattice.tile, strict=True))]
@@ -79,11 +84,29 @@ class Windows:
         # Without a halo a window is what its partition owns.
         self._owned = [torch.from_numpy(axis).to(device).float() for axis in owned if any(lattice.halo)]
 
+    def read(self, places: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Samples of the windows of some partitions, `[n, *sizes, C]` in [-1, 1], and which of them are there,
+        `[n, *sizes]`. Of the signal little more is read than that."""
+        parts = [self._read(self.lattice.select(part)) for part in dense_parts(self.lattice, places)]
+        samples, known = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return samples, known
+
+    def _read(self, part: Lattice) -> tuple[Tensor, Tensor]:
+        signal, box = self.positioned.signal, self.positioned.box
+        around = _around(part.windows(self.extent), box)
+        mask = None if signal.mask is None else signal.mask[slices(around, box)]
+        at = tuple((low - start, high - start) for (low, high), (start, _) in zip(around, box, strict=True))
+        cut, there = split(signal.read(at), part, self.extent, around, mask)
+        shape = len(part), *self.sizes
+        samples = self.target(torch.from_numpy(cut).view(*shape, signal.channels))
+        return samples.to(self.device), torch.from_numpy(there).view(shape).to(self.device)
+
     def block(self, rows: Rows, places: Places, target: Tensor, known: Tensor | None) -> Block:
         """A block of samples `[B, N, C]`, in [-1, 1]; `known` `[B, N]`, which of them are there, None if all are."""
         weight = None if known is None else known[..., None].float()
         x_local = _at(self._x_local, rows, places) if self._x_local else None
-        return Block(rows, _at(self._x, rows, places), x_local, target, weight, self._own(rows, places))
+        own = self._own(rows, places)
+        return Block(rows, _at(self._x, rows, places), x_local, target, weight, own, fitted=self.fitted)
 
     def target(self, samples: Tensor) -> Tensor:
         """Samples of the signal as the networks are to give them."""
@@ -97,6 +120,15 @@ class Windows:
     def _own(self, rows: Rows, places: Places) -> Tensor | None:
         """`[B, N, 1]` or `[1, N, 1]`, 1 where the partition owns the sample, 0 in its halo; None without halos."""
         return _at(self._owned, rows, places).prod(dim=-1, keepdim=True) if self._owned else None
+
+
+def _around(windows: list[NDArray[np.int64]], box: Box) -> Box:
+    """The samples of a box that windows meet; where there are none, the nearest."""
+    found = []
+    for axis, (first, last) in zip(windows, box, strict=True):
+        start = min(max(int(axis.min()), first), last - 1)
+        found.append((start, max(start + 1, min(int(axis.max()) + 1, last))))
+    return tuple(found)
 
 
 def _at(axes: list[Tensor], rows: Rows, places: Places) -> Tensor:

@@ -86,6 +86,16 @@ def test_the_claim_of_a_killed_process_ends_with_it(folder):
     assert os.listdir() == []
 
 
+def test_what_a_run_killed_while_it_kept_its_state_has_left_goes_with_the_next_one(files, checkpoint_each_step):
+    if (child := os.fork()) == 0:
+        os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+        run("encode", "photo.png", "b.safetensors", "--steps", 4, "--quiet")
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert len(os.listdir()) == 4
+    assert run("encode", "photo.png", "b.safetensors", "--steps", 1, "--quiet") == 0
+    assert sorted(os.listdir()) == ["a.safetensors", "b.safetensors", "photo.png"]
+
+
 def test_a_file_system_without_locks_is_no_obstacle(folder, monkeypatch):
     def refused(*arguments):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

@@ -302,3 +302,11 @@ def test_another_program_finds_length_rate_and_size(tmp_path, name):
         "r_frame_rate": "30000/1001",
         "nb_read_frames": "7",
     }
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_one_film_is_written_to_one_file(tmp_path, suffix):
+    written = [tmp_path / f"{name}{suffix}" for name in "ab"]
+    for path in written:
+        files.write(path, noise((3, 16, 16, 3)))
+    assert written[0].read_bytes() == written[1].read_bytes()

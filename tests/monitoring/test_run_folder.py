@@ -10,7 +10,6 @@ import lgsirens as lg
 from lgsirens.monitoring import watcher
 from lgsirens.monitoring.log import FINISHED, RUNNING, STOPPED, keep_state, state_of
 from lgsirens.system.config_file import config_yaml
-from lgsirens.system.output import abandoned, replacing
 from tests.small import contents
 from tests.watched import PICTURE, encode, killed_after, series, steps_of, until_the_next_second
 
@@ -263,14 +262,6 @@ def test_what_a_killed_process_left_half_written_goes_with_its_run(tmp_path):
     (tmp_path / ".config.personal.yaml").write_text("mine")
     encode(log=log)
     assert [path.name for path in tmp_path.rglob(".*")] == [".config.personal.yaml"]
-
-
-def test_a_killed_process_leaves_what_is_swept(tmp_path):
-    """The names above are those of `replacing`."""
-    with replacing(tmp_path / "model_final.checkpoint.safetensors") as temporary:
-        assert abandoned(tmp_path / "model_final.checkpoint.safetensors") == [temporary]
-        assert abandoned(tmp_path / "model_fin*.safetensors") == [temporary]
-        assert not abandoned(tmp_path / "other.safetensors")
 
 
 def test_a_checkpoint_that_cannot_go_on_leaves_the_folder_as_it_is(tmp_path, stopping_at):

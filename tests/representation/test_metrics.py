@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from lgsirens import lazy
 from lgsirens.errors import MissingDependencyError, SignalError
-from lgsirens.representation import metrics
 from lgsirens.representation.metrics import peak, psnr, seam_ratio, ssim
 from lgsirens.signal import Signal
 
@@ -69,7 +69,7 @@ def test_psnr_agrees_with_scikit_image(pair):
 def test_psnr_does_not_depend_on_how_the_samples_are_cut_into_slabs(pair):
     whole = psnr(*pair)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "_ROWS_AT_ONCE", 3)
+        patch.setattr(lazy, "VALUES_AT_ONCE", 3)
         assert psnr(*pair) == pytest.approx(whole, rel=1e-12, abs=1e-12)
 
 

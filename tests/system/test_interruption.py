@@ -72,6 +72,32 @@ def test_a_signal_to_end_leaves_no_temporary_file(number, tmp_path, capsys):
     assert signal.getsignal(number) is signal.SIG_DFL
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 8 GiB"),
+        RuntimeError("can't allocate memory: you tried to allocate 8 bytes"),
+        RuntimeError("can't start new thread"),
+        ImportError("mtrand.so: failed to map segment from shared object"),
+    ],
+)
+def test_too_little_memory_is_told_in_one_line(error, capsys):
+    def program():
+        raise error
+
+    assert run(program) == 1
+    assert capsys.readouterr().err.startswith("lgsirens: out of memory (")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("another"), ImportError("no module")])
+def test_another_error_is_not_called_so(error):
+    def program():
+        raise error
+
+    with pytest.raises(type(error)):
+        run(program)
+
+
 def test_what_a_shell_has_ignored_ends_no_program():
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     assert run(lambda: signal.raise_signal(signal.SIGHUP)) == 0

@@ -2,8 +2,6 @@
 
 import itertools
 import math
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -13,6 +11,8 @@ import torch
 
 import lgsirens as lg
 from lgsirens.training import loop
+from lgsirens.training.ranks import ALONE
+from tests.ranks import on_ranks
 from tests.small import in_double, picture, prepared
 
 
@@ -112,50 +112,32 @@ def test_frozen_rows_stay_whatever_the_optimiser_does(monkeypatch, name):
     assert not any(torch.equal(value, before[f"shared.{name}"]) for name, value in model.shared.items())
 
 
-class Ranks:
-    """Two ranks, each a thread with every second block of the draws, that sum what they have."""
-
-    def __init__(self):
-        self._barrier, self._held = threading.Barrier(2, timeout=60), [[], []]
-
-    def reduce(self, rank, tensors):
-        self._held[rank] = [tensor.clone() for tensor in tensors]
-        self._barrier.wait()
-        for tensor, *parts in zip(tensors, *self._held, strict=True):
-            tensor.copy_(sum(parts))
-        self._barrier.wait()
-
-    def fit(self, **options):
-        with ThreadPoolExecutor(2) as pool:
-            jobs = [
-                pool.submit(fitted, slice(rank, None, 2), partial(self.reduce, rank), **options) for rank in range(2)
-            ]
-            return [job.result() for job in jobs]
-
-
-def fitted(share, reduce, metric, **options):
-    """A fit in float64 to some of the blocks of each draw: its error, and its weights."""
-    model, samples, generator = prepared(max_memory=100_000, **options)
+def fitted(ranks, metric, **options):
+    """A fit in float64 of the rows of a rank: its error, and the weights of all."""
+    own = ranks.partitions(16)
+    model, samples, generator = prepared(max_memory=100_000, own=own, **options)
     draw_all = samples.draw
 
     def draw(*arguments):
         drawn = draw_all(*arguments)
-        return replace(drawn, blocks=map(in_double, list(drawn.blocks)[share]))
+        return replace(drawn, blocks=map(in_double, drawn.blocks))
 
     samples.draw = draw
-    rows = torch.arange(16) % 3 == 0 if metric else None
-    state = loop.fit(model.double(), samples, loop.StopRule(5), 1e-3, 1.0, generator, metric_rows=rows, reduce=reduce)
-    return torch.tensor(state.error, dtype=torch.float64), *(value.detach() for value in model.parameters())
+    rows = (torch.arange(16) % 3 == 0)[own] if metric else None
+    state = loop.fit(model.double(), samples, loop.StopRule(5), 1e-3, 1.0, generator, metric_rows=rows, ranks=ranks)
+    shared = [value.detach() for value in model.shared.values()]
+    return torch.tensor(state.error, dtype=torch.float64), ranks.gathered(model.local.detach()), *shared
 
 
 @pytest.mark.parametrize("climbing", [False, True])  # then the first weights are the best
 @pytest.mark.parametrize("metric", [False, True])
-@pytest.mark.parametrize("options", [{}, {"overlaps": (2, 3)}, {"sample_frac": 0.5}], ids=str)
-def test_ranks_with_half_of_the_blocks_each_fit_what_one_rank_fits(monkeypatch, options, metric, climbing):
+@pytest.mark.parametrize("size", [2, 3, 16])
+@pytest.mark.parametrize("options", [{}, {"overlaps": (2, 3)}, {"recipe": "fast"}], ids=str)
+def test_ranks_with_some_of_the_rows_each_fit_what_one_rank_fits(monkeypatch, options, metric, climbing, size):
     if climbing:
         monkeypatch.setattr(
             loop, "build_optimizer", lambda model, *_: torch.optim.SGD(model.parameters(), maximize=True)
         )
-    expected = fitted(slice(None), loop.no_reduction, metric, **options)
-    for results in Ranks().fit(metric=metric, **options):
+    expected = fitted(ALONE, metric, **options)
+    for results in on_ranks(size, partial(fitted, metric=metric, **options)):
         torch.testing.assert_close(results, expected, rtol=1e-6, atol=1e-12)

@@ -15,9 +15,8 @@ from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.nn.siren import ModelConfig, build_model
 from lgsirens.training import loop
 from lgsirens.training.config import EncodeConfig, plan
-from lgsirens.training.encode import prepare
-from lgsirens.training.loop import no_reduction
 from lgsirens.training.output_layer import solve_output_layers
+from lgsirens.training.run import prepare
 from lgsirens.training.samples import Draw, StratifiedSamples
 from tests.strategies import seeds
 
@@ -66,7 +65,7 @@ def test_no_other_output_layer_fits_better(mode, seed, dimensions, channels):
     model, block = problem(mode, seed, dimensions, channels)
     before, ridge = output(model), ridge_of(model, block)
     hidden = model.local.detach()[:, : -before[0].numel()].clone()
-    solve_output_layers(model, Drawn([block], complete=True), None, no_reduction)
+    solve_output_layers(model, Drawn([block], complete=True), None)
     assert torch.equal(model.local.detach()[:, : -before[0].numel()], hidden)
     model.zero_grad()
     found = loss(model, block, before, ridge)
@@ -84,12 +83,12 @@ def test_rows_that_are_not_wanted_stay_and_others_do_not_depend_on_them(mode):
     model, block = problem(mode, 0)
     alone, _ = problem(mode, 0)
     wanted, before = torch.tensor([True, False, True, False]), output(model)
-    solve_output_layers(model, Drawn([block], complete=True), wanted, no_reduction)
+    solve_output_layers(model, Drawn([block], complete=True), wanted)
     assert torch.equal(output(model, ~wanted), before[~wanted])
     assert (output(model, wanted) != before[wanted]).any(dim=(1, 2)).all()
     two = torch.tensor([0, 2])
     only = replace(block, rows=two, target=block.target[two], weight=block.weight[two])
-    solve_output_layers(alone, Drawn([only], complete=True), wanted, no_reduction)
+    solve_output_layers(alone, Drawn([only], complete=True), wanted)
     torch.testing.assert_close(output(alone), output(model), rtol=1e-5, atol=1e-6)
 
 
@@ -98,8 +97,8 @@ def test_as_many_draws_as_the_unknowns_ask_for_and_blocks_add_up():
     halves = list(block.parts(30))
     again, _ = problem("lg", 1)
     whole, cut = Drawn([block], complete=False), Drawn(halves, complete=False)
-    solve_output_layers(model, whole, None, no_reduction)
-    solve_output_layers(again, cut, None, no_reduction)
+    solve_output_layers(model, whole, None)
+    solve_output_layers(again, cut, None)
     assert whole.drawn == cut.drawn == 2  # 16 samples for each of 6 unknowns; 60 in a draw
     assert len(halves) == 8
     torch.testing.assert_close(output(again), output(model), rtol=1e-5, atol=1e-6)
@@ -136,7 +135,7 @@ def test_no_row_depends_on_what_is_known_of_others(high, wide, more, seed):
         size = {"partition_size": (64, 64), "mode": "lc", "local_width": 8, "overlaps": (0, 0)}
         planned = plan(signal, EncodeConfig.from_options({**size, "seed": seed % 1000}))
         run = prepare(signal, planned, torch.device("cpu"), DEFAULT_LIMIT)
-        solve_output_layers(run.model, run.samples, None, no_reduction)
+        solve_output_layers(run.model, run.samples, None)
         found[name] = dict(zip(map(tuple, planned.lattice.ids), output(run.model), strict=True))
     for place, layer in found["whole"].items():
         torch.testing.assert_close(found["partial"][place], layer, rtol=1e-5, atol=1e-6)

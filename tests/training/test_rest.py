@@ -12,9 +12,9 @@ import lgsirens as lg
 from lgsirens.training import loop
 from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig, plan
-from lgsirens.training.encode import prepare
 from lgsirens.training.optimizers import RECIPES
 from lgsirens.training.rest import ENOUGH, Rest
+from lgsirens.training.run import prepare
 
 CPU = torch.device("cpu")
 SIZE = {"partition_size": (8, 8), "local_width": 8, "global_width": 12, "overlaps": (1, 1)}

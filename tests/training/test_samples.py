@@ -17,8 +17,8 @@ from lgsirens.grid.box import box_of_shape
 from lgsirens.grid.coordinates import COORDINATES, Coordinates
 from lgsirens.grid.lattice import Lattice, even_shape
 from lgsirens.training.config import EncodeConfig, plan
-from lgsirens.training.encode import prepare
 from lgsirens.training.loop import accumulate_gradients
+from lgsirens.training.run import prepare
 from lgsirens.training.samples import CachedSharedFeatures, GrowingNumber, RandomSamples, StratifiedSamples
 from lgsirens.training.windows import PositionedSignal, Windows
 from tests.kernels import needs_compiled

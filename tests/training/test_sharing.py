@@ -8,8 +8,9 @@ import lgsirens as lg
 from lgsirens.errors import ConfigError, FileFormatError
 from lgsirens.grid.box import box_of_shape
 from lgsirens.training.config import EncodeConfig, plan
-from lgsirens.training.encode import dry_run, prepare
+from lgsirens.training.encode import dry_run
 from lgsirens.training.initial import initial_model
+from lgsirens.training.run import prepare
 from tests.small import contents, without_times
 
 STEPS = {"steps": 4}

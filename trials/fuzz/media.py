@@ -75,8 +75,9 @@ def read_file(content: bytes, path: Path) -> None:
     path, other = path.with_suffix(".mpg"), "volume" if content[:2] in (b"II", b"MM") else "video"
     path.write_bytes(content)
     signal = read(path, None if zlib.crc32(content) % 4 else other)
-    assert signal.values.size
-    assert np.isfinite(signal.values).all()
+    values = signal.read(tuple((0, min(side, 1 << 8)) for side in signal.shape))
+    assert values.size
+    assert np.isfinite(values).all()
 
 
 def mutate_file(content: bytes, size: int, random: Random, raw: Mutate) -> bytes:

@@ -46,7 +46,7 @@ _SCALES = ("2", "3/2", "1.5,2,.5", "1e-3", "2,2", "-1", "1/0", "1e40", "nan")
 _AMOUNTS = ("1GiB", "500 MB", "65536", "1e9", "1.5kb", "-1")
 _CONFIGS = (
     "partitions: [16, 16]\nparameters: 200000\nlr: 5e-4\nmode: lg\nsteps: 100\nseed: 0\n",
-    "partition_size: [8, 8]\nlocal_width: 12\nglobal_width: null\nkind: image\nvalue_range: [0, 255]\noverlaps: [2, 2]\nmode: lc\n",
+    "mode: lc\npartition_size: [8, 8]\nlocal_width: 12\nglobal_width: null\nkind: image\noverlaps: [2, 2]\n",
     "partitions: &a [1, 2]\noverlaps: *a\nlr: !!float 3\ntarget_psnr: 40\nrecipe: paper\nsample_frac: 0.5\n",
     "? [1]\n: {x: 2001-01-01}\n",
     "<<: {mode: mlp}\nshared_scale: [1.0, 2.0]\nlocal_scale: 1.0e+3\ncoordinates: tile\n",

@@ -1,0 +1,270 @@
+"""Signals larger than memory: the shared network is learnt from some partitions, then rows are fitted group by group.
+
+Once the shared network stands, no row depends on another. So a group of partitions is fitted until it is done, while
+its samples and rows stay in the processor's cache, and its rows are written to their places in a file. Which partitions
+make a group depends on lattice and model alone: whoever fits it, on whichever rank, finds the same rows.
+"""
+
+import itertools
+import json
+import math
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lgsirens.errors import ConfigError
+from lgsirens.grid.box import intersect
+from lgsirens.grid.lattice import block_shape
+from lgsirens.monitoring.log import FitState
+from lgsirens.nn.kernels.kernel import choose_kernel
+from lgsirens.nn.siren import count, row_layout
+from lgsirens.representation.representation import FitRecord
+from lgsirens.representation.row_file import RowFile
+from lgsirens.representation.rows import CODECS, MemoryRows
+from lgsirens.signal import Signal
+from lgsirens.system.console import Progress, interruption
+from lgsirens.system.hardware import format_bytes
+from lgsirens.system.schema import to_plain
+from lgsirens.training.checkpoint import RECORD, Checkpoint
+from lgsirens.training.config import EncodeConfig, Plan
+from lgsirens.training.optimizers import fit_bytes
+from lgsirens.training.ranks import Ranks
+from lgsirens.training.result import Fitted, as_representation, measure
+from lgsirens.training.run import prepare
+
+# So many well-spread partitions say as much of the shared network as all do (docs/lab-notes.md).
+LEARNING_PARTITIONS = 256
+# Samples, weights and the optimiser's state of a group: about as much as a last-level cache holds.
+GROUP_BYTES = 32 << 20
+# The part of `max_memory` that a block of a step may take.
+BLOCK_PART = 4
+_MARK = "rows"  # in the record of a checkpoint that has the rows of finished groups
+
+
+def check_groups(planned: Plan, channels: int, limit: int) -> None:
+    """Raise ConfigError unless a signal can be fitted in groups within a limit of memory."""
+    if not in_groups(planned):
+        what = "mode mlp" if planned.model.mode == "mlp" else "a shared network that sees coordinates signal"
+        reason = f"{what} learns from all samples at once, which take more; give more, or take coordinates tile"
+        raise ConfigError(f"{format_bytes(limit)}: {reason}", "max_memory")
+    most = max(len(_learning(planned)), math.prod(_group_shape(planned, channels)))
+    needed = 4 * most * _partition_bytes(planned, channels)
+    if needed > limit:
+        raise ConfigError(f"{format_bytes(limit)}: is below one group; give at least {needed} bytes", "max_memory")
+
+
+class GroupFit:
+    """A fit about to start.
+
+    Args:
+        signal: from position 0, read by region.
+        planned: what is to be fitted.
+        limit: bytes that a block of a step may take.
+        ranks: who fit it together.
+    """
+
+    def __init__(self, signal: Signal, planned: Plan, device: torch.device, limit: int, ranks: Ranks) -> None:
+        self._signal, self._planned, self._device, self._limit = signal, planned, device, limit
+        self._ranks, self._began = ranks, time.monotonic()
+        self._learning = planned.lattice.select(_learning(planned))
+
+    @property
+    def where(self) -> str:
+        """Device and kernel, as the record of a fit has them."""
+        return f"{self._device.type}, {choose_kernel(self._planned.config.kernel, self._device).name}"
+
+    @property
+    def largest(self) -> Plan:
+        """The plan of the largest group alone."""
+        places = max(_groups(self._planned, self._signal.channels), key=len)
+        return replace(self._planned, lattice=self._planned.lattice.select(places))
+
+    def key(self, *more: Any) -> str:
+        """Hash of all that the result depends on, as `Run.key`; of the samples, of those that the shared network is
+        learnt from."""
+        signal, planned, learning = self._signal, self._planned, self._learning
+        described = [signal.kind, signal.value_range, signal.dtype, signal.shape, signal.channels, "groups"]
+        described += [to_plain(planned.config), self._limit, self.where, *more]
+        boxes = [intersect(learning.box(place), planned.extent) for place in range(len(learning))]
+        own = [sha256(signal.read(box).tobytes()).hexdigest() for box in boxes[self._ranks.part(len(boxes))]]
+        described.append(list(itertools.chain.from_iterable(self._ranks.everyone(own))))
+        return sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+    def fit(self, keeper: Checkpoint | None, progress: bool) -> Fitted:
+        """Rows are kept in the file of the checkpoint, or in a temporary one, and stay there.
+
+        Raises:
+            RunError: the fit diverged, or the file cannot be written.
+            FileFormatError: the checkpoint is damaged or of another run.
+            KeyboardInterrupt: Ctrl-C; the checkpoint has the rows that are finished.
+        """
+        ranks = self._ranks
+        with interruption() as stop, _kept(keeper, ranks) as keeper:
+            file = ranks.together(lambda: _opened(keeper))
+            if file is None:
+                shared = self._learn(keeper, progress)
+                shape = len(self._planned.lattice), count(row_layout(self._planned.model))
+                record = {RECORD: json.dumps({"key": keeper.key, _MARK: True})}
+                channels = self._signal.channels
+                ranks.together(lambda: ranks.first and RowFile.create(keeper.path, record, shared, shape, channels))
+                file = ranks.together(lambda: RowFile(keeper.path))
+            state = self._fit_groups(file, progress, stop)
+            fitted = Fitted(file.rows(CODECS["float32"]), file.shared, file.errors, file.overview, state)
+            ranks.wait()  # a temporary file is gone after this
+            return fitted
+
+    def _learn(self, keeper: Checkpoint, progress: bool) -> dict[str, Tensor]:
+        """The shared network, learnt from well-spread partitions."""
+        planned, ranks = self._planned, self._ranks
+        if planned.shared_from is not None or planned.model.mode != "lg":
+            return {} if planned.shared_from is None else planned.shared_from.shared
+        some = replace(planned, lattice=self._learning, config=self._within(len(self._learning)))
+        own = ranks.partitions(len(self._learning))
+        run = prepare(self._signal, some, self._device, self._limit, own)
+        state = run.fit("learn", self._signal, replace(keeper, own=own), progress and ranks.first, ranks=ranks)
+        if state.stopped == "interrupted":
+            raise KeyboardInterrupt
+        return {name: value.detach().cpu() for name, value in run.model.shared.items()}
+
+    def _fit_groups(self, file: RowFile, progress: bool, stop: Event) -> FitState:
+        planned, ranks = self._planned, self._ranks
+        groups = _groups(planned, self._signal.channels)
+        there = ranks.of_first(file.finished() if ranks.first else None)
+        left = [group for group in groups if not there[group].all()]
+        state = FitState(stopped="target_psnr")
+        with Progress("encode", "partition", quiet=not (progress and ranks.first)) as bar:
+            bar.start(len(there), len(there) - sum(map(len, left)))
+            done = 0
+            for number in ranks.deal(len(left)):
+                ahead = sum(map(len, left[number:]))
+                found = self._fit_group(file, left[number], ahead, file.shared)
+                if found.stopped == "interrupted" or stop.is_set():
+                    break
+                if found.stopped != "target_psnr":
+                    state.stopped = found.stopped
+                state.step = max(state.step, found.step)
+                now = sum(map(len, left[: number + 1]))
+                bar.advance(now - done)
+                done = now
+        if ranks.total(stop.is_set())[0]:
+            raise KeyboardInterrupt
+        endings = ranks.everyone((state.step, state.stopped))
+        state.step = max(steps for steps, _ in endings)
+        state.stopped = next((how for _, how in endings if how != "target_psnr"), "target_psnr")
+        state.seconds = ranks.of_first(time.monotonic() - self._began)
+        return state
+
+    def _fit_group(self, file: RowFile, places: NDArray[np.int64], ahead: int, shared: dict[str, Tensor]) -> FitState:
+        """Fit the rows of one group and keep them, unless Ctrl-C stops it."""
+        lattice = self._planned.lattice.select(places)
+        some = replace(self._planned, lattice=lattice, config=self._within(len(places), ahead))
+        run = prepare(self._signal, some, self._device, self._limit, shared=shared)
+        state = run.fit("encode", self._signal, None, False)
+        if state.stopped != "interrupted":
+            rows = run.model.local.detach().cpu()
+            del run
+            unknown = FitRecord(state.step, state.seconds, None, state.stopped, "")
+            part = as_representation(some, self._signal, lattice, MemoryRows(rows), shared, unknown, {})
+            found = measure(part, self._signal, np.arange(len(places)), self._device, some.config.kernel)
+            file.write(places, rows, *found)
+        return state
+
+    def _within(self, partitions: int, ahead: int | None = None) -> EncodeConfig:
+        """The options for so many partitions of those that are left, `ahead`, to be fitted by all ranks in time."""
+        config = self._planned.config
+        if config.seconds is None:
+            return config
+        share = partitions / (len(self._planned.lattice) + partitions)  # of learning the shared network
+        if ahead is not None:
+            share = min(1.0, self._ranks.size * partitions / ahead)
+        left = config.seconds - (time.monotonic() - self._began)
+        return replace(config, seconds=max(1e-3, left * share))
+
+
+def whole_bytes(signal: Signal, planned: Plan) -> int:
+    """What a fit to all samples at once keeps, beside what a block of a step takes."""
+    partitions, given = len(planned.lattice), signal.values
+    held = given.nbytes if isinstance(given, np.ndarray) and not isinstance(given, np.memmap) else 0
+    samples = partitions * math.prod(t + 2 * o for t, o in zip(planned.lattice.tile, planned.lattice.halo, strict=True))
+    model = fit_bytes(planned.model, partitions, planned.config.recipe)
+    return held + model + (4 * signal.channels + 1) * samples
+
+
+def in_groups(planned: Plan) -> bool:
+    """Whether a plan may be fitted in groups: its rows do not learn from each other's samples, but for those that the
+    shared network is learnt from."""
+    return planned.model.mode == "lc" or (planned.model.mode == "lg" and planned.coordinates.kind == "tile")
+
+
+def _learning(planned: Plan) -> NDArray[np.int64]:
+    """Places of the partitions that the shared network is learnt from: all, or as many as are enough, well spread (by
+    multiples of the inverse powers of the generalised golden ratio)."""
+    lattice = planned.lattice
+    if len(lattice) <= LEARNING_PARTITIONS:
+        return np.arange(len(lattice))
+    low = lattice.ids.min(axis=0).astype(np.int64)
+    sides, ratio = lattice.ids.max(axis=0) - low + 1, 2.0
+    for _ in range(64):
+        ratio = (1 + ratio) ** (1 / (lattice.dimensions + 1))
+    steps = ratio ** -np.arange(1.0, lattice.dimensions + 1)
+    points = (0.5 + np.arange(8 * LEARNING_PARTITIONS)[:, None] * steps) % 1
+    places = lattice.find(low + (points * sides).astype(np.int64))
+    _, first = np.unique(places, return_index=True)
+    chosen = places[np.sort(first)]
+    return np.sort(chosen[chosen >= 0][:LEARNING_PARTITIONS])
+
+
+def _groups(planned: Plan, channels: int) -> list[NDArray[np.int64]]:
+    """Places of the partitions of each group: boxes of the lattice."""
+    ids = planned.lattice.ids.astype(np.int64)
+    boxes = (ids - ids.min(axis=0)) // _group_shape(planned, channels)
+    _, number = np.unique(boxes, axis=0, return_inverse=True)
+    order = np.argsort(number.reshape(-1), kind="stable")
+    return np.split(order, np.cumsum(np.bincount(number.reshape(-1)))[:-1])
+
+
+def _group_shape(planned: Plan, channels: int) -> tuple[int, ...]:
+    ids = planned.lattice.ids.astype(np.int64)
+    sides = (ids.max(axis=0) - ids.min(axis=0) + 1).tolist()
+    return block_shape(sides, max(1, GROUP_BYTES // _partition_bytes(planned, channels)))
+
+
+def _partition_bytes(planned: Plan, channels: int) -> int:
+    """What a fit keeps for one partition."""
+    one, two = (fit_bytes(planned.model, partitions, planned.config.recipe) for partitions in (1, 2))
+    samples = math.prod(t + 2 * o for t, o in zip(planned.lattice.tile, planned.lattice.halo, strict=True))
+    return two - one + (4 * channels + 1) * samples
+
+
+def _opened(keeper: Checkpoint) -> RowFile | None:
+    """The rows of a run to go on with, if it has come as far as that (raises as `Checkpoint.read`)."""
+    record: dict[str, Any] = {}
+    with suppress(SafetensorError, OSError, KeyError, TypeError, ValueError), safe_open(keeper.path, "np") as file:
+        record = json.loads(file.metadata()[RECORD])
+    if not (keeper.resume and record.get(_MARK)):
+        return None
+    if record.get("key") != keeper.key:
+        raise keeper.of_other_run()
+    return RowFile(keeper.path)
+
+
+@contextmanager
+def _kept(keeper: Checkpoint | None, ranks: Ranks) -> Iterator[Checkpoint]:
+    """A checkpoint, or a temporary one that is deleted at the end; what was opened of it stays readable."""
+    if keeper is not None:
+        yield keeper
+        return
+    with tempfile.TemporaryDirectory(prefix="lgsirens-") as folder:
+        yield Checkpoint(Path(ranks.of_first(folder)) / "rows.safetensors", "", ranks=ranks)

@@ -1,0 +1,293 @@
+"""Signals fitted in groups of partitions, and by several ranks (law 9)."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lgsirens as lg
+from lgsirens.training import groups
+from tests.ranks import on_ranks
+from tests.small import contents, without_times
+
+OPTIONS = {"partition_size": (8, 8), "local_width": 5, "global_width": 6, "steps": 12}
+
+
+def picture(shape, seed=0, channels=3):
+    generator = np.random.default_rng(seed)
+    rows, columns = np.indices(shape)
+    smooth = 128 + 60 * np.sin(rows / 5 + generator.random()) * np.cos(columns / 7)
+    return lg.Signal.from_array((smooth[..., None] + generator.integers(0, 40, (*shape, channels))).astype(np.uint8))
+
+
+@pytest.fixture
+def grouped(monkeypatch):
+    """Fits are in groups, of a few partitions each."""
+    in_groups(monkeypatch)
+
+
+def in_groups(monkeypatch, partitions=6, learning=9):
+    monkeypatch.setattr("lgsirens.training.encode.whole_bytes", lambda *_: float("inf"))
+    monkeypatch.setattr(groups, "_partition_bytes", lambda *_: 1)
+    monkeypatch.setattr(groups, "GROUP_BYTES", partitions)
+    monkeypatch.setattr(groups, "LEARNING_PARTITIONS", learning)
+
+
+def rows_of(inr):
+    return inr.rows.read(np.arange(len(inr.rows)))
+
+
+def same(one, other):
+    """What two fits have found, but for when, how fast and by how many."""
+    found = [contents(inr) for inr in (one, other)]
+    for plain in found:
+        for entry in plain["history"]:
+            entry.pop("date")
+        plain["fit"] |= {"seconds": 0, "device": ""}
+    return found[0] == found[1]
+
+
+@given(
+    st.tuples(st.integers(9, 70), st.integers(9, 70)),
+    st.integers(1, 12),
+    st.integers(2, 4),
+    st.sampled_from(["auto", "eager"]),
+    st.sampled_from(["lg", "lc"]),
+)
+@settings(max_examples=12, deadline=None)
+def test_any_number_of_ranks_finds_the_same_rows_of_groups(shape, partitions, size, kernel, mode):
+    signal = picture(shape)
+    options = OPTIONS | {"kernel": kernel, "mode": mode, "global_width": 6 if mode == "lg" else None}
+    shared_from = None
+    if mode == "lg":
+        options = {"kernel": kernel, "steps": 8}
+        shared_from = lg.encode(picture((24, 24), seed=1), **OPTIONS)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        in_groups(monkeypatch, partitions)
+        alone = lg.encode(signal, shared_from=shared_from, **options)
+        for inr in on_ranks(size, lambda ranks: lg.encode(signal, shared_from=shared_from, ranks=ranks, **options)):
+            assert same(inr, alone)
+    assert alone.fit.psnr == pytest.approx(lg.psnr(signal, alone.decode()), abs=1e-4)
+
+
+@given(
+    st.tuples(st.integers(17, 70), st.integers(17, 70)),
+    st.integers(2, 4),
+    st.sampled_from(["auto", "eager"]),
+    st.integers(0, 1),
+)
+@settings(max_examples=12, deadline=None)
+def test_ranks_find_the_same_rows_where_the_shared_network_stands(shape, size, kernel, halo):
+    """Exactly by the fused kernel; PyTorch's batched products round otherwise in batches of other sizes."""
+    signal, shared_from = picture(shape), lg.encode(picture((24, 24), seed=1), **OPTIONS, overlaps=(halo, halo))
+    alone = lg.encode(signal, shared_from=shared_from, steps=12, kernel=kernel)
+    for inr in on_ranks(size, lambda r: lg.encode(signal, shared_from=shared_from, steps=12, kernel=kernel, ranks=r)):
+        if alone.fit.device == "cpu, eager":
+            torch.testing.assert_close(rows_of(inr), rows_of(alone), rtol=0, atol=0.02)
+        else:
+            assert same(inr, alone)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("kernel", ["auto", "eager"])
+@pytest.mark.parametrize(("recipe", "tolerance", "decibels"), [("fast", 0.02, 0.1), ("paper", 1e-6, 1e-4)])
+def test_ranks_find_nearly_the_same_where_the_shared_network_learns(size, kernel, recipe, tolerance, decibels):
+    """Sums round otherwise, as with another number of threads; Adam hardly minds, SOAP's bases turn with it."""
+    signal, options = picture((40, 52)), OPTIONS | {"kernel": kernel, "recipe": recipe}
+    alone = lg.encode(signal, **options)
+    for inr in on_ranks(size, lambda ranks: lg.encode(signal, ranks=ranks, **options)):
+        torch.testing.assert_close(rows_of(inr), rows_of(alone), rtol=0, atol=tolerance)
+        assert inr.fit.psnr == pytest.approx(alone.fit.psnr, abs=decibels)
+
+
+def test_more_ranks_than_partitions_are_an_error_on_every_rank():
+    with pytest.raises(lg.ConfigError, match="4 ranks: more than the 2 partitions"):
+        on_ranks(4, lambda ranks: lg.encode(picture((8, 16)), ranks=ranks, **OPTIONS))
+
+
+def test_the_same_seed_and_number_of_ranks_make_the_same_file(tmp_path, grouped):
+    signal = picture((50, 40))
+    for name in ("a", "b"):
+        inrs = on_ranks(3, lambda ranks: lg.encode(signal, ranks=ranks, **OPTIONS))
+        inrs[0].save(tmp_path / f"{name}.safetensors")
+    assert without_times(tmp_path / "a.safetensors") == without_times(tmp_path / "b.safetensors")
+
+
+class Stop(groups.GroupFit):
+    """A fit that Ctrl-C ends after some groups."""
+
+    left = 2
+
+    def _fit_group(self, *arguments):
+        if Stop.left == 0:
+            raise KeyboardInterrupt
+        Stop.left -= 1
+        return super()._fit_group(*arguments)
+
+
+@pytest.mark.parametrize("damage", [False, True])
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_stopped_fit_goes_on_and_ends_in_the_same_rows(tmp_path, monkeypatch, grouped, size, damage):
+    signal, path = picture((50, 70)), tmp_path / "x.checkpoint.safetensors"
+    expected = lg.encode(signal, **OPTIONS)
+    Stop.left = 2
+    with monkeypatch.context() as patched:
+        patched.setattr("lgsirens.training.encode.GroupFit", Stop)
+        with pytest.raises(KeyboardInterrupt):
+            lg.encode(signal, checkpoint=path, **OPTIONS)
+    done = groups.RowFile(path).finished()
+    assert 0 < done.sum() < len(done)
+    if damage:  # of a row that was finished: it is fitted again
+        content = bytearray(path.read_bytes())
+        content[-4 * rows_of(expected).shape[1] * (len(done) - int(np.flatnonzero(done)[0]))] ^= 1
+        path.write_bytes(content)
+        assert groups.RowFile(path).finished().sum() == done.sum() - 1
+    for inr in on_ranks(size, lambda ranks: lg.encode(signal, checkpoint=path, resume=True, ranks=ranks, **OPTIONS)):
+        assert same(inr, expected) if size == 1 else torch.equal(rows_of(inr), rows_of(expected))
+
+
+def test_a_checkpoint_of_groups_is_of_no_other_run(tmp_path, grouped):
+    signal, path = picture((50, 70)), tmp_path / "x.checkpoint.safetensors"
+    lg.encode(signal, checkpoint=path, **OPTIONS)
+    with pytest.raises(lg.FileFormatError, match="belongs to another input"):
+        lg.encode(signal, checkpoint=path, resume=True, **OPTIONS | {"seed": 1})
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(lg.FileFormatError, match="damaged checkpoint"):
+        lg.encode(signal, checkpoint=path, resume=True, **OPTIONS)
+
+
+class Counting:
+    """An array that counts what is read of it."""
+
+    def __init__(self, values):
+        self.values, self.shape, self.dtype = values, values.shape, values.dtype
+        self.largest, self.total = 0, 0
+
+    def __getitem__(self, key):
+        part = self.values[key]
+        self.largest, self.total = max(self.largest, part.size), self.total + part.size
+        return part
+
+
+def test_of_a_large_signal_little_is_held_at_a_time(grouped):
+    """A group's samples, with their halos, once to fit and once to measure them, beside those that the shared network
+    is learnt from."""
+    values = np.asarray(picture((160, 200)).values)
+    source = Counting(values)
+    inr = lg.encode(lg.Signal.from_array(source), **OPTIONS)
+    assert same(inr, lg.encode(lg.Signal.from_array(values), **OPTIONS))
+    assert source.largest <= values.size / 4
+    assert source.total < 5 * values.size
+
+
+def test_what_cannot_be_in_groups_says_so():
+    signal = picture((40, 40))
+    for options in ({"mode": "mlp", "global_width": None, "local_width": 9}, {"recipe": "paper", **OPTIONS}):
+        with pytest.raises(lg.ConfigError, match="max_memory .*learns from all samples at once"):
+            lg.encode(signal, max_memory=10_000, **options)
+    with pytest.raises(lg.ConfigError, match="max_memory .*below one group; give at least"):
+        lg.encode(signal, max_memory=10_000, **OPTIONS)
+
+
+def run_ranks(size, *arguments, each=lambda rank: ()):
+    """The command, by so many processes that torchrun would start; their exit codes and standard errors."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = os.environ | {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "lgsirens", *map(str, arguments), *map(str, each(rank))],
+            env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+    ended = [process.communicate(timeout=120) for process in processes]
+    return [process.returncode for process in processes], [out for out, _ in ended], [error for _, error in ended]
+
+
+SMALL = ("--partition_size", "16,16", "--local_width", 5, "--global_width", 6, "--steps", 10)
+
+
+def test_processes_fit_a_picture_together(tmp_path):
+    lg.write(tmp_path / "a.png", picture((64, 80)))
+    output = tmp_path / "a.safetensors"
+    codes, told, _ = run_ranks(2, "encode", tmp_path / "a.png", output, *SMALL)
+    assert codes == [0, 0]
+    assert told[0].count("\n") == 1
+    assert told[1] == ""
+    inr = lg.load(output)
+    assert inr.fit.device.endswith("2 ranks")
+    assert lg.psnr(lg.read(tmp_path / "a.png"), inr.decode()) == pytest.approx(inr.fit.psnr, abs=1e-3)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".safetensors"] == ["a.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "each", "message"),
+    [
+        (("missing.png", "b.safetensors"), lambda rank: (), "missing.png: "),
+        (("a.png", "b.safetensors"), lambda rank: ("--steps", 10 + rank), "has steps"),
+        (("a.png", "nowhere/b.safetensors"), lambda rank: (), "does not exist"),
+    ],
+)
+def test_what_is_wrong_is_said_once(tmp_path, monkeypatch, arguments, each, message):
+    monkeypatch.chdir(tmp_path)
+    lg.write(tmp_path / "a.png", picture((64, 80)))
+    codes, _, errors = run_ranks(2, "encode", *arguments, *SMALL[:-2], each=each)
+    assert codes == [2, 2]
+    assert "".join(errors).count("lgsirens: ") == 1
+    assert message in errors[0]
+
+
+def test_processes_decode_to_one_zarr(tmp_path):
+    inr = lg.encode(picture((64, 80)), **OPTIONS)
+    inr.save(tmp_path / "a.safetensors")
+    command = ("decode", tmp_path / "a.safetensors")
+    codes, told, _ = run_ranks(3, *command, tmp_path / "a.zarr", "--scale", "9")
+    assert (codes, [out.count("\n") for out in told]) == ([0, 0, 0], [1, 0, 0])
+    expected = np.rint(np.asarray(inr.decode(scale=9).values))
+    np.testing.assert_array_equal(np.asarray(lg.read(tmp_path / "a.zarr").values), expected)
+    codes, _, errors = run_ranks(2, *command, tmp_path / "a.png")
+    assert codes == [2, 2]
+    assert "".join(errors).count("lgsirens: ") == 1
+    assert "several ranks write a Zarr array" in errors[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "a.zarr"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["0", "1"])
+def test_a_killed_rank_is_started_again_and_the_rows_are_the_same(tmp_path, victim):
+    """By torchrun's elastic restart; also by hand, with another number of ranks."""
+    lg.write(tmp_path / "a.png", picture((1800, 1800)))
+    fit = ("--steps", "25", "--max_memory", "140MB", "--partition_size", "16,16", "--local_width", "6")
+    fit += ("--global_width", "16")
+    whole, output = tmp_path / "whole.safetensors", tmp_path / "a.safetensors"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--max_restarts", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    asked = ["-m", "lgsirens", "encode", str(tmp_path / "a.png")]
+    subprocess.run([*command, *asked, str(whole), *fit], env=environment, check=True, capture_output=True)
+    running = subprocess.Popen([*command, *asked, str(output), *fit, "--resume"], env=environment)
+    killed = False
+    while running.poll() is None:
+        kept = tmp_path / "a.checkpoint.safetensors"
+        if not killed and kept.exists() and kept.stat().st_size > 1 << 20:
+            ranks = [process for process in psutil.Process(running.pid).children() if process.is_running()]
+            named = {process.environ().get("RANK"): process for process in ranks}
+            named[victim].kill()
+            killed = True
+        time.sleep(0.05)
+    assert killed
+    assert running.returncode == 0
+    assert torch.equal(rows_of(lg.load(output)), rows_of(lg.load(whole)))
+    assert [path.name for path in tmp_path.glob("*checkpoint*")] == []
