@@ -60,7 +60,8 @@ def attempt(name: str, content: bytes, path: Path) -> bool:
         taken = False
         if len(str(error).splitlines()) != 1:
             raise Finding(f"several lines: {error}") from error
-        if isinstance(cause := error.__cause__, MemoryError) or "annot allocate memory" in str(error):
+        # FFmpeg's own has a number: it refuses sizes beyond 2^31 before it asks for memory.
+        if isinstance(cause := error.__cause__, MemoryError) and not hasattr(cause, "errno"):
             raise Finding(f"refused by chance, for want of memory: {error}") from cause
     seconds, grown = time.process_time() - began, _peak() - before
     if seconds > SECONDS:
