@@ -38,7 +38,7 @@ def encode_command(asked: Encode) -> int:
     run_log, settings, shared_from = ranks.together(lambda: _prepared(asked))
     reading = from_plain(Reading, part(Reading, settings))
     config = EncodeConfig.from_options({n: value for n, value in settings.items() if n not in declared(Reading)})
-    signal = ranks.together(lambda: reading.read(asked.input, asked.quiet))
+    signal = ranks.together(lambda: reading.read(asked.input, asked.quiet, asked.max_memory))
     if asked.dry_run:
         if ranks.first:
             print(dry_run_text(dry_run(signal, config, asked.device, asked.max_memory, shared_from)))
@@ -75,7 +75,7 @@ def _edit(asked: Extend | Replace, edit: Callable[..., Representation]) -> int:
     use_threads(asked.threads)
     whole = load(asked.file)
     of_signal = {"frames": None, **part(Reading, asked.given)}
-    signal = Reading.like(whole, **of_signal).read(asked.signal, asked.quiet)
+    signal = Reading.like(whole, **of_signal).read(asked.signal, asked.quiet, asked.max_memory)
     fit = partial(edit, whole, signal, asked.offset, **part(FitOptions, asked.given))
     edited, checkpoint = _saved(asked, fit, before=whole)
     if edited is whole:

@@ -65,8 +65,8 @@ class Reading:
         """What of a film was read, for the config."""
         return {"frames": to_plain(self.frames), "max_side": self.max_side} if self.frames or self.max_side else {}
 
-    def read(self, path: Path, quiet: bool = False) -> Signal:
-        film: dict[str, Any] = {"frames": self.frames, "max_side": self.max_side}
+    def read(self, path: Path, quiet: bool = False, max_memory: int | None = None) -> Signal:
+        film: dict[str, Any] = {"frames": self.frames, "max_side": self.max_side, "max_memory": max_memory}
         with Progress("read", "frame", quiet) as bar:
             return read(path, self.kind, self.value_range, **film, progress=bar)
 

@@ -28,6 +28,7 @@ from lgsirens.signal import Array, Signal, array_type
 from lgsirens.system.console import note
 
 _BLOCK = 1 << 16  # samples that are converted at once
+_BYTES = 8  # of memory for each number: its block, and all of them in one
 _USUAL_RATE = 44100
 _UNKNOWN = 1 << 62  # a FLAC stream that does not know its length announces about 2^63 samples
 _WAV_LIMIT = (1 << 32) - (1 << 16)  # bytes of samples; the sizes in a WAV header have 32 bits
@@ -78,7 +79,7 @@ def read_sound(request: Request, file: BinaryIO) -> Signal:
     if sources == [file] and (long := _long(request)) is not None:
         sound, dtype, rate = long
         return request.signal(LazyValues(sound, str(path)), "audio", rate, dtype)
-    parts = [_decoded(path, source) for source in sources]
+    parts = [_decoded(request, source) for source in sources]
     if len(parts) > 1:
         note("%s: is %d sounds joined; they follow one another", path, len(parts))
     values, dtype, rate = parts[0]
@@ -204,8 +205,9 @@ def _announced(content: mmap.mmap | bytes) -> tuple[int, int, int, str, int] | N
     return None
 
 
-def _decoded(path: Path, source: BinaryIO) -> tuple[Array, str, int]:
+def _decoded(request: Request, source: BinaryIO) -> tuple[Array, str, int]:
     """Samples `[S, C]`, their type in the file, and the sampling rate."""
+    path = request.path
     soundfile = require("soundfile", f"{path}: sound", "audio")
     source.seek(0)
     handle: Any = source
@@ -218,6 +220,7 @@ def _decoded(path: Path, source: BinaryIO) -> tuple[Array, str, int]:
                 note(_ENDLESS, path)
                 return _decoded_by_ffmpeg(path, source)
             dtype = _TYPES.get(sound.subtype, "float32")
+            request.check_bytes(sound.frames * sound.channels * _BYTES)
             blocks, announced, rate = list(_blocks(sound, dtype)), sound.frames, sound.samplerate
             estimated, form = sound.subtype not in _TYPES, sound.format
             _say_layout_of(path, sound)
