@@ -49,6 +49,7 @@ from lgsirens.training.config import EncodeConfig
 from lgsirens.training.encode import encode
 from lgsirens.training.extend import extend, replace
 from lgsirens.training.many import encode_many as _encode_many
+from lgsirens.training.ranks import Ranks, ranks_of_environment
 from lgsirens.training.refit import FitOptions
 
 # Files are read by the room of media, of which the fits know nothing.
@@ -75,6 +76,7 @@ __all__ = [
     "MissingDependencyError",
     "ModelConfig",
     "OutputError",
+    "Ranks",
     "RegionError",
     "Representation",
     "RowDataset",
@@ -96,6 +98,7 @@ __all__ = [
     "move",
     "open",
     "psnr",
+    "ranks_of_environment",
     "read",
     "replace",
     "save",

@@ -1,6 +1,5 @@
 """The commands of `lgsirens` that fit: encode, extend and replace, with their checkpoints and logs."""
 
-import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -9,25 +8,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lgsirens.cli.options import Edit, Encode, EncodeMany, Extend, Reading, Replace, part
+from lgsirens.cli.ranks import started_ranks
 from lgsirens.errors import ConfigError, OtherRunError
 from lgsirens.monitoring.log import CHECKPOINT_SUFFIX, RunLog, check_folder
 from lgsirens.representation.file import load, save
 from lgsirens.representation.report import dry_run_text, edit_text, fitted_anew, summary
 from lgsirens.representation.representation import Representation
 from lgsirens.system.config_file import read_settings
-from lgsirens.system.console import interruption, log, note
+from lgsirens.system.console import interruption, note
 from lgsirens.system.hardware import use_threads
 from lgsirens.system.output import check_output
-from lgsirens.system.program import __version__, ended
+from lgsirens.system.program import ended
 from lgsirens.system.schema import declared, from_plain
 from lgsirens.training.checkpoint import check_checkpoint, checkpoint_path, claimed
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.encode import dry_run, encode
 from lgsirens.training.extend import extend, replace
-from lgsirens.training.ranks import ALONE, Ranks, ranks_of_environment
+from lgsirens.training.ranks import ALONE, Ranks
 from lgsirens.training.refit import FitOptions
 
 # Options of which one replaces the others of its line, wherever they were given.
@@ -35,11 +33,8 @@ _ALTERNATIVES = (("partitions", "partition_size"), ("parameters", "local_width",
 
 
 def encode_command(asked: Encode) -> int:
-    ranks = ranks_of_environment()
-    if not ranks.first:
-        log.setLevel(logging.ERROR)  # the first rank tells
-        asked = with_fields(asked, quiet=True)
-    ranks.agree({"lgsirens": __version__, "torch": torch.__version__, **asked.given})
+    ranks = started_ranks(asked)
+    asked = with_fields(asked, quiet=asked.quiet or not ranks.first)
     run_log, settings, shared_from = ranks.together(lambda: _prepared(asked))
     reading = from_plain(Reading, part(Reading, settings))
     config = EncodeConfig.from_options({n: value for n, value in settings.items() if n not in declared(Reading)})

@@ -1,33 +1,26 @@
 """The command `lgsirens encode-many`."""
 
-import logging
 import statistics
 import time
 from collections.abc import Sequence
 
-import torch
-
 from lgsirens.cli.fitting import settings_of, shared_network_of
 from lgsirens.cli.options import EncodeMany, Reading, part
+from lgsirens.cli.ranks import started_ranks
 from lgsirens.media.files import read
 from lgsirens.media.within import signals_within
-from lgsirens.system.console import counted, log
+from lgsirens.system.console import counted
 from lgsirens.system.hardware import format_bytes, use_threads
-from lgsirens.system.program import __version__
 from lgsirens.system.schema import declared, from_plain, to_plain
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.manifest import FileRecord
 from lgsirens.training.many import encode_many
-from lgsirens.training.ranks import ranks_of_environment
 
 
 def encode_many_command(asked: EncodeMany) -> int:
-    ranks = ranks_of_environment()
-    if not ranks.first:
-        log.setLevel(logging.ERROR)  # the first rank tells of the run, and each of the files that fail
-    ranks.agree({"lgsirens": __version__, "torch": torch.__version__, **asked.given})
+    ranks = started_ranks(asked)
     use_threads(asked.threads)
-    settings = settings_of(asked)
+    settings = ranks.together(lambda: settings_of(asked))
     shared_from = ranks.together(lambda: shared_network_of(asked.shared_from, settings.pop("shared_from", None)))
     given = to_plain(from_plain(Reading, part(Reading, settings)))
     began = time.monotonic()

@@ -85,7 +85,7 @@ class _Writing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Computing(_Writing):
+class Computing(_Writing):
     """What every command takes that computes.
 
     Attributes:
@@ -100,7 +100,7 @@ class _Computing(_Writing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encode(_Computing):
+class Encode(Computing):
     """Fit a representation to a signal."""
 
     input: Path = option(
@@ -113,7 +113,7 @@ class Encode(_Computing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodeMany(_Computing):
+class EncodeMany(Computing):
     """Encode each signal of a folder into a file of its own."""
 
     input: Path = option(metavar="FOLDER", positional=True, help="of signals, with its sub-folders")
@@ -126,7 +126,7 @@ class EncodeMany(_Computing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decode(_Computing):
+class Decode(Computing):
     """Decode any region at any resolution."""
 
     file: str = option(like=_FILE)
@@ -161,7 +161,7 @@ class Crop(_Writing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Edit(_Computing):
+class Edit(Computing):
     file: str = option(like=_FILE)
     offset: tuple[int, ...] | None = option(None, shown="0 on every axis", help="where it begins, such as 0,-128")
     frames: tuple[int | None, int | None] | None = option(None, _FILM["frames"], shown="all", parse=parse_frames)
