@@ -20,7 +20,7 @@ from lgsirens.training.many import encode_many
 def encode_many_command(asked: EncodeMany) -> int:
     ranks = started_ranks(asked)
     use_threads(asked.threads)
-    settings = settings_of(asked)
+    settings = ranks.together(lambda: settings_of(asked))
     shared_from = ranks.together(lambda: shared_network_of(asked.shared_from, settings.pop("shared_from", None)))
     given = to_plain(from_plain(Reading, part(Reading, settings)))
     began = time.monotonic()

@@ -165,7 +165,7 @@ class _Files:
         except LgsirensError as error:
             reason = " ".join(str(error).split())
             reason = reason if reason.startswith(str(path)) else f"{path}: {reason}"
-            note("%s", reason)
+            log.error("%s", reason)  # each rank tells of its own
             part.add(replace(record, status="failed", error=reason))
             return True
         seconds, size = round(time.monotonic() - began, 3), target.stat().st_size
