@@ -28,12 +28,12 @@ from lgsirens.system.pytorch import as_it_starts
 from lgsirens.system.schema import canonical_json, to_plain
 from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig, Plan, plan
-from lgsirens.training.groups import BLOCK_PART, LEARNING_PARTITIONS, GroupFit, check_groups, in_groups, whole_bytes
+from lgsirens.training.groups import LEARNING_PARTITIONS, GroupFit, check_groups, in_groups, whole_bytes
 from lgsirens.training.loop import accumulate_gradients
 from lgsirens.training.optimizers import build_optimizer
 from lgsirens.training.ranks import ALONE, Ranks
 from lgsirens.training.result import Fitted, as_representation, measure
-from lgsirens.training.run import Run, prepare
+from lgsirens.training.run import BLOCK_PART, Run, prepare
 
 
 @as_it_starts()

@@ -48,8 +48,6 @@ from lgsirens.training.run import prepare
 LEARNING_PARTITIONS = 256
 # Samples, weights and the optimiser's state of a group: about as much as a last-level cache holds.
 GROUP_BYTES = 32 << 20
-# The part of `max_memory` that a block of a step may take.
-BLOCK_PART = 4
 _MARK = "rows"  # in the record of a checkpoint that has the rows of finished groups
 
 

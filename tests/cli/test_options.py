@@ -16,10 +16,9 @@ import lgsirens as lg
 from lgsirens.cli.main import COMMANDS
 from lgsirens.cli.options import NAMES
 from lgsirens.grid.coordinates import COORDINATES
-from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.paper import flags
 from lgsirens.system.config_file import config_yaml
-from lgsirens.system.hardware import as_bytes
+from lgsirens.system.hardware import memory, memory_limit
 from lgsirens.system.schema import bare, declared, from_text
 from tests.command import run
 from tests.small import KIND_OF_RANK
