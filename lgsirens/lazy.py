@@ -161,6 +161,24 @@ class LazyValues:
         return values
 
 
+class Converted:
+    """A source whose samples are converted as they are read, each `[..., S]` by itself.
+
+    Args:
+        values: what is converted.
+        convert: samples `[..., S]` to others `[..., C]`.
+    """
+
+    def __init__(self, values: LazyValues, convert: Callable[[Array], Array]) -> None:
+        self._values, self._convert = values, convert
+        like = convert(np.zeros((*(1 for _ in values.shape[:-1]), values.shape[-1]), values.dtype))
+        self.dtype, self.shape = like.dtype, (*values.shape[:-1], like.shape[-1])
+        self.chunks = values.chunks and (*values.chunks[:-1], like.shape[-1])
+
+    def __getitem__(self, part: tuple[slice, ...]) -> Array:
+        return self._convert(self._values[part[:-1]])[..., part[-1]]
+
+
 def is_lazy(given: Any) -> bool:
     """Whether this is an array that is not in memory."""
     if isinstance(given, np.memmap):
@@ -177,12 +195,12 @@ def extremes(values: Array | LazyValues) -> tuple[float, float]:
     return float(min(lowest)), float(max(highest))
 
 
-def regions(values: Array | LazyValues, limit: int | None = None) -> Iterator[Box]:
+def regions(values: Array | LazyValues, limit: int | None = None, chunks: Sequence[int] | None = None) -> Iterator[Box]:
     """Boxes that follow each other and cover an array `[*shape, C]` but for its last axis, each of about `limit`
-    values at most (None: VALUES_AT_ONCE): along its first axis, or chunk by chunk."""
+    values at most (None: VALUES_AT_ONCE): along its first axis, or by its own or other chunks."""
     *shape, channels = values.shape
     most = max(1, (limit or VALUES_AT_ONCE) // channels)
-    chunks = getattr(values, "chunks", None) or (1,) * (len(shape) + 1)
+    chunks = chunks or getattr(values, "chunks", None) or (1,) * len(shape)
     for outer in _tiled([(0, size) for size in shape], _grown(chunks, shape, most)):
         yield from _tiled(outer, _grown((1,) * len(shape), box_shape(outer), most))
 

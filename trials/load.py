@@ -106,7 +106,7 @@ def crops(folder: Path, number: int, seed: int) -> int:
 
 
 def leaks(folder: Path, number: int, work: Callable[[Path, int], None]) -> tuple[float, int]:
-    """Bytes of memory, and descriptors, that each repetition of `work` keeps; of the second half, when the allocator is full."""
+    """Bytes of memory, and descriptors, that each repetition of `work` keeps, once half of them are done."""
     memory, first = [], max(1, number // 2)
     for turn in range(number + 1):
         work(folder, turn)

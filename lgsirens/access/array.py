@@ -15,10 +15,9 @@ from lgsirens.access.overview import overview_means, suits_overview
 from lgsirens.errors import ConfigError
 from lgsirens.grid.box import Box, bounding_box, box_size, grown, slices
 from lgsirens.grid.coordinates import Scale, as_scales, fine_box, finer
-from lgsirens.grid.lattice import block_shape
 from lgsirens.lazy import BlockCache
 from lgsirens.representation.canvas import reach_of
-from lgsirens.representation.decode import decode
+from lgsirens.representation.decode import chunk_shape, decode
 from lgsirens.representation.file import load
 from lgsirens.representation.representation import Representation
 from lgsirens.representation.sources import PathLike
@@ -27,7 +26,6 @@ from lgsirens.system.console import times
 from lgsirens.system.pytorch import as_it_starts
 
 CACHE_BYTES = 128 << 20
-_CHUNK_VALUES = 1 << 18
 _DECODED_AT_ONCE = 1 << 24
 _COARSEST_SIDE = 256
 
@@ -82,7 +80,7 @@ class LazyArray:
         self._blocks = Blocks(window, scales, steps, tile, known.channels, values_of, cache, key)
         self.dtype = np.dtype(np.float32) if floats else array_type(known.dtype)
         self.shape = (*self._blocks.shape, known.channels)
-        self.chunks = self._chunks()
+        self.chunks = chunk_shape(tile, scales, self.shape)
 
     @property
     def ndim(self) -> int:
@@ -197,16 +195,6 @@ class LazyArray:
         axes = np.ogrid[tuple(slice(size) for size in self.shape)]
         *places, channels = (np.broadcast_to(axis, self.shape)[index].ravel() for axis in axes)
         return self._converted(self._blocks.gather(places)[np.arange(len(channels)), channels])
-
-    def _chunks(self) -> tuple[int, ...]:
-        fine = [max(1, round(size * scale)) for size, scale in zip(self.representation.tile, self.scales, strict=True)]
-        *sides, channels = self.shape
-        part = block_shape(fine, _CHUNK_VALUES)
-        shape = [*map(min, part, sides)]
-        while math.prod(shape) * channels < _CHUNK_VALUES and shape != sides:
-            axis = min((d for d, side in enumerate(sides) if shape[d] < side), key=shape.__getitem__)
-            shape[axis] = min(2 * shape[axis], sides[axis])
-        return (*shape, channels)
 
 
 def _copied(

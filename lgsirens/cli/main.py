@@ -8,12 +8,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lgsirens.access.array import open_array
 from lgsirens.access.server import view
-from lgsirens.access.zarr_export import check_store, export
 from lgsirens.cli import options
 from lgsirens.cli.fitting import check_result, encode_command, extend_command, replace_command, save_and_tell
-from lgsirens.errors import ConfigError, FileFormatError
+from lgsirens.cli.many import encode_many_command
+from lgsirens.cli.ranks import decode_together, started_ranks
+from lgsirens.errors import ConfigError, FileFormatError, OutputError
 from lgsirens.grid.box import format_box
 from lgsirens.media.files import check_format, check_target, read
 from lgsirens.monitoring.log import RunLog
@@ -23,10 +23,10 @@ from lgsirens.paper.runs import write_decoded
 from lgsirens.representation.edit import crop, merge, move
 from lgsirens.representation.file import load, sizes
 from lgsirens.representation.report import compare, compare_text, describe, describe_text
-from lgsirens.representation.representation import SignalInfo
+from lgsirens.representation.representation import Representation, SignalInfo
 from lgsirens.representation.urls import is_url
 from lgsirens.system.config_file import config_yaml
-from lgsirens.system.console import Progress, counted, note, times
+from lgsirens.system.console import counted, note
 from lgsirens.system.hardware import format_bytes, use_threads
 from lgsirens.system.program import run
 from lgsirens.training.config import EncodeConfig
@@ -47,21 +47,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _decode(asked: options.Decode) -> None:
+    ranks = started_ranks(asked)
+    representation = ranks.together(lambda: _to_decode(asked))
+    how = {name: value for name, value in asked.given.items() if name in _OF_DECODE}
+    if ranks.size > 1:
+        decode_together(representation, asked, ranks, **how)
+    else:
+        write_decoded(representation, asked.output, asked.overwrite, asked.quiet, asked.crf, **how)
+
+
+def _to_decode(asked: options.Decode) -> Representation:
+    """What is to be decoded, where it can be written."""
     check_target(asked.output, asked.overwrite)
     representation = load(asked.file)
     known = representation.signal
     check_format(asked.output, known.kind, known.channels, known.dtype)
     use_threads(asked.threads)
-    how = {name: value for name, value in asked.given.items() if name in _OF_DECODE}
-    write_decoded(representation, asked.output, asked.overwrite, asked.quiet, asked.crf, **how)
+    return representation
 
 
 def _export(asked: options.Export) -> None:
-    check_store(asked.output, asked.overwrite)
-    array = open_array(asked.file).at(asked.scale)
-    with Progress("export", "value", asked.quiet) as bar:
-        export(array, asked.output, asked.overwrite, bar)
-    print(f"{asked.output}: {array.representation.signal.kind} {times(array.shape)}, chunks of {times(array.chunks)}")
+    if asked.output.suffix != ".zarr":
+        raise OutputError(f"{asked.output}: a Zarr array is a folder *.zarr; name OUTPUT so, or use decode")
+    check_target(asked.output, asked.overwrite)
+    write_decoded(load(asked.file), asked.output, asked.overwrite, asked.quiet, crf=None, scale=asked.scale)
 
 
 def _crop(asked: options.Crop) -> None:
@@ -143,6 +152,7 @@ def _view(asked: options.View) -> None:
 # The function of each command, and the dataclasses that declare what it takes (`parse_arguments`).
 COMMANDS: dict[str, tuple[Callable[[Any], int | None], tuple[type, ...]]] = {
     "encode": (encode_command, (EncodeConfig, options.Reading, RunLog, options.Encode)),
+    "encode-many": (encode_many_command, (EncodeConfig, options.Reading, options.EncodeMany)),
     "decode": (_decode, (options.Decode,)),
     "export": (_export, (options.Export,)),
     "crop": (_crop, (options.Crop,)),

@@ -19,13 +19,16 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lgsirens.errors import SignalError, require
+from lgsirens.lazy import LazyValues
 from lgsirens.media.ending import ogg_pages
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored, open_for_writing
-from lgsirens.signal import Array, Signal
+from lgsirens.media.unchanged import UnchangedFile
+from lgsirens.signal import Array, Signal, array_type
 from lgsirens.system.console import note
 
 _BLOCK = 1 << 16  # samples that are converted at once
+_BYTES = 8  # of memory for each number: its block, and all of them in one
 _USUAL_RATE = 44100
 _UNKNOWN = 1 << 62  # a FLAC stream that does not know its length announces about 2^63 samples
 _WAV_LIMIT = (1 << 32) - (1 << 16)  # bytes of samples; the sizes in a WAV header have 32 bits
@@ -50,6 +53,7 @@ _ENDLESS = "%s: its header does not say how long it is; it is read to its end"
 _BEGINNINGS = {b"fL": rb"fLaC\0\0\0\x22", b"ID": rb"ID3[\2-\4]\0.[\0-\x7f]{4}", b"FO": rb"FORM.{4}AIF[FC]"}
 _BEGINNINGS |= {b"RI": rb"RIF[FX].{4}WAVE[ -~]{4}", b"RF": rb"RF64.{4}WAVEds64", b"ca": rb"caff\0\x01\0\0desc"}
 _BEGINNINGS[b".s"] = rb"\.snd\0\0.{6}\0\0\0"
+_BEGINNING, _SEARCHED = 64, 1 << 24  # bytes of a beginning at most, and those that are searched at once
 _CHUNK = re.compile(rb"[ -~]{4}.{4}", re.DOTALL)
 _LAYOUT = re.compile(r"(?:Channel Mask +|Layout) : (0x\w+|.+)")  # in libsndfile's log
 _USUAL_LAYOUTS = {1: ("0x4", "mono"), 2: ("0x3", "stereo", "stereo (L, R)")}
@@ -71,15 +75,60 @@ def read_sound(request: Request, file: BinaryIO) -> Signal:
         Exception: of any type, for damaged files.
     """
     path = request.path
-    parts = [_decoded(path, source) for source in _sources(path, file)]
+    sources = _sources(path, file)
+    if sources == [file] and (long := _long(request)) is not None:
+        sound, dtype, rate = long
+        return request.signal(LazyValues(sound, str(path)), "audio", rate, dtype)
+    parts = [_decoded(request, source) for source in sources]
     if len(parts) > 1:
         note("%s: is %d sounds joined; they follow one another", path, len(parts))
     values, dtype, rate = parts[0]
     if any((values.shape[1], dtype, rate) != (more.shape[1], *form) for more, *form in parts):
         raise SignalError(f"{path}: joins sounds that differ in channels, sample type or rate; split it")
+    _say_wide(path, dtype)
+    return request.signal(np.concatenate([part[0] for part in parts]), "audio", rate, dtype)
+
+
+class _Sound:
+    """Samples `[S, C]` of an open sound whose coding tells where each of them lies."""
+
+    def __init__(self, file: UnchangedFile, sound: Any, dtype: str) -> None:
+        self._file, self._sound, self._type = file, sound, dtype
+        self.shape, self.dtype = (sound.frames, sound.channels), array_type(dtype)
+        self.chunks = (_BLOCK, sound.channels)
+
+    def __getitem__(self, chunk: tuple[slice, ...]) -> Array:
+        start, stop = chunk[0].start, chunk[0].stop
+        with self._file.reading():
+            self._sound.seek(start)
+            values = next(_blocks(self._sound, self._type, stop - start), np.empty((0, self.shape[1])))
+        if len(values) < stop - start:
+            found = f"{start + len(values)} of {self.shape[0]} samples are there"
+            raise SignalError(f"{self._file.path}: is cut short: {found}; get or save the file again")
+        return values
+
+
+def _long(request: Request) -> tuple[_Sound, str, int] | None:
+    """A long sound, to be read by region, its sample type and its rate; None: it is short, or its coding lossy."""
+    soundfile, kept = require("soundfile", f"{request.path}: sound", "audio"), UnchangedFile(request.path)
+    try:
+        with kept.reading() as file:
+            sound = soundfile.SoundFile(file.fileno(), closefd=False)
+    except soundfile.LibsndfileError:
+        return None
+    dtype = _TYPES.get(sound.subtype)
+    if dtype is None or not 0 < sound.frames < _UNKNOWN:
+        return None
+    if not request.is_large((sound.frames, sound.channels), array_type(dtype)):
+        return None
+    _say_layout_of(request.path, sound)
+    _say_wide(request.path, dtype)
+    return _Sound(kept, sound, dtype), dtype, sound.samplerate
+
+
+def _say_wide(path: Path, dtype: str) -> None:
     if dtype == "int32":
         note("%s: holds 32-bit integers; networks compute in float32, which keeps the upper 24 bits", path)
-    return request.signal(np.concatenate([part[0] for part in parts]), "audio", rate, dtype)
 
 
 def _sources(path: Path, file: BinaryIO) -> list[BinaryIO]:
@@ -117,8 +166,15 @@ def _joints(content: mmap.mmap) -> list[int]:
     """Where sounds begin that are joined to the first one."""
     if content[:4] == b"OggS":
         return ogg_pages(content)[2]
-    pattern = _BEGINNINGS.get(content[:2])
-    return [found.start() for found in re.finditer(pattern, content, re.DOTALL) if found.start()] if pattern else []
+    pattern, found = _BEGINNINGS.get(content[:2]), set[int]()
+    if pattern is None:
+        return []
+    for start in range(0, len(content), _SEARCHED):
+        part = content[start : start + _SEARCHED + _BEGINNING]
+        found |= {start + place.start() for place in re.finditer(pattern, part, re.DOTALL)}
+        if hasattr(mmap, "MADV_DONTNEED"):
+            content.madvise(mmap.MADV_DONTNEED)  # a long sound would count as memory of this process
+    return sorted(found - {0})
 
 
 def _announced(content: mmap.mmap | bytes) -> tuple[int, int, int, str, int] | None:
@@ -149,8 +205,9 @@ def _announced(content: mmap.mmap | bytes) -> tuple[int, int, int, str, int] | N
     return None
 
 
-def _decoded(path: Path, source: BinaryIO) -> tuple[Array, str, int]:
+def _decoded(request: Request, source: BinaryIO) -> tuple[Array, str, int]:
     """Samples `[S, C]`, their type in the file, and the sampling rate."""
+    path = request.path
     soundfile = require("soundfile", f"{path}: sound", "audio")
     source.seek(0)
     handle: Any = source
@@ -163,10 +220,10 @@ def _decoded(path: Path, source: BinaryIO) -> tuple[Array, str, int]:
                 note(_ENDLESS, path)
                 return _decoded_by_ffmpeg(path, source)
             dtype = _TYPES.get(sound.subtype, "float32")
+            request.check_bytes(sound.frames * sound.channels * _BYTES)
             blocks, announced, rate = list(_blocks(sound, dtype)), sound.frames, sound.samplerate
             estimated, form = sound.subtype not in _TYPES, sound.format
-            layout = [form] if form in ("FLAC", "OGG") and sound.channels > 2 else _LAYOUT.findall(sound.extra_info)
-            _say_layout(path, sound.channels, *layout[:1])
+            _say_layout_of(path, sound)
     except soundfile.LibsndfileError as error:
         if _NOT_KNOWN.search(str(error)):
             return _decoded_by_ffmpeg(path, source)
@@ -179,6 +236,11 @@ def _decoded(path: Path, source: BinaryIO) -> tuple[Array, str, int]:
     if found < announced and form == "MP3":  # no reason to refuse; the others have all bytes that they announce
         note("%s: %d of the %d samples that it announces are there; it may be cut short", path, found, announced)
     return np.concatenate(blocks), dtype, rate
+
+
+def _say_layout_of(path: Path, sound: Any) -> None:
+    known = sound.format in ("FLAC", "OGG") and sound.channels > 2
+    _say_layout(path, sound.channels, *([sound.format] if known else _LAYOUT.findall(sound.extra_info))[:1])
 
 
 def _say_layout(path: Path, channels: int, name: str = "0x0") -> None:
@@ -209,9 +271,9 @@ def _decoded_by_ffmpeg(path: Path, source: BinaryIO) -> tuple[Array, str, int]:
     return values, str(values.dtype), rate
 
 
-def _blocks(sound: Any, dtype: str) -> Iterator[Array]:
+def _blocks(sound: Any, dtype: str, length: int = _BLOCK) -> Iterator[Array]:
     exchanged = _EXCHANGED.get(dtype, dtype)
-    while len(block := sound.read(_BLOCK, dtype=exchanged, always_2d=True)):
+    while len(block := sound.read(length, dtype=exchanged, always_2d=True)):
         if exchanged != dtype:
             block >>= _LOWER_BITS
         yield block.astype(np.int8) if dtype == "int8" else block

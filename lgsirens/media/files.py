@@ -8,20 +8,24 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from lgsirens.errors import ConfigError, LgsirensError, SignalError, require
-from lgsirens.media.formats import FOLDER, FORMATS, Format, named, recognised, suffixes
+from lgsirens.media.formats import FOLDER, FORMATS, ZARR, Format, named, recognised, suffixes
 from lgsirens.media.frames import Frames, check_options
 from lgsirens.media.pipe import kept
-from lgsirens.media.request import Request
+from lgsirens.media.request import DEFAULT_LIMIT, Request
+from lgsirens.media.store import is_store
 from lgsirens.media.stored import Stored
 from lgsirens.signal import UNSIGNED_TYPES, Signal, check_signal, integer_limits
 from lgsirens.system.console import Progress, counted, note, times
+from lgsirens.system.hardware import as_bytes, default_memory, format_bytes
 from lgsirens.system.output import check_output
 
 _HEAD_BYTES = 4096
+_BYTES_OF_A_VALUE, _MOST_AT_ONCE = 32, 1 << 24  # of a signal that is decoded and converted part by part
 
 
 def read(
@@ -31,16 +35,19 @@ def read(
     *,
     frames: Frames = None,
     max_side: int | None = None,
+    max_memory: int | str | None = None,
     progress: Progress | None = None,
 ) -> Signal:
     """Read a picture, a sound, a film, a folder of numbered pictures (a film too) or a `.npy` array.
 
     Args:
-        path: a file, whose content decides how it is read, a folder, a pipe, or `-`, standard input.
+        path: a file, whose content decides how it is read, a folder, a pipe, or `-`, standard input; `FILE::NAME` for
+            one of several arrays in HDF5 or Zarr. What is large is read by region, where the format can.
         kind: what a `.npy` array is, settled by its rank when None; "volume" reads all pages of a TIFF file.
         value_range: lowest and highest value; None for the default of `Signal.from_array`.
         frames: of a film, the first frame and the one after the last; None for an open end.
         max_side: of a film, the largest height and width; larger frames are reduced as they are read.
+        max_memory: bytes that it may take to read a file of less than a thousandth of that; 1 GiB at least.
         progress: told of the frames of a film.
 
     Raises:
@@ -50,8 +57,11 @@ def read(
     """
     path, progress = _as_path(path), progress or Progress("read", "frame", quiet=True)
     check_options(frames, max_side)
-    with kept(path) as path:
-        request = Request(path, kind, value_range, frames, max_side, progress, lambda name: read(name, "image"))
+    path, dataset = _parted(path)
+    limit = max(DEFAULT_LIMIT, as_bytes(max_memory or 0))
+    with kept(path) as file:
+        picture, stays = partial(read, kind="image", max_memory=limit), file == path
+        request = Request(file, kind, value_range, frames, max_side, progress, picture, dataset, stays, limit)
         return _read(request)
 
 
@@ -61,6 +71,8 @@ def _read(request: Request) -> Signal:
         form = _recognised(request, file)
         if request.kind == "video" and form.film is not None:
             return form.film(request, file)
+        if request.dataset is not None and not form.datasets:
+            raise SignalError(f"{path}: is {form.name}, which holds no arrays by name; leave ::{request.dataset} out")
         request.check(form.kinds)
         return form.read(request, file)
 
@@ -72,6 +84,7 @@ def write(
     *,
     crf: int | None = None,
     progress: Progress | None = None,
+    max_memory: int | None = None,
 ) -> None:
     """Write a signal in the format that the suffix names; the file appears whole or not at all.
 
@@ -81,6 +94,7 @@ def write(
         overwrite: replace what is there. A folder is replaced only if it holds nothing but such pictures.
         crf: quality of H.264 (.mp4): 0 (best) to 51, 18 by default.
         progress: told of the frames of a film.
+        max_memory: bytes that may be taken by a signal that is read by region; None: half of this machine's memory.
 
     Raises:
         SignalError: the format cannot hold the signal.
@@ -107,7 +121,16 @@ def write(
         if getattr(signal, name) is not None and name not in form.keeps:
             what = "distance of samples" if name == "spacing" else "colour space (primaries, transfer)"
             note("%s: %s does not hold the %s %s of the signal", path, form.name, what, getattr(signal, name))
-    stored = Stored(path, signal, target, progress or Progress("write", "frame", quiet=True))
+    at_once = max(1, min((max_memory or default_memory()) // _BYTES_OF_A_VALUE, _MOST_AT_ONCE))
+    stored = Stored(path, signal, target, progress or Progress("write", "frame", quiet=True), at_once)
+    if stored.by_region and not form.streams:
+        size = format_bytes(signal.values.size * stored.dtype.itemsize)
+        note(
+            "%s: %s is written at once, so all of it is held, %s and more; .tif takes it in parts",
+            path,
+            form.name,
+            size,
+        )
     options = {} if crf is None else {"crf": crf}
     with (
         form.replacing(path, overwrite) as temporary,
@@ -160,6 +183,12 @@ def _as_path(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def _parted(path: Path) -> tuple[Path, str | None]:
+    """A file and what `FILE::NAME` names in it."""
+    file, parts, name = str(path).partition("::")
+    return (path, None) if not parts or path.exists() else (Path(file), name.strip("/"))
+
+
 def _say_converted(path: Path, signal: Signal, target: str) -> None:
     dtype, (lo, hi), how = signal.dtype, signal.value_range, ""
     if dtype in UNSIGNED_TYPES and target in UNSIGNED_TYPES and (dtype, target) != ("uint16", "uint8"):
@@ -209,7 +238,8 @@ def _opened(path: Path) -> BinaryIO:
 def _recognised(request: Request, file: BinaryIO) -> Format:
     head = file.read(_HEAD_BYTES)
     file.seek(0)
-    form = recognised(head, request.path.suffix.lower(), request.kind) if head else FOLDER
+    suffix, folder = request.path.suffix.lower(), ZARR if is_store(request.path) else FOLDER
+    form = recognised(head, suffix, request.kind) if head else folder
     if form is None:
         known = ", ".join(form.name for form in FORMATS if form is not FOLDER)
         raise SignalError(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lgsirens.errors import OutputError, RunError, SignalError
+from lgsirens.lazy import LazyValues
 from lgsirens.media.animation import shrunk
 from lgsirens.media.frames import bounds, gathered
 from lgsirens.media.png import save_png
@@ -22,11 +23,18 @@ from lgsirens.system import output
 from lgsirens.system.console import note
 from lgsirens.system.output import check_output
 
+_ALIKE = ("shape", "channels", "dtype", "spacing", "colour")
+
 
 def read_folder(request: Request, suffixes: tuple[str, ...]) -> Signal:
     """Read the numbered pictures of a folder, files of these suffixes, as `video.read_film` does a film."""
     names = _numbered_pictures(request.path, suffixes)
     names = names[slice(*bounds(request.path, request.frames, len(names)))]
+    first = request.read(names[0])
+    if request.is_large((len(names), *first.values.shape), first.values.dtype):
+        frames = _Pictures(request, names, first)
+        signal = request.signal(LazyValues(frames, str(request.path)), "video", dtype=first.dtype)
+        return replace(signal, spacing=first.spacing and (1.0, *first.spacing), colour=first.colour)
     told: dict[tuple[Any, ...], Path] = {}
 
     def pictures() -> Iterator[tuple[int, Array]]:
@@ -42,6 +50,22 @@ def read_folder(request: Request, suffixes: tuple[str, ...]) -> Signal:
         raise SignalError(f"{told[others[0]]}: has another {what} than {names[0].name}; make all alike")
     signal = request.signal(values, "video", dtype=dtype)
     return replace(signal, spacing=spacing and (1.0, *spacing), colour=colour)
+
+
+class _Pictures:
+    """The frames `[T, H, W, C]` of a folder, read one by one."""
+
+    def __init__(self, request: Request, names: list[Path], first: Signal) -> None:
+        self._request, self._names, self._first = request, names, first
+        like = shrunk(names[0], np.asarray(first.values), request.max_side)
+        self.dtype, self.shape, self.chunks = like.dtype, (len(names), *like.shape), (1, *like.shape)
+
+    def __getitem__(self, chunk: tuple[slice, ...]) -> Array:
+        name, first = self._names[chunk[0].start], self._first
+        picture = self._request.read(name)
+        if any(getattr(picture, known) != getattr(first, known) for known in _ALIKE):
+            raise SignalError(f"{name}: is of another size, type or colour than {self._names[0].name}; make all alike")
+        return shrunk(name, np.asarray(picture.values), self._request.max_side)[None]
 
 
 def _numbered_pictures(path: Path, suffixes: tuple[str, ...]) -> list[Path]:

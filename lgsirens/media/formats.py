@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lgsirens.media import animation, array, audio, avif, folder, heif, image, png, tiff, video
+from lgsirens.media import animation, array, audio, avif, folder, heif, image, png, store, tiff, tiff_writer, video
 from lgsirens.media.request import Request
 from lgsirens.media.stored import Stored
 from lgsirens.signal import KINDS, SAMPLE_TYPES, UNSIGNED_TYPES, Signal, integer_limits
@@ -39,6 +39,8 @@ class Format:
         package: optional package and the extra that installs it.
         needs_package: whether writing a sample type and number of channels needs the package.
         options: names of what `write` takes besides.
+        streams: whether a signal that is read by region is written part by part; else it is gathered first.
+        datasets: whether it may hold several arrays, of which `FILE::NAME` names one.
         check_target: raises OutputError or RunError where a file may not be written.
         replacing: as `output.replacing`.
     """
@@ -58,6 +60,8 @@ class Format:
     package: tuple[str, str] | None = None
     needs_package: Callable[[str, int], bool] = lambda dtype, channels: True
     options: tuple[str, ...] = ()
+    streams: bool = False
+    datasets: bool = False
     check_target: Callable[[Path, bool], Any] = check_output
     replacing: Callable[[Path, bool], AbstractContextManager[Path]] = replacing
 
@@ -121,6 +125,7 @@ def _sound(name: str, magic: bytes, channels: Container[int], instead: dict[str,
         channels=channels,
         types=instead | {dtype: dtype for dtype in audio.SUBTYPES[name]},
         package=("soundfile", "audio"),
+        streams=True,
     )
 
 
@@ -130,11 +135,12 @@ _PNG = Format(
     ("image",),
     rb"\x89PNG",
     png.read_png,
-    lambda path, stored: png.save_png(path, stored.whole(), stored.signal),
+    png.write_png,
     png.read_animation,
     types=_kept("uint8", "uint16", others="uint8"),
     package=("av", "png16"),
     needs_package=png.needs_av,
+    streams=True,
 )
 _TIFF = Format(
     "TIFF",
@@ -142,12 +148,13 @@ _TIFF = Format(
     ("image", "volume"),
     rb"II[*+]\0|MM\0[*+]",
     tiff.read_tiff,
-    tiff.save_tiff,
-    tiff.read_stack,
+    tiff_writer.save_tiff,
+    lambda request, file: tiff.read_stack(request),
     ("spacing",),
     types=_kept(*UNSIGNED_TYPES, "int8", "int16", "float32", others="float32"),
     package=("tifffile", "tiff"),
-    needs_package=tiff.needs_tifffile,
+    needs_package=tiff_writer.needs_tifffile,
+    streams=True,
 )
 _MP4 = Format(
     "H.264",
@@ -160,6 +167,7 @@ _MP4 = Format(
     types=_8_BITS,
     package=("av", "video"),
     options=("crf",),
+    streams=True,
 )
 _MKV = replace(
     _MP4,
@@ -216,8 +224,36 @@ FOLDER = replace(
     check_target=folder.check_folder,
     replacing=folder.replacing_folder,
 )
+ZARR = Format(
+    "Zarr",
+    (".zarr",),
+    tuple(KINDS),
+    rb"PK\x03\x04",
+    store.read_zarr,
+    store.save_zarr,
+    keeps=("spacing",),
+    channels=_ANY,
+    types={dtype: dtype for dtype in SAMPLE_TYPES},
+    package=("zarr", "zarr"),
+    streams=True,
+    datasets=True,
+    check_target=store.check_store,
+    replacing=store.replacing_store,
+)
 FORMATS = (
-    Format(".npy", (".npy",), tuple(KINDS), rb"\x93NUMPY", array.read_array, array.save_array, keeps=(), channels=_ANY),
+    Format(
+        ".npy",
+        (".npy",),
+        tuple(KINDS),
+        rb"\x93NUMPY",
+        array.read_array,
+        array.save_array,
+        keeps=(),
+        channels=_ANY,
+        streams=True,
+    ),
+    ZARR,
+    Format("HDF5", (".h5", ".hdf5"), tuple(KINDS), rb"\x89HDF\r\n\x1a\n", store.read_hdf5, keeps=(), datasets=True),
     *_PICTURES,
     _sound("WAV", rb"(RIFF|RIFX|RF64).{4}WAVE", _ANY, {"uint8": "int16", "uint16": "int24", "float16": "float32"}),
     _sound("FLAC", rb"fLaC", range(1, 9), _FLAC_INSTEAD),

@@ -18,6 +18,7 @@ from lgsirens.signal import Array, Signal, integer_limits
 from lgsirens.system.console import note
 
 # Modes of Pillow that hold more than 8 bits exactly.
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 DEEP = ("I;16", "I;16B", "I;16L", "F")
 ORIENTATION = 274
 # What Pillow, and we ourselves, call pairs of pixels per unit of length, across and down.
@@ -25,6 +26,7 @@ DENSITIES = "aspect", "dpi", "jfif_density", "resolution", "exif_density"
 
 _MAX_PIXELS = 1 << 30
 _BAND_BYTES = 1 << 22
+_BYTES = 8  # of memory for each number: a decoder's own and Pillow's, which may have four channels for three, and ours
 CONVERTED = "%s: colours are converted from those that the file declares to sRGB"
 # Of ITU-T H.273: BT.709 or unspecified, and the curves of sRGB and BT.709 under all their numbers, or unspecified.
 _SRGB_PRIMARIES, _SRGB_TRANSFERS = (1, 2), (1, 2, 6, 13, 14, 15)
@@ -39,28 +41,29 @@ def read(request: Request, file: BinaryIO, name: str) -> Signal:
         Exception: of any type, for damaged files.
     """
     try:
-        with opened(request.path, file, name) as picture:
+        with opened(request, file, name) as picture:
             return decoded(request, picture)
     except Image.DecompressionBombError:
         raise SignalError(f"{request.path}: has more pixels than Pillow takes; convert it to TIFF or PNG") from None
 
 
 @contextmanager
-def opened(path: Path, file: BinaryIO, name: str) -> Iterator[Any]:
+def opened(request: Request, file: BinaryIO, name: str) -> Iterator[Any]:
     """A picture before it is decoded: not by `Image.open`, whose limit is for uploads, far below a large scan."""
     plugin = "WebP" if name == "WEBP" else name.title()
     try:
         with getattr(import_module(f"PIL.{plugin}ImagePlugin"), f"{plugin}ImageFile")(file) as picture:
-            check_size(path, *picture.size)
+            check_size(request, picture.width, picture.height, len(picture.getbands()))
             yield picture
     except SyntaxError as error:
         raise UnidentifiedImageError(f"Pillow cannot read this {name}: {error}") from None
 
 
-def check_size(path: Path, width: int, height: int) -> None:
-    """Raise SignalError for more samples than a picture is expected to have."""
+def check_size(request: Request, width: int, height: int, channels: int) -> None:
+    """Raise SignalError for more samples than a picture, or one in a file of that size, is expected to have."""
     if width * height > _MAX_PIXELS:
-        raise SignalError(f"{path}: {width}x{height} pixels are more than {_MAX_PIXELS}; cut it into parts")
+        raise SignalError(f"{request.path}: {width}x{height} pixels are more than {_MAX_PIXELS}; cut it into parts")
+    request.check_bytes(width * height * channels * _BYTES)
 
 
 def say_first_of(path: Path, count: int) -> None:
@@ -125,9 +128,16 @@ def profile_of(path: Path, data: bytes, mode: str) -> Profile | None:
     return None if same else profile
 
 
+def in_srgb(samples: Array, profile: Profile) -> Array:
+    """A part `[H, W, C]` of a picture of 8 bits, converted."""
+    height, width, channels = samples.shape
+    picture = Image.fromarray(samples if channels > 1 else samples.reshape(height, width))
+    return np.asarray(profile.convert(picture)).reshape(samples.shape)
+
+
 def _deep_to_srgb(path: Path, samples: Array, data: bytes, dtype: str | None) -> None:
     """Convert samples in place."""
-    profile = profile_of(path, data, ("L", "LA", "RGB", "RGBA")[samples.shape[-1] - 1])
+    profile = profile_of(path, data, MODES[samples.shape[-1]])
     if profile is None:
         return
     highest = integer_limits(dtype or "uint16")[1]
@@ -177,12 +187,15 @@ def upright(
     request.check(("image",))
     if profile:
         _deep_to_srgb(request.path, samples, profile, dtype)
-    signal = request.signal(turned_upright(samples, orientation), "image", dtype=dtype)
-    info = info or {}
-    spacing = _spacing(info)
-    if spacing and orientation in (5, 6, 7, 8):
-        spacing = spacing[::-1]
-    return replace(signal, spacing=spacing, colour=info.get("colour"))
+    signal = with_spacing(request.signal(turned_upright(samples, orientation), "image", dtype=dtype), info or {})
+    if signal.spacing and orientation in (5, 6, 7, 8):
+        return replace(signal, spacing=signal.spacing[::-1])
+    return signal
+
+
+def with_spacing(signal: Signal, info: Mapping[Any, Any]) -> Signal:
+    """A picture with the distance of its samples and the colour that Pillow, or its like, knows of it."""
+    return replace(signal, spacing=_spacing(info), colour=info.get("colour"))
 
 
 def turned_upright(samples: Array, orientation: int) -> Array:

@@ -17,7 +17,7 @@ from lgsirens.media import animation, image
 from lgsirens.media.frames import packed, unpacked
 from lgsirens.media.icc import declared
 from lgsirens.media.request import Request
-from lgsirens.media.stored import open_for_writing
+from lgsirens.media.stored import Stored, open_for_writing
 from lgsirens.signal import Array, Signal
 from lgsirens.system.console import note
 
@@ -46,7 +46,7 @@ def read_png(request: Request, file: BinaryIO) -> Signal:
     chunks = list(_chunks(memoryview(file.read())))
     image.say_first_of(request.path, sum(name == b"fcTL" for name, _ in chunks))
     depth, colour = chunks[0][1][16:18]  # of IHDR, always the first chunk: Pillow tells neither
-    with _opened(request.path, chunks, _PICTURE) as picture:
+    with _opened(request, chunks, _PICTURE) as picture:
         picture.info |= _declared(request.path, chunks)
         transparent = "transparency" in picture.info
         if depth == 16 and (picture.mode not in image.DEEP or transparent):
@@ -61,14 +61,14 @@ def read_animation(request: Request, file: BinaryIO) -> Signal:
     chunks = list(_chunks(memoryview(file.read())))
     if chunks[0][1][16] == 16:
         raise SignalError(f"{request.path}: animations of 16 bits are not supported; save their frames as pictures")
-    with _opened(request.path, chunks, _ANIMATION) as picture:
+    with _opened(request, chunks, _ANIMATION) as picture:
         picture.info |= _declared(request.path, chunks)
         return animation.film(request, picture)
 
 
-def _opened(path: Path, chunks: Chunks, names: tuple[bytes, ...]) -> AbstractContextManager[Any]:
+def _opened(request: Request, chunks: Chunks, names: tuple[bytes, ...]) -> AbstractContextManager[Any]:
     """The picture of these chunks alone: Pillow and FFmpeg refuse pictures for damage in others, or for their size."""
-    return image.opened(path, io.BytesIO(_joined(chunks, names)), "PNG")
+    return image.opened(request, io.BytesIO(_joined(chunks, names)), "PNG")
 
 
 def _joined(chunks: Chunks, names: tuple[bytes, ...]) -> bytes:
@@ -141,25 +141,67 @@ def _check_length(chunks: Chunks) -> None:
     """Raise ValueError if samples of 16 bits end early: FFmpeg takes the rest for black."""
     width, height, colour = struct.unpack_from(">IIxB", chunks[0][1], 8)
     inflater, missing = zlib.decompressobj(), height * (1 + 2 * width * (1 + (colour & 2) + (colour >> 2)))
-    missing -= sum(len(inflater.decompress(chunk[8:-4])) for name, chunk in chunks if name == b"IDAT")
+    for body in (chunk[8:-4] for name, chunk in chunks if name == b"IDAT"):
+        missing -= len(inflater.decompress(body, max(missing, 1)))  # which may unfold to far more
     if missing > 0:
         raise ValueError("truncated picture data")
+
+
+def write_png(path: Path, stored: Stored) -> None:
+    """Write a picture of 8 or 16 bits; row by row if it is read by region."""
+    signal = stored.signal
+    if not stored.by_region:
+        save_png(path, stored.whole(), signal)
+        return
+    height, width, channels = signal.values.shape
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    header = struct.pack(">IIBBBBB", width, height, 8 * stored.dtype.itemsize, colour, 0, 0, 0)
+    above = np.zeros((1, width * channels * stored.dtype.itemsize), np.uint8)
+    deflater = zlib.compressobj()
+    with open_for_writing(path) as file:
+        file.write(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _described(signal))
+        for band in stored.bands():
+            rows = band.astype(band.dtype.newbyteorder(">")).view(np.uint8).reshape(len(band), -1)
+            packed = deflater.compress(_filtered(rows, above, channels * stored.dtype.itemsize).tobytes())
+            above = rows[-1:]
+            if packed:
+                file.write(_chunk(b"IDAT", packed))
+        file.write(_chunk(b"IDAT", deflater.flush()) + _chunk(b"IEND", b""))
+
+
+def _filtered(rows: Array, above: Array, step: int) -> Array:
+    """Rows of bytes `[n, bytes]` less what Paeth's filter foresees, each after the number of that filter.
+
+    Args:
+        above: the row before the first one.
+        step: bytes of a pixel.
+    """
+    here, over = np.pad(rows, ((0, 0), (step, 0))), np.pad(np.concatenate([above, rows[:-1]]), ((0, 0), (step, 0)))
+    left, up, corner = (part.astype(np.int16) for part in (here[:, :-step], over[:, step:], over[:, :-step]))
+    far = np.abs(up - corner), np.abs(left - corner), np.abs(left + up - 2 * corner)
+    foreseen = np.where((far[0] <= far[1]) & (far[0] <= far[2]), left, np.where(far[1] <= far[2], up, corner))
+    return np.pad(rows - foreseen.astype(np.uint8), ((0, 0), (1, 0)), constant_values=4)
 
 
 def save_png(path: Path, samples: Array, signal: Signal) -> None:
     """Write `[H, W, C]` uint8 or uint16 with the colour and the spacing of the signal that they are of."""
     file = io.BytesIO()
     _encode(path, file, samples)
+    data = _joined(list(_chunks(file.getbuffer())), _SAMPLES)  # FFmpeg states a spacing of its own
+    with open_for_writing(path) as whole:
+        for part in (data[:33], _described(signal), data[33:]):  # after IHDR
+            whole.write(part)
+
+
+def _described(signal: Signal) -> bytes:
+    """Chunks with the colour and the spacing of a signal, where it has them."""
     chunks = b""
     if signal.colour is not None:
         chunks += _chunk(b"cICP", bytes((*signal.colour, 0, 1)))
     if signal.spacing is not None:
         ratio = Fraction(signal.spacing[-2] / signal.spacing[-1]).limit_denominator(1_000_000)
         chunks += _chunk(b"pHYs", struct.pack(">IIB", *ratio.as_integer_ratio(), 0))
-    data = _joined(list(_chunks(file.getbuffer())), _SAMPLES)  # FFmpeg states a spacing of its own
-    with open_for_writing(path) as whole:
-        for part in (data[:33], chunks, data[33:]):  # after IHDR
-            whole.write(part)
+    return chunks
 
 
 def _chunk(name: bytes, body: bytes) -> bytes:

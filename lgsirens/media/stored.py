@@ -1,13 +1,17 @@
 """Stored: the samples of a signal as a file keeps them, and the file that codecs write them to."""
 
 import io
-from collections.abc import Iterator
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from lgsirens.grid.box import Box
+from lgsirens.lazy import VALUES_AT_ONCE, LazyValues, regions
 from lgsirens.signal import UNSIGNED_TYPES, Array, Signal, array_type, integer_limits, to_sample_type
 from lgsirens.system.console import Progress
 
@@ -22,10 +26,13 @@ class Stored:
         signal: values `[*shape, C]`.
         target: the sample type; None for that of the values.
         progress: told of each of `frames`.
+        at_once: of a signal that is read by region, how many values are read at once.
     """
 
-    def __init__(self, path: Path, signal: Signal, target: str | None, progress: Progress) -> None:
-        self.path, self.signal, self._progress = path, signal, progress
+    def __init__(
+        self, path: Path, signal: Signal, target: str | None, progress: Progress, at_once: int = VALUES_AT_ONCE
+    ) -> None:
+        self.path, self.signal, self._progress, self._at_once = path, signal, progress, at_once
         self.target = None if str(signal.values.dtype) == target == signal.dtype else target
         self._scale, self._offset = _mapping(signal, target)
 
@@ -34,20 +41,65 @@ class Stored:
         values = self.signal.values
         if self.target is None:
             return np.ascontiguousarray(values)
-        samples = np.empty(values.shape, array_type(self.target))
-        height = max(1, _BAND_BYTES // values[:1].nbytes)
-        for number, band in enumerate(self.blocks(height)):
-            samples[number * height : (number + 1) * height] = band
+        samples = np.empty(values.shape, self.dtype)
+        start = 0
+        for band in self.bands():
+            samples[start : start + len(band)] = band
+            start += len(band)
         return samples
 
+    @property
+    def by_region(self) -> bool:
+        """Whether the signal is not in memory, so that it is to be written part by part."""
+        return isinstance(self.signal.values, LazyValues)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the arrays of samples."""
+        return self.signal.values.dtype if self.target is None else array_type(self.target)
+
+    def bands(self) -> Iterator[Array]:
+        """Samples `[n, ..., C]`, band after band along the first axis, each of about a megabyte, or of one row."""
+        values = self.signal.values
+        return self.blocks(max(1, _BAND_BYTES * len(values) // values.nbytes))
+
     def blocks(self, length: int) -> Iterator[Array]:
-        """Samples `[length, ..., C]`, one block after the other along the first axis; the last one may be shorter."""
-        for start in range(0, len(self.signal.values), length):
-            block = self.signal.values[start : start + length]
-            if self.target is None:
-                yield np.ascontiguousarray(block)
-            else:
-                yield to_sample_type(block.astype(np.float64) * self._scale + self._offset, self.target)
+        """Samples `[length, ..., C]` or fewer, one block after the other along the first axis."""
+        for values in self._read():
+            for start in range(0, len(values), length):
+                yield self._converted(values[start : start + length])
+
+    def parts(self, chunks: Sequence[int], first: int = 0, step: int = 1) -> Iterator[tuple[Box, Array]]:
+        """Boxes of whole chunks `[*chunk]`, row after row of them, with their samples; those at the edges are cut.
+
+        Args:
+            first: the first box.
+            step: from one box to the next.
+        """
+        at_once = max(self._at_once, math.prod(chunks) * self.signal.channels)
+        for box in itertools.islice(regions(self.signal.values, at_once, chunks), first, None, step):
+            yield box, self._converted(self.signal.read(box))
+
+    def _read(self) -> Iterator[Array]:
+        """Values as they are, so many at once as may be, and of whole chunks where that is enough for one."""
+        values = self.signal.values
+        if not isinstance(values, LazyValues):
+            yield values
+            return
+        rows, chunk = max(1, self._at_once * len(values) // values.size), (values.chunks or (1,))[0]
+        step = max(rows - rows % chunk, min(rows, chunk))
+        for start in range(0, len(values), step):
+            yield values[start : start + step]
+
+    def _converted(self, values: Array) -> Array:
+        if self.target is None:
+            return np.ascontiguousarray(values)
+        samples = np.empty(values.shape, self.dtype)
+        height = max(1, _BAND_BYTES * len(values) // values.nbytes)  # what lies between has eight bytes a value
+        for start in range(0, len(values), height):
+            band = values[start : start + height].astype(np.float64) * self._scale + self._offset
+            samples[start : start + height] = to_sample_type(band, self.target)
+        return samples
 
     def frames(self) -> Iterator[Array]:
         """One frame `[H, W, C]` after the other."""

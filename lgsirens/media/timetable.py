@@ -29,7 +29,7 @@ class Timetable:
         times: presentation times of the stored frames in the stream's units; all None if the file has not all.
         shown: for each frame that is shown the index of the stored one; an empty packet shows the last one again.
         clock: when each one is shown, counted on where films are joined; empty if the file has not all times.
-        key: presentation time of the first frame that needs no other, None if that is not known.
+        keys: presentation times of the frames that need no other, as far as they are known, as they are stored.
         rates: frames per second that the file states, the likeliest first.
         joints: times of the last two frames of joined MPEG streams, if FFmpeg takes them for damaged.
     """
@@ -37,15 +37,15 @@ class Timetable:
     times: Sequence[int | None]
     shown: NDArray[np.int64]
     clock: NDArray[np.float64]
-    key: int | None
+    keys: Sequence[int]
     rates: Sequence[Fraction]
     joints: frozenset[int | None]
 
     def begun(self, path: Path, first: int | None) -> "Timetable":
         """Without the frames before the first key frame that the decoder, which begins at the time `first`, lacks."""
-        if not self.clock.size or first is None or self.key is None:
+        if not self.clock.size or first is None or not self.keys:
             return self
-        lost = next(index for index, time in enumerate(self.times) if time >= min(first, self.key))  # type: ignore[operator]
+        lost = next(index for index, time in enumerate(self.times) if time >= min(first, self.keys[0]))  # type: ignore[operator]
         if lost:
             what = counted(lost, "frame")
             note("%s: %s before its first key frame cannot be decoded; left out", path, what)
@@ -76,7 +76,8 @@ def timetable(path: Path, file: BinaryIO, container: Any, stream: Any) -> Timeta
     parts: list[list[Any]] = [[]]
     tail: list[Any] = []  # the last two packets
     joints: set[int | None] = set()
-    key = latest = None
+    keys: list[int] = []
+    latest = None
     stored = damaged = end = 0
     for packet in container.demux(stream):
         stored += packet.dts is not None or packet.size > 0  # the last packet is an empty one
@@ -85,7 +86,7 @@ def timetable(path: Path, file: BinaryIO, container: Any, stream: Any) -> Timeta
         if packet.is_discard or (packet.size == 0 and packet.pts is None):
             continue
         if packet.is_keyframe and packet.size and packet.pts is not None:
-            key = packet.pts if key is None else key
+            keys.append(packet.pts)
             if latest is not None and packet.pts < latest:  # within one film none is shown before what precedes it
                 parts.append([])
                 joints |= {last.pts for last in tail if last.is_corrupt}
@@ -108,7 +109,7 @@ def timetable(path: Path, file: BinaryIO, container: Any, stream: Any) -> Timeta
         raise SignalError(f"{path}: holds no frames; name another film")
     if len(parts) > 1:
         note("%s: is %d films joined; they follow one another", path, len(parts))
-    return Timetable(times, np.maximum(shown, 0), np.array(clock, np.float64), key, rates, frozenset(joints))
+    return Timetable(times, np.maximum(shown, 0), np.array(clock, np.float64), keys, rates, frozenset(joints))
 
 
 def _joined(parts: Sequence[Sequence[tuple[int, bool]]], step: int) -> list[int]:

@@ -5,9 +5,10 @@ at full size. A first pass reads the timestamps only; it says which frames there
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,10 +16,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lgsirens.errors import ConfigError, SignalError, require
+from lgsirens.lazy import LazyValues
 from lgsirens.media import image
 from lgsirens.media.frames import bounds, conversion, gathered, packed, unpacked
 from lgsirens.media.geometry import cropping, side_data, upright
 from lgsirens.media.request import Request
+from lgsirens.media.seeking import Seeking, can_seek
 from lgsirens.media.stored import Stored, open_for_writing
 from lgsirens.media.timetable import ASPECT_TAG, RATE_TAG, Timetable, tagged, timetable
 from lgsirens.signal import Array, Signal
@@ -32,6 +35,7 @@ _OTHER_MATRICES = {8: "YCgCo", 10: "BT.2020 of constant luminance", 14: "ICtCp"}
 _LIMITED = 1
 _UNALIGNED = 1  # a flag of decoders
 _LEFT_OUT = re.compile("MASTERING|LIGHT|AMBIENT|HDR|DOVI|ICC|STEREO|SPHERICAL")  # of side data
+_MOST_CHANNELS = 4
 _ATTACHED_PICTURE = 0x400  # a cover, as a disposition
 
 
@@ -50,27 +54,35 @@ def read_film(request: Request, file: BinaryIO) -> Signal:
         if stream.codec_context is None:
             raise SignalError(f"{path}: its video codec is unknown, or the file is cut off; convert it to MP4")
         _say_what_is_left_out(path, container, stream)
+        image.check_size(request, stream.codec_context.width, stream.codec_context.height, _MOST_CHANNELS)
         table = timetable(path, file, container, stream)
         crop = cropping(av, path, stream)
-    with _opened(av, path) as container:  # a second time, because not every container can be rewound
-        stream = _video_stream(path, container)
-        stream.thread_type = "AUTO"
-        stream.codec_context.flags |= _UNALIGNED  # else the codec's own cropping is rounded at the left edge
+    container, stream = _begun(av, path)  # a second time, because not every container can be rewound
+    with container:
         packets = (packet for packet in container.demux(stream) if packet.size or packet.dts is None)
         frames = chain.from_iterable(packet.decode() for packet in packets)  # an empty one would end the decoding
         first = next(frames, None)
         if first is None:
             raise SignalError(f"{path}: none of its frames can be decoded; get or save the file again")
         table = table.begun(path, first.pts)
-        source, rate = table.regular(path, stream.time_base)
-        start, stop = bounds(path, request.frames, len(source))
-        wanted = source[start:stop]
+        grid, rate = table.regular(path, stream.time_base)
+        wanted = grid[slice(*bounds(path, request.frames, len(grid)))]
         data = side_data(first)
         if left := [name.lower().replace("_", " ") for name in data if _LEFT_OUT.match(name)]:
             note("%s: its %s is left out", path, ", ".join(left))
         turn = upright(path, data.get("DISPLAYMATRIX"))
-        found = _decoded(request, chain([first], frames), table, set(wanted.tolist()), crop, turn)
-        signal = request.signal(gathered(path, found, wanted, request.progress), "video", rate)
+        shown = partial(_shown, path, request.max_side, crop, turn)
+        like = shown(first)
+        values: Array | LazyValues
+        if request.is_large((len(wanted), *like.shape), like.dtype) and can_seek(table):
+            times = [time for index in wanted if (time := table.times[index]) is not None]
+            source = Seeking(path, partial(_begun, av, path), table.keys, times, shown, like)
+            values = LazyValues(source, str(path))
+        else:
+            request.check_bytes(len(wanted) * like.nbytes)
+            found = _decoded(request, chain([first], frames), table, set(wanted.tolist()), shown)
+            values = gathered(path, found, wanted, request.progress)
+        signal = request.signal(values, "video", rate)
         aspect = tagged(stream, ASPECT_TAG) or stream.sample_aspect_ratio or Fraction(1)
         spacing = None if aspect == 1 else (1.0, 1.0, float(1 / aspect if turn[0] else aspect))
         return replace(signal, spacing=spacing, colour=_colour(stream.codec_context))
@@ -79,6 +91,15 @@ def read_film(request: Request, file: BinaryIO) -> Signal:
 def _opened(av: Any, path: Path) -> Any:
     # A scheme and a list of protocols, because FFmpeg takes a name such as "concat:a" or a playlist for an address.
     return av.open(f"file:{path.absolute()}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
+
+
+def _begun(av: Any, path: Path) -> tuple[Any, Any]:
+    """An open film before its first frame, and the stream to decode."""
+    container = _opened(av, path)
+    stream = _video_stream(path, container)
+    stream.thread_type = "AUTO"
+    stream.codec_context.flags |= _UNALIGNED  # else the codec's own cropping is rounded at the left edge
+    return container, stream
 
 
 def _video_stream(path: Path, container: Any) -> Any:
@@ -105,11 +126,10 @@ def _decoded(
     frames: Iterable[Any],
     table: Timetable,
     wanted: set[int],
-    crop: tuple[slice, slice] | None,
-    turn: tuple[bool, int, int],
+    shown: Callable[[Any], Array],
 ) -> Iterator[tuple[int, Array]]:
-    """The wanted frames, cropped, upright and reduced, with their indices in the timetable."""
-    path, times, (transposed, rows, columns), index = request.path, table.times, turn, 0
+    """The wanted frames as they are shown, with their indices in the timetable."""
+    path, times, index = request.path, table.times, 0
     for frame in frames:
         expected = times[index] if index < len(times) else None
         if expected is not None and frame.pts is not None and frame.pts < expected:
@@ -117,15 +137,23 @@ def _decoded(
         damaged = frame.is_corrupt and frame.pts not in table.joints
         if damaged or index >= len(times) or (None not in (expected, frame.pts) and frame.pts != expected):
             raise SignalError(f"{path}: frame {index} cannot be decoded; get or save the file again")
-        if (matrix := int(frame.colorspace)) not in _MATRICES:
-            name = _OTHER_MATRICES.get(matrix, f"matrix {matrix} of ITU-T H.273")
-            raise SignalError(f"{path}: its colours are stored as {name}, which is not read; convert it to BT.709")
         if index in wanted:
-            samples = unpacked(frame, request.max_side, crop)
-            yield index, (samples.swapaxes(0, 1) if transposed else samples)[::rows, ::columns]
+            yield index, shown(frame)
         index += 1
     if index < len(times):
         raise SignalError(f"{path}: {index} of {len(times)} frames can be decoded; get or save the file again")
+
+
+def _shown(
+    path: Path, max_side: int | None, crop: tuple[slice, slice] | None, turn: tuple[bool, int, int], frame: Any
+) -> Array:
+    """A frame cropped, upright and reduced, `[H, W, C]`."""
+    if (matrix := int(frame.colorspace)) not in _MATRICES:
+        name = _OTHER_MATRICES.get(matrix, f"matrix {matrix} of ITU-T H.273")
+        raise SignalError(f"{path}: its colours are stored as {name}, which is not read; convert it to BT.709")
+    transposed, rows, columns = turn
+    samples = unpacked(frame, max_side, crop)
+    return (samples.swapaxes(0, 1) if transposed else samples)[::rows, ::columns]
 
 
 def _colour(context: Any) -> tuple[int, int] | None:

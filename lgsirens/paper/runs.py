@@ -17,18 +17,21 @@ from lgsirens.monitoring.log import FINISHED, RunLog, check_folder, state_of
 from lgsirens.paper import flags
 from lgsirens.paper.checkpoints import as_representation, is_pickle, read_checkpoint
 from lgsirens.paper.inputs import describes_sound, read_signal, reading
-from lgsirens.representation.decode import decode
+from lgsirens.representation.decode import Decoding
 from lgsirens.representation.edit import crop
 from lgsirens.representation.file import load, save
 from lgsirens.representation.report import summary
 from lgsirens.representation.representation import Representation, SignalInfo
 from lgsirens.system.config_file import config_yaml, read_settings
 from lgsirens.system.console import Progress, counted, interruption, note, times
+from lgsirens.system.hardware import default_memory
 from lgsirens.system.output import check_output, make_folder
 from lgsirens.system.program import ended, run
 from lgsirens.training.checkpoint import check_checkpoint, checkpoint_path
 from lgsirens.training.config import along_axes
 from lgsirens.training.encode import encode
+
+_COPIES = 3  # of what is decoded, while it is converted and written
 
 # What decoding takes from the command line, of the run and of the model; all other flags concern training alone.
 _OF_DECODING = {
@@ -150,12 +153,22 @@ def _decode(asked: flags.VideoFlags, given: set[str]) -> None:
 def write_decoded(
     representation: Representation, target: Path, overwrite: bool, quiet: bool, crf: int | None, **options: Any
 ) -> None:
-    """Decode with `options` of `decode`, write the signal and print one line on it, as `lgsirens decode` does too."""
-    with Progress("decode", "sample", quiet) as bar:
-        signal = decode(representation, progress=bar, **options)
-    with Progress("write", "frame", quiet) as bar:
-        write(target, signal, overwrite, crf=crf, progress=bar)
-    missing = int(signal.present.size - signal.present.sum())
+    """Decode with `options` of `decode`, write the signal and print one line on it, as `lgsirens decode` does too.
+
+    `max_memory` bounds all of it: a result that is too large is decoded and written part by part."""
+    limit = options.get("max_memory") or default_memory()
+    decoding = Decoding(representation, **options)
+    if _COPIES * decoding.nbytes <= limit:
+        with Progress("decode", "sample", quiet) as bar:
+            signal = decoding.whole(bar)
+        with Progress("write", "frame", quiet) as bar:
+            write(target, signal, overwrite, crf=crf, progress=bar)
+        missing = int(signal.present.size - signal.present.sum())
+    else:
+        with Progress("decode", "sample", quiet) as bar:
+            signal = decoding.by_region(bar)
+            write(target, signal, overwrite, crf=crf, max_memory=limit)
+        missing = decoding.missing()
     absent = f", {counted(missing, 'sample')} without a partition" if missing else ""
     print(f"{target}: {signal.kind} {times(signal.shape)}, {counted(signal.channels, 'channel')}{absent}")
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lgsirens.errors import ConfigError, RegionError
-from lgsirens.grid.box import Box, Region, as_region, box_shape, grown, intersect, slices
+from lgsirens.grid.box import Box, Region, as_region, box_of_shape, box_shape, box_size, grown, intersect, slices
 from lgsirens.grid.coordinates import (
     Scale,
     as_scales,
@@ -30,6 +30,7 @@ from lgsirens.grid.coordinates import (
     mesh,
 )
 from lgsirens.grid.lattice import Lattice, block_shape
+from lgsirens.lazy import LazyValues, regions
 from lgsirens.nn.kernels import fused
 from lgsirens.nn.kernels.kernel import choose_kernel
 from lgsirens.nn.memory import DEFAULT_LIMIT, evaluation_bytes, evaluation_samples
@@ -47,6 +48,7 @@ _FUSED_BLOCK = 4096
 _FUSED_SAMPLES = 1 << 20
 _FUSED_BYTES = 64 << 20
 _TABLE_BYTES = 64 << 20
+_CHUNK_VALUES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -130,48 +132,143 @@ def decode(
             evaluation.
         FileFormatError: a row that was read is damaged.
     """
-    box = _requested_box(representation, region, full)
-    asked = as_scales(box, scale, size)
-    fine, fold = fine_box(box, asked), finer(asked)
-    scales = tuple(s * m for s, m in zip(asked, fold, strict=True))  # of what is evaluated
-    reach = reach_of(representation, blend, scales)
-    model, lattice, where = representation.model, representation.lattice, resolve_device(device)
-    compiled = choose_kernel(kernel, where).fused
-    given = DEFAULT_LIMIT if max_memory is None else as_bytes(max_memory)
-    tile = tuple(t + 2 * more for t, more in zip(lattice.tile, reach, strict=True))
-    call = Call.of(model, tile, scales, given if compiled else None)
-    limit = max(given, call.bytes) if max_memory is None else given
-    if limit < call.bytes:
-        least = f"{call.bytes} bytes ({format_bytes(call.bytes)})"
-        raise ConfigError(f"{format_bytes(limit)}: is below one evaluation; give at least {least}", "max_memory")
-    check_fits(4 * math.prod(box_shape(fine)) * model.channels, f"a result of {times(box_shape(fine))} samples")
-    canvas = Canvas(representation, fine, scales, fold, reach, call.block)
-    places = lattice.meeting(grown(canvas.box, reach))
-    evaluate = _Fused(representation, scales, call) if compiled else _Eager(representation, scales, call, where)
-    if progress is not None:
-        progress.start(canvas.samples(places))
-    at_once = rows_at_once(model)
-    with torch.inference_mode():
-        for start in range(0, len(places), at_once):
-            group = places[start : start + at_once]
-            rows = representation.rows.read(group).to(where)
-            for blocks, values in evaluate(rows, canvas.blocks(group)):
-                for block, samples in zip(blocks, values, strict=False):
-                    done = canvas.paint(block, samples[: math.prod(call.block)].reshape(*call.block, -1))
-                    if progress is not None:
-                        progress.advance(done)
-    values, mask = canvas.finished()
-    known = representation.signal
-    return Signal(
-        values,
-        known.kind,
-        known.value_range,
-        known.dtype,
-        None if known.rate is None else known.rate * asked[0],
-        None if known.spacing is None else tuple(d / float(s) for d, s in zip(known.spacing, asked, strict=True)),
-        known.colour,
-        mask,
-    )
+    return Decoding(representation, region, scale, size, full, blend, max_memory, device, kernel).whole(progress)
+
+
+class Decoding:
+    """What `decode` is asked for, before it is decoded: as an array that is decoded where it is indexed, by slices, or
+    by boxes of samples. A sample has the same bits in whatever part. The arguments are those of `decode`.
+
+    Attributes:
+        shape: `[*shape, C]` of the result.
+        chunks: the shape of parts that decode well, of whole partitions where they fit.
+    """
+
+    dtype = np.dtype(np.float32)
+    _progress: Progress | None
+
+    def __init__(
+        self,
+        representation: Representation,
+        region: Region | None = None,
+        scale: Scale = 1,
+        size: Sequence[int] | None = None,
+        full: bool = False,
+        blend: int | None = None,
+        max_memory: int | str | None = None,
+        device: torch.device | str = "auto",
+        kernel: str = "auto",
+    ) -> None:
+        box = _requested_box(representation, region, full)
+        self._representation, self._asked = representation, as_scales(box, scale, size)
+        self._fine, self._fold = fine_box(box, self._asked), finer(self._asked)
+        # of what is evaluated
+        self._scales = tuple(s * m for s, m in zip(self._asked, self._fold, strict=True))
+        self._reach = reach_of(representation, blend, self._scales)
+        model, lattice, where = representation.model, representation.lattice, resolve_device(device)
+        compiled = choose_kernel(kernel, where).fused
+        given = DEFAULT_LIMIT if max_memory is None else as_bytes(max_memory)
+        tile = tuple(t + 2 * more for t, more in zip(lattice.tile, self._reach, strict=True))
+        call = Call.of(model, tile, self._scales, given if compiled else None)
+        limit = max(given, call.bytes) if max_memory is None else given
+        if limit < call.bytes:
+            least = f"{call.bytes} bytes ({format_bytes(call.bytes)})"
+            raise ConfigError(f"{format_bytes(limit)}: is below one evaluation; give at least {least}", "max_memory")
+        self._call, self._where, self._progress = call, where, None
+        self._evaluate: _Eager | _Fused = (
+            _Fused(representation, self._scales, call)
+            if compiled
+            else _Eager(representation, self._scales, call, where)
+        )
+        self.shape = (*box_shape(self._fine), model.channels)
+        self.chunks = chunk_shape(lattice.tile, self._asked, self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all of it."""
+        return 4 * math.prod(self.shape)
+
+    @as_it_starts()
+    def whole(self, progress: Progress | None = None) -> Signal:
+        """The signal, decoded (raises ConfigError if it is more than this machine's memory)."""
+        check_fits(self.nbytes, f"a result of {times(self.shape[:-1])} samples")
+        return self._signal(*self._read(box_of_shape(self.shape[:-1]), progress))
+
+    def by_region(self, progress: Progress | None = None) -> Signal:
+        """The signal, to be decoded where it is read; `progress` is told of the samples then. It has no mask of what is
+        present: `missing` counts what is not."""
+        self._progress = progress
+        if progress is not None:
+            progress.start(math.prod(self.shape[:-1]))
+        return self._signal(LazyValues(self, keeps=False), None)
+
+    @as_it_starts()
+    def __getitem__(self, part: tuple[slice, ...]) -> Array:
+        box = tuple((along.start, along.stop) for along in part[:-1])
+        values, _ = self._read(box, None)
+        if self._progress is not None:
+            self._progress.advance(box_size(box))
+        return values[..., part[-1]]
+
+    def _read(self, box: Box, progress: Progress | None) -> tuple[Array, NDArray[np.bool_] | None]:
+        """The values of a box of samples, counted from the first one, and the mask of what is present, None if all."""
+        canvas = self._canvas(box)
+        places = self._representation.lattice.meeting(grown(canvas.box, self._reach))
+        if progress is not None:
+            progress.start(canvas.samples(places))
+        at_once = rows_at_once(self._representation.model)
+        with torch.inference_mode():
+            for start in range(0, len(places), at_once):
+                group = places[start : start + at_once]
+                rows = self._representation.rows.read(group).to(self._where)
+                for blocks, values in self._evaluate(rows, canvas.blocks(group)):
+                    for block, samples in zip(blocks, values, strict=False):
+                        shaped = samples[: math.prod(self._call.block)].reshape(*self._call.block, -1)
+                        done = canvas.paint(block, shaped)
+                        if progress is not None:
+                            progress.advance(done)
+        return canvas.finished()
+
+    def _signal(self, values: Array | LazyValues, mask: NDArray[np.bool_] | None) -> Signal:
+        """The signal of these values, with what is known of it."""
+        known, asked = self._representation.signal, self._asked
+        return Signal(
+            values,
+            known.kind,
+            known.value_range,
+            known.dtype,
+            None if known.rate is None else known.rate * asked[0],
+            None if known.spacing is None else tuple(d / float(s) for d, s in zip(known.spacing, asked, strict=True)),
+            known.colour,
+            mask,
+        )
+
+    def missing(self) -> int:
+        """How many samples have no partition."""
+        masks = (self._canvas(box).finished()[1] for box in regions(LazyValues(self, keeps=False)))
+        return sum(int(mask.size - mask.sum()) for mask in masks if mask is not None)
+
+    def _canvas(self, box: Box) -> Canvas:
+        fine = tuple((low + first, high + first) for (low, high), (first, _) in zip(box, self._fine, strict=True))
+        return Canvas(self._representation, fine, self._scales, self._fold, self._reach, self._call.block)
+
+
+def chunk_shape(tile: Sequence[int], scales: Sequence[Fraction], shape: Sequence[int]) -> tuple[int, ...]:
+    """A shape, with all channels, in which decoded samples are well kept: of whole partitions where they fit.
+
+    Args:
+        tile: samples of the signal in a partition.
+        scales: fine samples per sample.
+        shape: of all fine samples, and the channels.
+    """
+    *sides, channels = shape
+    fine = [max(1, round(size * scale)) for size, scale in zip(tile, scales, strict=True)]
+    part = block_shape(fine, _CHUNK_VALUES)
+    chunk = [*map(min, part, sides)]
+    while math.prod(chunk) * channels < _CHUNK_VALUES and chunk != sides:
+        axis = min((d for d, side in enumerate(sides) if chunk[d] < side), key=chunk.__getitem__)
+        chunk[axis] = min(2 * chunk[axis], sides[axis])
+    return (*chunk, channels)
 
 
 def partition_means(decoded: Signal, box: Box, lattice: Lattice) -> NDArray[np.float32]:
@@ -181,7 +278,9 @@ def partition_means(decoded: Signal, box: Box, lattice: Lattice) -> NDArray[np.f
         box: holds samples of every partition.
     """
     parts = (slices(intersect(lattice.box(place), box), box) for place in range(len(lattice)))
-    means = [decoded.values[part].mean(axis=tuple(range(lattice.dimensions)), dtype=np.float64) for part in parts]
+    means = [
+        np.asarray(decoded.values[part]).mean(axis=tuple(range(lattice.dimensions)), dtype=np.float64) for part in parts
+    ]
     return np.stack(means).astype(np.float32)
 
 

@@ -27,9 +27,14 @@ def memory() -> int:
     return min(found)
 
 
+def default_memory() -> int:
+    """Bytes that a command may take where `max_memory` does not say it: half of this machine's memory."""
+    return memory() // 2
+
+
 def memory_limit(limit: int | str | None) -> int:
-    """The limit `max_memory` in bytes; None: half of this machine's memory (raises as `as_bytes`)."""
-    return memory() // 2 if limit is None else as_bytes(limit)
+    """The limit `max_memory` in bytes, by default `default_memory` (raises as `as_bytes`)."""
+    return default_memory() if limit is None else as_bytes(limit)
 
 
 def check_fits(count: float, what: str) -> None:

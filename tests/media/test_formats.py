@@ -11,7 +11,7 @@ from PIL import Image
 
 from lgsirens.errors import SignalError
 from lgsirens.media import files
-from lgsirens.media.formats import FOLDER, FORMATS, named, recognised
+from lgsirens.media.formats import FOLDER, FORMATS, ZARR, named, recognised
 from lgsirens.signal import KINDS, SAMPLE_TYPES, Signal
 from tests.films import noise as film
 from tests.media.test_files import noise, there_and_back
@@ -53,7 +53,7 @@ def test_what_is_written_by_suffix_is_recognised_by_content(form, tmp_path):
         path = tmp_path / f"a{suffix}"
         assert named(path) is form
         files.write(path, _signal(form.kinds[0], 1, "uint8"))
-        if form is not FOLDER:
+        if form not in (FOLDER, ZARR):
             assert recognised(path.read_bytes()[:4096]) is form
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from lgsirens.errors import SignalError
 from lgsirens.media import files
-from lgsirens.media.tiff import _refusing_errors
+from lgsirens.media.segments import refusing_errors
 from lgsirens.signal import UNSIGNED_TYPES, Signal
 from tests.media.test_files import noise, there_and_back
 
@@ -267,9 +267,9 @@ def test_reading_in_threads_changes_nothing_for_all(tmp_path):
 
 
 def test_errors_of_another_thread_are_not_ours():
-    with _refusing_errors():
+    with refusing_errors():
         other = threading.Thread(target=logging.getLogger("tifffile").error, args=["of another file"])
         other.start()
         other.join()
-    with pytest.raises(ValueError, match="of this file"), _refusing_errors():
+    with pytest.raises(ValueError, match="of this file"), refusing_errors():
         logging.getLogger("tifffile").error("of this file")

@@ -250,12 +250,27 @@ def test_what_is_wrong_is_said_once(tmp_path, monkeypatch, arguments, each, mess
     assert message in errors[0]
 
 
+def test_processes_decode_to_one_zarr(tmp_path):
+    inr = lg.encode(picture((64, 80)), **OPTIONS)
+    inr.save(tmp_path / "a.safetensors")
+    command = ("decode", tmp_path / "a.safetensors")
+    codes, told, _ = run_ranks(3, *command, tmp_path / "a.zarr", "--scale", "9")
+    assert (codes, [out.count("\n") for out in told]) == ([0, 0, 0], [1, 0, 0])
+    expected = np.rint(np.asarray(inr.decode(scale=9).values))
+    np.testing.assert_array_equal(np.asarray(lg.read(tmp_path / "a.zarr").values), expected)
+    codes, _, errors = run_ranks(2, *command, tmp_path / "a.png")
+    assert codes == [2, 2]
+    assert "".join(errors).count("lgsirens: ") == 1
+    assert "several ranks write a Zarr array" in errors[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "a.zarr"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["0", "1"])
 def test_a_killed_rank_is_started_again_and_the_rows_are_the_same(tmp_path, victim):
     """By torchrun's elastic restart; also by hand, with another number of ranks."""
-    lg.write(tmp_path / "a.png", picture((1400, 1400)))
-    fit = ("--steps", "60", "--max_memory", "60MB", "--partition_size", "16,16", "--local_width", "6")
+    lg.write(tmp_path / "a.png", picture((1800, 1800)))
+    fit = ("--steps", "25", "--max_memory", "140MB", "--partition_size", "16,16", "--local_width", "6")
     fit += ("--global_width", "16")
     whole, output = tmp_path / "whole.safetensors", tmp_path / "a.safetensors"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--max_restarts", "2"]
