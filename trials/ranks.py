@@ -36,10 +36,9 @@ def picture(path: Path) -> None:
 
 def start(folder: Path, output: Path, ranks: int, *more: str) -> subprocess.Popen[str]:
     """A fit, by torchrun in a session of its own."""
-    words = [str(folder / "a.png"), str(output), *FIT.split(), "--quiet", *more]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "-m", "lgsirens"]
     return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "-m", "lgsirens", "encode"]
-        + words,
+        [*launcher, "encode", str(folder / "a.png"), str(output), *FIT.split(), "--quiet", *more],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         start_new_session=True,
         stdout=subprocess.DEVNULL,
@@ -81,10 +80,7 @@ def tried(folder: Path, victim: str, usual: float, expected: torch.Tensor, chose
     if running.poll() is None:
         strike(running, victim, folder, chosen)
     said = running.communicate(timeout=300)[1]
-    if (
-        "Traceback" in said.replace('Traceback (most recent call last):\n  File "<frozen runpy>"', "")
-        and "[rank" in said
-    ):
+    if "]: Traceback" in said:  # torchrun's own has no rank before it
         return f"a rank ends with a traceback: {said[-2000:]}"
     deadline = time.monotonic() + 60
     while any(str(output) in " ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])):
