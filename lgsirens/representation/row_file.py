@@ -89,7 +89,7 @@ class RowFile:
             "row_errors": ("F64", (rows[0],)),
             "row_crc32": ("U32", (rows[0],)),
         }
-        shapes |= {name: ("U32", (rows[0],)) for name in ("row_steps", "row_ending")}
+        shapes |= dict.fromkeys(("row_steps", "row_ending"), ("U32", (rows[0],)))
         shapes |= {name: ("F32", values.shape) for name, values in kept.items()}
         shapes |= {"overview": ("F32", (rows[0], channels)), "local": ("F32", rows)}
         table, end = dict[str, Any](), 0
