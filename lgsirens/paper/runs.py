@@ -4,6 +4,7 @@ import glob
 import itertools
 import os
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,7 +25,7 @@ from lgsirens.representation.report import summary
 from lgsirens.representation.representation import Representation, SignalInfo
 from lgsirens.system.config_file import config_yaml, read_settings
 from lgsirens.system.console import Progress, counted, interruption, note, times
-from lgsirens.system.hardware import default_memory
+from lgsirens.system.hardware import default_memory, format_bytes
 from lgsirens.system.output import check_output, make_folder
 from lgsirens.system.program import ended, run
 from lgsirens.training.checkpoint import check_checkpoint, checkpoint_path
@@ -32,6 +33,7 @@ from lgsirens.training.config import along_axes
 from lgsirens.training.encode import encode
 
 _COPIES = 3  # of what is decoded, while it is converted and written
+_COMPRESSED = 100  # no format makes less of it than a part in so many
 
 # What decoding takes from the command line, of the run and of the model; all other flags concern training alone.
 _OF_DECODING = {
@@ -165,6 +167,10 @@ def write_decoded(
             write(target, signal, overwrite, crf=crf, progress=bar)
         missing = int(signal.present.size - signal.present.sum())
     else:
+        free = shutil.disk_usage(target.absolute().parent).free
+        if decoding.nbytes > _COMPRESSED * free:
+            what = f"a result of {times(decoding.shape[:-1])} samples takes {format_bytes(decoding.nbytes)}"
+            raise ConfigError(f"{target}: {what}, its disk has {format_bytes(free)} left; ask for less")
         with Progress("decode", "sample", quiet) as bar:
             signal = decoding.by_region(bar)
             write(target, signal, overwrite, crf=crf, max_memory=limit)

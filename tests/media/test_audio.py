@@ -164,12 +164,12 @@ def test_32_bit_integers_are_kept_and_the_loss_is_said(lines):
 @pytest.mark.parametrize(
     ("dtype", "suffix", "stored", "line"),
     [
-        ("float32", ".flac", "int24", "float32 samples are written as int24; choose .npy, .wav to keep them"),
-        ("float64", ".flac", "int24", "float64 samples are written as int24; choose .npy, .wav to keep them"),
-        ("int32", ".flac", "int24", "int32 samples are written as int24; choose .npy, .wav to keep them"),
-        ("float16", ".wav", "float32", "float16 samples are written as float32; choose .npy to keep them"),
-        ("uint8", ".wav", "int16", "uint8 samples are written as int16; choose .npy to keep them"),
-        ("uint16", ".flac", "int24", "uint16 samples are written as int24; choose .npy to keep them"),
+        ("float32", ".flac", "int24", "float32 samples are written as int24; choose .npy, .zarr, .wav to keep them"),
+        ("float64", ".flac", "int24", "float64 samples are written as int24; choose .npy, .zarr, .wav to keep them"),
+        ("int32", ".flac", "int24", "int32 samples are written as int24; choose .npy, .zarr, .wav to keep them"),
+        ("float16", ".wav", "float32", "float16 samples are written as float32; choose .npy, .zarr to keep them"),
+        ("uint8", ".wav", "int16", "uint8 samples are written as int16; choose .npy, .zarr to keep them"),
+        ("uint16", ".flac", "int24", "uint16 samples are written as int24; choose .npy, .zarr to keep them"),
     ],
 )
 def test_stand_ins(dtype, suffix, stored, line, lines):
@@ -190,7 +190,7 @@ def test_loud_floats_are_cut_in_flac_and_it_is_said(lines):
     found = there_and_back(Signal.from_array(values, "audio", sampling_rate=8000), ".flac")
     assert found.values.ravel().tolist() == [2**23 - 1, -(2**23)]
     assert lines() == [
-        "float32 samples are written as int24, those beyond [-1, 1] are cut; choose .npy, .wav to keep them"
+        "float32 samples are written as int24, those beyond [-1, 1] are cut; choose .npy, .zarr, .wav to keep them"
     ]
 
 

@@ -161,9 +161,9 @@ BAD_REQUESTS = {
     "a sound as pictures": (
         "wav",
         "decode IN b",
-        "the suffix names no format that can be written; choose .npy, .wav, .flac",
+        "the suffix names no format that can be written; choose .npy, .zarr, .wav, .flac",
     ),
-    "a film as a picture": ("mkv", "decode IN b.png", "choose .npy, .mp4, .mkv, a name without suffix"),
+    "a film as a picture": ("mkv", "decode IN b.png", "choose .npy, .zarr, .mp4, .mkv, a name without suffix"),
     "quality of FFV1": ("mkv", "decode IN b.mkv --crf 3", "--crf 3"),
     "no such quality": ("mkv", "decode IN b.mp4 --crf 52", "--crf 52"),
 }

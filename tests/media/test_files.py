@@ -140,7 +140,7 @@ def test_floats_are_mapped_from_their_range_to_8_bits(lines, suffix):
     result = there_and_back(Signal(values, "image", (-2.0, 2.0), "float32"), suffix)
     assert result.values[0, :, 0].tolist() == [0, 64, 128, 191, 255, 255]
     assert lines() == [
-        "float32 samples are written as uint8, [-2, 2] as 0 to 255; choose .npy, .tif, .tiff to keep them"
+        "float32 samples are written as uint8, [-2, 2] as 0 to 255; choose .npy, .zarr, .tif, .tiff to keep them"
     ]
 
 
@@ -162,7 +162,7 @@ def test_16_bits_are_reduced_where_the_format_has_8_and_a_line_says_so(lines):
     signal = image((9, 7, 3), "uint16")
     expected = np.rint(signal.values / 257).astype(np.uint8)
     assert np.array_equal(there_and_back(signal, ".webp").values, expected)
-    assert lines() == ["uint16 samples are written as uint8; choose .npy, .png, .tif, .tiff to keep them"]
+    assert lines() == ["uint16 samples are written as uint8; choose .npy, .zarr, .png, .tif, .tiff to keep them"]
 
 
 def test_values_are_rounded_half_to_even_and_clipped():
@@ -261,12 +261,12 @@ def test_formats_are_checked_before_any_work():
 @pytest.mark.parametrize(
     ("path", "kind", "channels", "message"),
     [
-        ("a.xyz", "image", 3, "a.xyz: the suffix names no format that can be written; choose .npy, .png, .tif"),
-        ("a", "image", 3, "a: the suffix names no format that can be written; choose .npy, .png, .tif"),
-        ("a", "audio", 2, "a: the suffix names no format that can be written; choose .npy, .wav, .flac"),
-        ("a.xyz", "video", 3, "that can be written; choose .npy, .mp4, .mkv, a name without suffix"),
-        ("a", "volume", 1, "a: the suffix names no format that can be written; choose .npy, .tif, .tiff"),
-        ("a.jpg", "image", 4, "a.jpg: JPEG cannot hold a signal of kind image with 4 channels; choose .npy, .png"),
+        ("a.xyz", "image", 3, "a.xyz: the suffix names no format that can be written; choose .npy, .zarr, .png, .tif"),
+        ("a", "image", 3, "a: the suffix names no format that can be written; choose .npy, .zarr, .png, .tif"),
+        ("a", "audio", 2, "a: the suffix names no format that can be written; choose .npy, .zarr, .wav, .flac"),
+        ("a.xyz", "video", 3, "that can be written; choose .npy, .zarr, .mp4, .mkv, a name without suffix"),
+        ("a", "volume", 1, "a: the suffix names no format that can be written; choose .npy, .zarr, .tif, .tiff"),
+        ("a.jpg", "image", 4, "a.jpg: JPEG cannot hold a signal of kind image with 4 channels; choose .npy, .zarr, .png"),
         ("a.jpeg", "image", 2, "a.jpeg: JPEG cannot hold a signal of kind image with 2 channels"),
         ("a.png", "video", 3, "a.png: PNG cannot hold a signal of kind video with 3 channels"),
         ("a.tif", "audio", 1, "a.tif: TIFF cannot hold a signal of kind audio with 1 channel"),

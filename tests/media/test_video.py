@@ -100,8 +100,8 @@ def test_deeper_samples_are_reduced_to_8_bits_with_one_line(tmp_path, lines):
     files.write(tmp_path / "a.mkv", Signal.from_array(np.full((2, 4, 4, 1), 0.5), "video", sampling_rate=25))
     assert (files.read(tmp_path / "a.mkv").values == 128).all()
     assert lines() == [
-        "uint16 samples are written as uint8; choose .npy, .mkv, a name without suffix to keep them",
-        "float64 samples are written as uint8, [0, 1] as 0 to 255; choose .npy to keep them",
+        "uint16 samples are written as uint8; choose .npy, .zarr, .mkv, a name without suffix to keep them",
+        "float64 samples are written as uint8, [0, 1] as 0 to 255; choose .npy, .zarr to keep them",
     ]
 
 
