@@ -11,6 +11,7 @@ import mmap
 import os
 import re
 import struct
+import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -297,21 +298,21 @@ def save_sound(target: Path, stored: Stored, container: str) -> None:
         stated = f"{float(known):.6g}" if known else "unknown"
         note("%s: the sampling rate is %s; %d samples per second are written", stored.path, stated, rate)
 
-    def blocks() -> Iterator[Array]:
-        for block in stored.blocks(_BLOCK):
-            yield block.astype(exchanged) << _LOWER_BITS if dtype in _EXCHANGED else block
-
+    written, found = 0, 0
     with open_for_writing(target) as file:
         with soundfile.SoundFile(file, "w", rate, values.shape[-1], subtype, format=container) as sound:
-            for block in blocks():
+            for block in stored.blocks(_BLOCK):
+                block = np.ascontiguousarray(block.astype(exchanged) << _LOWER_BITS if dtype in _EXCHANGED else block)
                 sound.write(block)
+                written = zlib.crc32(block.data, written)
         _forget_date(file)
         # What fails in a call back from libsndfile is not told, a header that no memory was left for neither.
         file.seek(0)
         with soundfile.SoundFile(file) as sound:
-            for block in blocks():
-                if sound.read(len(block), exchanged.name, always_2d=True).tobytes() != block.tobytes():
-                    raise OSError(errno.EIO, "it reads back otherwise than it was written")
+            while len(block := sound.read(_BLOCK, exchanged.name, always_2d=True)):
+                found = zlib.crc32(block.data, found)
+    if found != written:
+        raise OSError(errno.EIO, "it reads back otherwise than it was written")
 
 
 def _forget_date(file: BinaryIO) -> None:
