@@ -5,7 +5,7 @@ export GOMP_SPINCOUNT ?= 10000
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-all test-web check sanitize profile bench kills power load clean
+.PHONY: demo test test-all test-web check sanitize profile bench fuzz damage kills power load ranks clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -56,10 +56,14 @@ bench: $(READY)
 	$(BIN)/python benchmarks/published.py
 	$(BIN)/python benchmarks/view.py
 
-# Campaigns that try to break what docs/reliability.md promises, with gcc; longer ones by a budget:
-#   make kills TRIALS='--points 5000 --moments 600 --seed 1'
-kills power load: $(READY)
+# Campaigns that try to break what docs/reliability.md promises, kills, power and load with gcc; longer ones by a budget:
+#   make fuzz TRIALS='--minutes 240 --targets media'; make kills TRIALS='--points 5000 --moments 600 --seed 1'
+damage kills power load ranks: $(READY)
 	$(BIN)/python -m trials.$@ $(TRIALS)
+
+fuzz: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) -e '.[fuzz]'
+	$(BIN)/python -m trials.fuzz $(TRIALS)
 
 clean:
 	rm -rf .venv out build *.egg-info

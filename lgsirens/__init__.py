@@ -11,6 +11,8 @@ values = inr(positions)  # [M, D] positions -> [M, C] values, differentiable in 
 """
 
 import sys
+from functools import partial as _partial
+from functools import update_wrapper as _update_wrapper
 
 if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("lgsirens", "-mlgsirens"):
     import lgsirens_start  # `python -m lgsirens` imports this file before it runs __main__.py
@@ -20,6 +22,7 @@ if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("lgsirens", "-ml
 from lgsirens.access.array import LazyArray
 from lgsirens.access.array import open_array as open
 from lgsirens.access.notebook import notebook_html as _notebook_html
+from lgsirens.access.rows import RowDataset
 from lgsirens.errors import (
     ConfigError,
     FileFormatError,
@@ -31,6 +34,7 @@ from lgsirens.errors import (
     SignalError,
 )
 from lgsirens.media.files import read, write
+from lgsirens.media.within import signals_within as _signals_within
 from lgsirens.monitoring.log import RunLog
 from lgsirens.nn.siren import LocalGlobalSiren, ModelConfig, Siren, SirenPerPartition
 from lgsirens.representation.decode import decode
@@ -44,7 +48,12 @@ from lgsirens.system.program import __version__
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.encode import encode
 from lgsirens.training.extend import extend, replace
+from lgsirens.training.many import encode_many as _encode_many
+from lgsirens.training.ranks import Ranks, ranks_of_environment
 from lgsirens.training.refit import FitOptions
+
+# Files are read by the room of media, of which the fits know nothing.
+encode_many = _update_wrapper(_partial(_encode_many, read=read, find=_signals_within), _encode_many)
 
 Representation.crop = crop
 Representation.decode = decode
@@ -67,8 +76,10 @@ __all__ = [
     "MissingDependencyError",
     "ModelConfig",
     "OutputError",
+    "Ranks",
     "RegionError",
     "Representation",
+    "RowDataset",
     "RunError",
     "RunLog",
     "Signal",
@@ -79,6 +90,7 @@ __all__ = [
     "crop",
     "decode",
     "encode",
+    "encode_many",
     "evaluate",
     "extend",
     "load",
@@ -86,6 +98,7 @@ __all__ = [
     "move",
     "open",
     "psnr",
+    "ranks_of_environment",
     "read",
     "replace",
     "save",

@@ -12,7 +12,7 @@ class LgsirensError(Exception):
     """Base of all errors of this package.
 
     Args:
-        message: one line. With an option it goes on after the option's name: `("0: must be at least 1", "steps")`.
+        message: made one line. With an option it goes on after the option's name: `("0: must be at least 1", "steps")`.
         option: the option that it is about, as Python spells it.
 
     Attributes:
@@ -23,7 +23,8 @@ class LgsirensError(Exception):
     told = False
 
     def __init__(self, message: str, option: str | None = None) -> None:
-        super().__init__(message if option is None else f"{option} {message}")
+        whole = message if option is None else f"{option} {message}"
+        super().__init__(" ".join(whole.splitlines()))  # names in it, of files and in them, may have several lines
         self.message, self.option = message, option
 
 

@@ -88,9 +88,9 @@ def representation(
         FitRecord(steps=3, seconds=0.25, psnr=31.5, stopped="steps", device="cpu"),
         {"mode": mode, "seed": seed} if config is None else config,
     )
-    history = ({"action": "encode", "window": "all", "date": "2024-01-01"},)
+    entry = fresh.history[0] | {"date": "2024-01-01", "window": to_plain(extent)}
     overview = np.random.default_rng(seed).random((len(lattice), channels), dtype=np.float32) if overviewed else None
-    return identified(replace(fresh, window=window or extent, history=history, overview=overview))
+    return identified(replace(fresh, window=window or extent, history=(entry,), overview=overview))
 
 
 def names(ids: Any) -> list[tuple[int, ...]]:

@@ -70,7 +70,6 @@ MISUSE = {
     "config as a number": lambda: lg.encode(signal(), config=5),
     "config as nothing much": lambda: lg.encode(signal(), config=0),
     "checkpoint as a number": lambda: lg.encode(signal(), checkpoint=5),
-    "max_memory as nothing": lambda: lg.encode(signal(), max_memory=None),
     "unknown device": lambda: lg.encode(signal(), device="abacus"),
     "decode on an unknown device": lambda: inr().decode(device="foo"),
     "decode into little memory": lambda: inr().decode(max_memory="1kB"),

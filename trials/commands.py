@@ -17,7 +17,7 @@ import numpy as np
 
 import lgsirens as lg
 from lgsirens.cli.main import main
-from lgsirens.training import loop
+from lgsirens.training import groups, loop
 
 SECONDS = 120  # after which a child hangs
 
@@ -55,6 +55,7 @@ class Command:
 
 
 _ENCODE = "encode photo.png out.safetensors --partitions 3,3 --steps 5 --quiet"
+_GROUPS = "encode wide.png out.safetensors --partitions 5,5 --steps 3 --quiet"
 _LOG = f"{_ENCODE} --log_dir logs/run --summary_every 2 --checkpoint_every 3"
 _LEFT = ("logs/run/model_final.safetensors", "logs/run/config.yaml", "logs/run/checkpoints/model_step_3.safetensors")
 COMMANDS = (
@@ -66,6 +67,7 @@ COMMANDS = (
         ("photo.png", "a.safetensors:out.safetensors"),
         True,
     ),
+    Command("encode in groups", f"{_GROUPS} --max_memory 300kB", ("out.safetensors",), ("wide.png",), True),
     Command("log", _LOG, ("out.safetensors", *_LEFT), ("photo.png",), True),
     Command(
         "extend",
@@ -132,8 +134,8 @@ class Ended:
 
 
 def prepare(folder: Path) -> None:
-    """Make the inputs; and let runs keep their state after every step."""
-    loop.SECONDS_BETWEEN_CHECKPOINTS = -1.0
+    """Make the inputs, and let this process be one that has all that children need."""
+    in_small()
     for module in _LATE:
         importlib.import_module(module)
     assert len(os.listdir("/proc/self/task")) == 1, "children would wait for threads that they have not got"
@@ -149,6 +151,12 @@ def prepare(folder: Path) -> None:
     ):
         ended = run(words.split(), folder)
         assert ended.code == 0, (words, ended.said)
+
+
+def in_small() -> None:
+    """Let runs keep their state after every step, and groups be of a few partitions."""
+    loop.SECONDS_BETWEEN_CHECKPOINTS = -1.0
+    groups.GROUP_BYTES, groups.LEARNING_PARTITIONS = 45_000, 4
 
 
 def _inputs(folder: Path) -> None:

@@ -195,6 +195,24 @@ ON_DESCRIPTOR(ftruncate, "size", 1, size, (int descriptor, off_t size), descript
 ON_DESCRIPTOR(ftruncate64, "size", 1, size, (int descriptor, off_t size), descriptor, size)
 ON_DESCRIPTOR(flock, "flock", 0, 0, (int descriptor, int how), descriptor, how)
 
+/* Answers with the error number itself. */
+static int allocated(int (*real)(int, off_t, off_t), int descriptor, off_t offset, off_t size)
+{
+    char whole[PATH_MAX];
+    if (!held(descriptor, whole))
+        return real(descriptor, offset, size);
+    if (refused(1, -1, NULL, 0))
+        return errno;
+    int answer = real(descriptor, offset, size);
+    struct stat status;
+    if (answer == 0 && fstat(descriptor, &status) == 0)
+        note("size", whole, NULL, status.st_ino, status.st_size, NULL, 0);
+    return answer;
+}
+
+int posix_fallocate(int descriptor, off_t offset, off_t size) { return allocated(REAL(posix_fallocate), descriptor, offset, size); }
+int posix_fallocate64(int descriptor, off_t offset, off_t size) { return allocated(REAL(posix_fallocate64), descriptor, offset, size); }
+
 #define ON_PATH(name, what, grows, declared, ...) \
     int name declared \
     { \

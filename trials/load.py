@@ -106,8 +106,8 @@ def crops(folder: Path, number: int, seed: int) -> int:
 
 
 def leaks(folder: Path, number: int, work: Callable[[Path, int], None]) -> tuple[float, int]:
-    """Bytes of memory, and descriptors, that each repetition of `work` keeps: of the last nine tenths."""
-    memory, first = [], max(1, number // 10)
+    """Bytes of memory, and descriptors, that each repetition of `work` keeps, once half of them are done."""
+    memory, first = [], max(1, number // 2)
     for turn in range(number + 1):
         work(folder, turn)
         if turn == first:
@@ -192,7 +192,7 @@ def main() -> int:
             tried(f"{at_once} encoders, {how}", "rounds", partial(_rounds, folder, how, at_once, asked.rounds))
         tried("crops by eight threads", "reads", partial(crops, folder, asked.crops, asked.seed))
         for work in (decodes, edits, refusals):
-            times = asked.decodes // (1 if work is decodes else 10)
+            times = asked.decodes // (1 if work is decodes else 4)
             found = call(leaks, folder, times, work)
             if isinstance(found, Exception):
                 broken.append(f"{work.__name__}: {found!r}")

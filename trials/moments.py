@@ -16,8 +16,7 @@ from pathlib import Path
 
 from trials.commands import SECONDS, Ended
 
-# Runs keep their state more often than every 30 seconds, which none takes.
-_PROGRAM = "import sys; from lgsirens.training import loop; loop.SECONDS_BETWEEN_CHECKPOINTS = 0.02; "
+_PROGRAM = "import sys; from trials.commands import in_small; in_small(); "
 _PROGRAM += "from lgsirens_start import main; code = main(); "
 _PROGRAM += (
     "print('peak', *(line.split()[1] for line in open('/proc/self/status') if line[:6] in ('VmPeak', 'VmHWM:'))); "

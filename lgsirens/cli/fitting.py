@@ -1,6 +1,5 @@
 """The commands of `lgsirens` that fit: encode, extend and replace, with their checkpoints and logs."""
 
-import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -9,25 +8,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from lgsirens.cli.options import Edit, Encode, Extend, Reading, Replace, part
+from lgsirens.cli.options import Edit, Encode, EncodeMany, Extend, Reading, Replace, part
+from lgsirens.cli.ranks import started_ranks
 from lgsirens.errors import ConfigError, OtherRunError
 from lgsirens.monitoring.log import CHECKPOINT_SUFFIX, RunLog, check_folder
 from lgsirens.representation.file import load, save
 from lgsirens.representation.report import dry_run_text, edit_text, fitted_anew, summary
 from lgsirens.representation.representation import Representation
 from lgsirens.system.config_file import read_settings
-from lgsirens.system.console import interruption, log, note
+from lgsirens.system.console import interruption, note
 from lgsirens.system.hardware import use_threads
 from lgsirens.system.output import check_output
-from lgsirens.system.program import __version__, ended
+from lgsirens.system.program import ended
 from lgsirens.system.schema import declared, from_plain
 from lgsirens.training.checkpoint import check_checkpoint, checkpoint_path, claimed
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.encode import dry_run, encode
 from lgsirens.training.extend import extend, replace
-from lgsirens.training.ranks import ALONE, Ranks, ranks_of_environment
+from lgsirens.training.ranks import ALONE, Ranks
 from lgsirens.training.refit import FitOptions
 
 # Options of which one replaces the others of its line, wherever they were given.
@@ -35,15 +33,12 @@ _ALTERNATIVES = (("partitions", "partition_size"), ("parameters", "local_width",
 
 
 def encode_command(asked: Encode) -> int:
-    ranks = ranks_of_environment()
-    if not ranks.first:
-        log.setLevel(logging.ERROR)  # the first rank tells
-        asked = with_fields(asked, quiet=True)
-    ranks.agree({"lgsirens": __version__, "torch": torch.__version__, **asked.given})
+    ranks = started_ranks(asked)
+    asked = with_fields(asked, quiet=asked.quiet or not ranks.first)
     run_log, settings, shared_from = ranks.together(lambda: _prepared(asked))
     reading = from_plain(Reading, part(Reading, settings))
     config = EncodeConfig.from_options({n: value for n, value in settings.items() if n not in declared(Reading)})
-    signal = ranks.together(lambda: reading.read(asked.input, asked.quiet))
+    signal = ranks.together(lambda: reading.read(asked.input, asked.quiet, asked.max_memory))
     if asked.dry_run:
         if ranks.first:
             print(dry_run_text(dry_run(signal, config, asked.device, asked.max_memory, shared_from)))
@@ -63,8 +58,8 @@ def _prepared(asked: Encode) -> tuple[RunLog | None, dict[str, Any], Representat
         if run_log is not None:
             check_folder(run_log, asked.resume, _resuming(asked))
     use_threads(asked.threads)
-    settings = _settings(asked)
-    return run_log, settings, _shared_from(asked.shared_from, settings.pop("shared_from", None))
+    settings = settings_of(asked)
+    return run_log, settings, shared_network_of(asked.shared_from, settings.pop("shared_from", None))
 
 
 def extend_command(asked: Extend) -> int:
@@ -80,7 +75,7 @@ def _edit(asked: Extend | Replace, edit: Callable[..., Representation]) -> int:
     use_threads(asked.threads)
     whole = load(asked.file)
     of_signal = {"frames": None, **part(Reading, asked.given)}
-    signal = Reading.like(whole, **of_signal).read(asked.signal, asked.quiet)
+    signal = Reading.like(whole, **of_signal).read(asked.signal, asked.quiet, asked.max_memory)
     fit = partial(edit, whole, signal, asked.offset, **part(FitOptions, asked.given))
     edited, checkpoint = _saved(asked, fit, before=whole)
     if edited is whole:
@@ -137,7 +132,7 @@ def save_and_tell(representation: Representation, output: Path, overwrite: bool)
     print(summary(output, representation))
 
 
-def _settings(asked: Encode) -> dict[str, Any]:
+def settings_of(asked: Encode | EncodeMany) -> dict[str, Any]:
     """Options of the run: those of the config file, overridden by those of the command line."""
     given = part(EncodeConfig, asked.given) | part(Reading, asked.given)
     if asked.config_path is None:
@@ -147,7 +142,7 @@ def _settings(asked: Encode) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in replaced} | given
 
 
-def _shared_from(path: Path | None, origin: Any) -> Representation | None:
+def shared_network_of(path: Path | None, origin: Any) -> Representation | None:
     """The file whose network is shared; a config that a run has left names that by its origin."""
     shared_from = None if path is None else load(path)
     if origin is not None and (shared_from is None or shared_from.origin != origin):

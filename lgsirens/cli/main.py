@@ -11,6 +11,8 @@ from typing import Any
 from lgsirens.access.server import view
 from lgsirens.cli import options
 from lgsirens.cli.fitting import check_result, encode_command, extend_command, replace_command, save_and_tell
+from lgsirens.cli.many import encode_many_command
+from lgsirens.cli.ranks import decode_together, started_ranks
 from lgsirens.errors import ConfigError, FileFormatError, OutputError
 from lgsirens.grid.box import format_box
 from lgsirens.media.files import check_format, check_target, read
@@ -21,7 +23,7 @@ from lgsirens.paper.runs import write_decoded
 from lgsirens.representation.edit import crop, merge, move
 from lgsirens.representation.file import load, sizes
 from lgsirens.representation.report import compare, compare_text, describe, describe_text
-from lgsirens.representation.representation import SignalInfo
+from lgsirens.representation.representation import Representation, SignalInfo
 from lgsirens.representation.urls import is_url
 from lgsirens.system.config_file import config_yaml
 from lgsirens.system.console import counted, note
@@ -45,13 +47,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _decode(asked: options.Decode) -> None:
+    ranks = started_ranks(asked)
+    representation = ranks.together(lambda: _to_decode(asked))
+    how = {name: value for name, value in asked.given.items() if name in _OF_DECODE}
+    if ranks.size > 1:
+        decode_together(representation, asked, ranks, **how)
+    else:
+        write_decoded(representation, asked.output, asked.overwrite, asked.quiet, asked.crf, **how)
+
+
+def _to_decode(asked: options.Decode) -> Representation:
+    """What is to be decoded, where it can be written."""
     check_target(asked.output, asked.overwrite)
     representation = load(asked.file)
     known = representation.signal
     check_format(asked.output, known.kind, known.channels, known.dtype)
     use_threads(asked.threads)
-    how = {name: value for name, value in asked.given.items() if name in _OF_DECODE}
-    write_decoded(representation, asked.output, asked.overwrite, asked.quiet, asked.crf, **how)
+    return representation
 
 
 def _export(asked: options.Export) -> None:
@@ -140,6 +152,7 @@ def _view(asked: options.View) -> None:
 # The function of each command, and the dataclasses that declare what it takes (`parse_arguments`).
 COMMANDS: dict[str, tuple[Callable[[Any], int | None], tuple[type, ...]]] = {
     "encode": (encode_command, (EncodeConfig, options.Reading, RunLog, options.Encode)),
+    "encode-many": (encode_many_command, (EncodeConfig, options.Reading, options.EncodeMany)),
     "decode": (_decode, (options.Decode,)),
     "export": (_export, (options.Export,)),
     "crop": (_crop, (options.Crop,)),

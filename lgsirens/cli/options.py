@@ -65,8 +65,8 @@ class Reading:
         """What of a film was read, for the config."""
         return {"frames": to_plain(self.frames), "max_side": self.max_side} if self.frames or self.max_side else {}
 
-    def read(self, path: Path, quiet: bool = False) -> Signal:
-        film: dict[str, Any] = {"frames": self.frames, "max_side": self.max_side}
+    def read(self, path: Path, quiet: bool = False, max_memory: int | None = None) -> Signal:
+        film: dict[str, Any] = {"frames": self.frames, "max_side": self.max_side, "max_memory": max_memory}
         with Progress("read", "frame", quiet) as bar:
             return read(path, self.kind, self.value_range, **film, progress=bar)
 
@@ -85,7 +85,7 @@ class _Writing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Computing(_Writing):
+class Computing(_Writing):
     """What every command takes that computes.
 
     Attributes:
@@ -100,7 +100,7 @@ class _Computing(_Writing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encode(_Computing):
+class Encode(Computing):
     """Fit a representation to a signal."""
 
     input: Path = option(
@@ -113,7 +113,20 @@ class Encode(_Computing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decode(_Computing):
+class EncodeMany(Computing):
+    """Encode each signal of a folder into a file of its own."""
+
+    input: Path = option(metavar="FOLDER", positional=True, help="of signals, with its sub-folders")
+    output: Path = option(like=_OUTPUT, metavar="OUT_FOLDER", help="of the results and of manifest.jsonl")
+    overwrite: bool = option(False, help="replace what OUT_FOLDER has")
+    config_path: Path | None = option(None, metavar="run.yaml", help="options from a file, as `info --config` prints")
+    share_network: bool = option(False, help="one shared network for all, learnt first: rows alone learn then")
+    shared_from: Path | None = option(None, metavar="FILE", help="or with that file's shared network")
+    resume: bool = option(False, help="go on with the run of OUT_FOLDER: only what is not done, or has changed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decode(Computing):
     """Decode any region at any resolution."""
 
     file: str = option(like=_FILE)
@@ -148,7 +161,7 @@ class Crop(_Writing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Edit(_Computing):
+class Edit(Computing):
     file: str = option(like=_FILE)
     offset: tuple[int, ...] | None = option(None, shown="0 on every axis", help="where it begins, such as 0,-128")
     frames: tuple[int | None, int | None] | None = option(None, _FILM["frames"], shown="all", parse=parse_frames)

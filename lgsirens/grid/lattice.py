@@ -131,7 +131,7 @@ def dense_parts(lattice: Lattice, places: NDArray[np.int64]) -> Iterator[NDArray
 
     >>> wide = Lattice.covering(((0, 8), (0, 40)), (4, 4))
     >>> [part.tolist() for part in dense_parts(wide, np.array([0, 1, 9, 10, 11]))]
-    [[0, 1], [9, 10, 11]]
+    [[0, 1], [9], [10, 11]]
     """
     ids = lattice.ids[places].astype(np.int64)
     if len(places) > 1 and math.prod((ids.max(axis=0) - ids.min(axis=0) + 1).tolist()) > 2 * len(places):

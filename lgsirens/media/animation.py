@@ -24,7 +24,7 @@ def read(request: Request, file: BinaryIO, name: str) -> Signal:
     if name == "GIF" and not file.read().rstrip(b"\0").endswith(b";"):
         raise ValueError("its end is missing")  # which Pillow takes for the end of the animation
     file.seek(0)
-    with image.opened(request.path, file, name) as picture:
+    with image.opened(request, file, name) as picture:
         return film(request, picture)
 
 
@@ -55,6 +55,8 @@ def film(request: Request, picture: Any) -> Signal:
     source, rate = _regular(path, np.array(starts, float), durations, 10 if picture.format == "GIF" else 1)
     start, stop = bounds(path, request.frames, len(source))
     wanted = source[start:stop]
+    image.check_size(request, picture.width, picture.height, len(target))
+    request.check_bytes(len(wanted) * picture.width * picture.height * len(target))
 
     def frames() -> Iterator[tuple[int, Array]]:
         for index in np.unique(wanted).tolist():

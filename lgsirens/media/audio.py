@@ -5,6 +5,7 @@ a file that was cut off as a shorter one without a word, so the sizes that a hea
 soundfile is given file objects, never names: it takes some names for a format, and hides why a write has failed.
 """
 
+import errno
 import io
 import mmap
 import os
@@ -27,6 +28,7 @@ from lgsirens.signal import Array, Signal, array_type
 from lgsirens.system.console import note
 
 _BLOCK = 1 << 16  # samples that are converted at once
+_BYTES = 8  # of memory for each number: its block, and all of them in one
 _USUAL_RATE = 44100
 _UNKNOWN = 1 << 62  # a FLAC stream that does not know its length announces about 2^63 samples
 _WAV_LIMIT = (1 << 32) - (1 << 16)  # bytes of samples; the sizes in a WAV header have 32 bits
@@ -77,7 +79,7 @@ def read_sound(request: Request, file: BinaryIO) -> Signal:
     if sources == [file] and (long := _long(request)) is not None:
         sound, dtype, rate = long
         return request.signal(LazyValues(sound, str(path)), "audio", rate, dtype)
-    parts = [_decoded(path, source) for source in sources]
+    parts = [_decoded(request, source) for source in sources]
     if len(parts) > 1:
         note("%s: is %d sounds joined; they follow one another", path, len(parts))
     values, dtype, rate = parts[0]
@@ -203,8 +205,9 @@ def _announced(content: mmap.mmap | bytes) -> tuple[int, int, int, str, int] | N
     return None
 
 
-def _decoded(path: Path, source: BinaryIO) -> tuple[Array, str, int]:
+def _decoded(request: Request, source: BinaryIO) -> tuple[Array, str, int]:
     """Samples `[S, C]`, their type in the file, and the sampling rate."""
+    path = request.path
     soundfile = require("soundfile", f"{path}: sound", "audio")
     source.seek(0)
     handle: Any = source
@@ -217,6 +220,7 @@ def _decoded(path: Path, source: BinaryIO) -> tuple[Array, str, int]:
                 note(_ENDLESS, path)
                 return _decoded_by_ffmpeg(path, source)
             dtype = _TYPES.get(sound.subtype, "float32")
+            request.check_bytes(sound.frames * sound.channels * _BYTES)
             blocks, announced, rate = list(_blocks(sound, dtype)), sound.frames, sound.samplerate
             estimated, form = sound.subtype not in _TYPES, sound.format
             _say_layout_of(path, sound)
@@ -292,11 +296,22 @@ def save_sound(target: Path, stored: Stored, container: str) -> None:
     if rate != known:
         stated = f"{float(known):.6g}" if known else "unknown"
         note("%s: the sampling rate is %s; %d samples per second are written", stored.path, stated, rate)
+
+    def blocks() -> Iterator[Array]:
+        for block in stored.blocks(_BLOCK):
+            yield block.astype(exchanged) << _LOWER_BITS if dtype in _EXCHANGED else block
+
     with open_for_writing(target) as file:
         with soundfile.SoundFile(file, "w", rate, values.shape[-1], subtype, format=container) as sound:
-            for block in stored.blocks(_BLOCK):
-                sound.write(block.astype(exchanged) << _LOWER_BITS if dtype in _EXCHANGED else block)
+            for block in blocks():
+                sound.write(block)
         _forget_date(file)
+        # What fails in a call back from libsndfile is not told, a header that no memory was left for neither.
+        file.seek(0)
+        with soundfile.SoundFile(file) as sound:
+            for block in blocks():
+                if sound.read(len(block), exchanged.name, always_2d=True).tobytes() != block.tobytes():
+                    raise OSError(errno.EIO, "it reads back otherwise than it was written")
 
 
 def _forget_date(file: BinaryIO) -> None:

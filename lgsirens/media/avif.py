@@ -33,7 +33,7 @@ def read_avif(request: Request, file: BinaryIO, reads: Callable[[Request, Any], 
     if _CROPPED in data:
         note("%s: its clean aperture is not applied, the whole picture is read", request.path)
     file.seek(0)
-    with image.opened(request.path, file, "AVIF") as picture:
+    with image.opened(request, file, "AVIF") as picture:
         colour, aspect = _COLOUR.search(data), _ASPECT.search(data)
         if colour and "icc_profile" not in picture.info:
             picture.info["colour"] = image.declared_colour(*(int.from_bytes(number) for number in colour.groups()))

@@ -16,12 +16,12 @@ from lgsirens.errors import ConfigError, LgsirensError, SignalError, require
 from lgsirens.media.formats import FOLDER, FORMATS, ZARR, Format, named, recognised, suffixes
 from lgsirens.media.frames import Frames, check_options
 from lgsirens.media.pipe import kept
-from lgsirens.media.request import Request
+from lgsirens.media.request import DEFAULT_LIMIT, Request
 from lgsirens.media.store import is_store
 from lgsirens.media.stored import Stored
 from lgsirens.signal import UNSIGNED_TYPES, Signal, check_signal, integer_limits
 from lgsirens.system.console import Progress, counted, note, times
-from lgsirens.system.hardware import default_memory, format_bytes
+from lgsirens.system.hardware import as_bytes, default_memory, format_bytes
 from lgsirens.system.output import check_output
 
 _HEAD_BYTES = 4096
@@ -35,6 +35,7 @@ def read(
     *,
     frames: Frames = None,
     max_side: int | None = None,
+    max_memory: int | str | None = None,
     progress: Progress | None = None,
 ) -> Signal:
     """Read a picture, a sound, a film, a folder of numbered pictures (a film too) or a `.npy` array.
@@ -46,6 +47,7 @@ def read(
         value_range: lowest and highest value; None for the default of `Signal.from_array`.
         frames: of a film, the first frame and the one after the last; None for an open end.
         max_side: of a film, the largest height and width; larger frames are reduced as they are read.
+        max_memory: bytes that it may take to read a file of less than a thousandth of that; 1 GiB at least.
         progress: told of the frames of a film.
 
     Raises:
@@ -56,9 +58,10 @@ def read(
     path, progress = _as_path(path), progress or Progress("read", "frame", quiet=True)
     check_options(frames, max_side)
     path, dataset = _parted(path)
+    limit = max(DEFAULT_LIMIT, as_bytes(max_memory or 0))
     with kept(path) as file:
-        picture = partial(read, kind="image")
-        request = Request(file, kind, value_range, frames, max_side, progress, picture, dataset, stays=file == path)
+        picture, stays = partial(read, kind="image", max_memory=limit), file == path
+        request = Request(file, kind, value_range, frames, max_side, progress, picture, dataset, stays, limit)
         return _read(request)
 
 

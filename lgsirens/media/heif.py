@@ -38,7 +38,7 @@ def _read(request: Request, file: BinaryIO) -> Signal:
     path = request.path
     pictures = require("pillow_heif", f"{path}: HEIC", "heif").open_heif(file, False, hdr_to_16bit=False)
     found = pictures[pictures.primary_index]
-    image.check_size(path, *found.size)
+    image.check_size(request, found.size[0], found.size[1], 4)
     if len(pictures) > 1:
         note("%s: holds %d pictures, the main one is read", path, len(pictures))
     if found.info["depth_images"] or found.info.get("aux"):

@@ -26,6 +26,7 @@ DENSITIES = "aspect", "dpi", "jfif_density", "resolution", "exif_density"
 
 _MAX_PIXELS = 1 << 30
 _BAND_BYTES = 1 << 22
+_BYTES = 8  # of memory for each number: a decoder's own and Pillow's, which may have four channels for three, and ours
 CONVERTED = "%s: colours are converted from those that the file declares to sRGB"
 # Of ITU-T H.273: BT.709 or unspecified, and the curves of sRGB and BT.709 under all their numbers, or unspecified.
 _SRGB_PRIMARIES, _SRGB_TRANSFERS = (1, 2), (1, 2, 6, 13, 14, 15)
@@ -40,28 +41,29 @@ def read(request: Request, file: BinaryIO, name: str) -> Signal:
         Exception: of any type, for damaged files.
     """
     try:
-        with opened(request.path, file, name) as picture:
+        with opened(request, file, name) as picture:
             return decoded(request, picture)
     except Image.DecompressionBombError:
         raise SignalError(f"{request.path}: has more pixels than Pillow takes; convert it to TIFF or PNG") from None
 
 
 @contextmanager
-def opened(path: Path, file: BinaryIO, name: str) -> Iterator[Any]:
+def opened(request: Request, file: BinaryIO, name: str) -> Iterator[Any]:
     """A picture before it is decoded: not by `Image.open`, whose limit is for uploads, far below a large scan."""
     plugin = "WebP" if name == "WEBP" else name.title()
     try:
         with getattr(import_module(f"PIL.{plugin}ImagePlugin"), f"{plugin}ImageFile")(file) as picture:
-            check_size(path, *picture.size)
+            check_size(request, picture.width, picture.height, len(picture.getbands()))
             yield picture
     except SyntaxError as error:
         raise UnidentifiedImageError(f"Pillow cannot read this {name}: {error}") from None
 
 
-def check_size(path: Path, width: int, height: int) -> None:
-    """Raise SignalError for more samples than a picture is expected to have."""
+def check_size(request: Request, width: int, height: int, channels: int) -> None:
+    """Raise SignalError for more samples than a picture, or one in a file of that size, is expected to have."""
     if width * height > _MAX_PIXELS:
-        raise SignalError(f"{path}: {width}x{height} pixels are more than {_MAX_PIXELS}; cut it into parts")
+        raise SignalError(f"{request.path}: {width}x{height} pixels are more than {_MAX_PIXELS}; cut it into parts")
+    request.check_bytes(width * height * channels * _BYTES)
 
 
 def say_first_of(path: Path, count: int) -> None:

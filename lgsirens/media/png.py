@@ -46,7 +46,7 @@ def read_png(request: Request, file: BinaryIO) -> Signal:
     chunks = list(_chunks(memoryview(file.read())))
     image.say_first_of(request.path, sum(name == b"fcTL" for name, _ in chunks))
     depth, colour = chunks[0][1][16:18]  # of IHDR, always the first chunk: Pillow tells neither
-    with _opened(request.path, chunks, _PICTURE) as picture:
+    with _opened(request, chunks, _PICTURE) as picture:
         picture.info |= _declared(request.path, chunks)
         transparent = "transparency" in picture.info
         if depth == 16 and (picture.mode not in image.DEEP or transparent):
@@ -61,14 +61,14 @@ def read_animation(request: Request, file: BinaryIO) -> Signal:
     chunks = list(_chunks(memoryview(file.read())))
     if chunks[0][1][16] == 16:
         raise SignalError(f"{request.path}: animations of 16 bits are not supported; save their frames as pictures")
-    with _opened(request.path, chunks, _ANIMATION) as picture:
+    with _opened(request, chunks, _ANIMATION) as picture:
         picture.info |= _declared(request.path, chunks)
         return animation.film(request, picture)
 
 
-def _opened(path: Path, chunks: Chunks, names: tuple[bytes, ...]) -> AbstractContextManager[Any]:
+def _opened(request: Request, chunks: Chunks, names: tuple[bytes, ...]) -> AbstractContextManager[Any]:
     """The picture of these chunks alone: Pillow and FFmpeg refuse pictures for damage in others, or for their size."""
-    return image.opened(path, io.BytesIO(_joined(chunks, names)), "PNG")
+    return image.opened(request, io.BytesIO(_joined(chunks, names)), "PNG")
 
 
 def _joined(chunks: Chunks, names: tuple[bytes, ...]) -> bytes:
@@ -141,7 +141,8 @@ def _check_length(chunks: Chunks) -> None:
     """Raise ValueError if samples of 16 bits end early: FFmpeg takes the rest for black."""
     width, height, colour = struct.unpack_from(">IIxB", chunks[0][1], 8)
     inflater, missing = zlib.decompressobj(), height * (1 + 2 * width * (1 + (colour & 2) + (colour >> 2)))
-    missing -= sum(len(inflater.decompress(chunk[8:-4])) for name, chunk in chunks if name == b"IDAT")
+    for body in (chunk[8:-4] for name, chunk in chunks if name == b"IDAT"):
+        missing -= len(inflater.decompress(body, max(missing, 1)))  # which may unfold to far more
     if missing > 0:
         raise ValueError("truncated picture data")
 

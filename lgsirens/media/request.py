@@ -14,6 +14,10 @@ from lgsirens.lazy import LazyValues
 from lgsirens.media.frames import Frames
 from lgsirens.signal import Array, Signal
 from lgsirens.system.console import Progress
+from lgsirens.system.hardware import format_bytes
+
+DEFAULT_LIMIT = 1 << 30
+_LARGEST_RATIO = 1000  # of what reading takes to the bytes of the file, where neither is asked about
 
 SMALL_BYTES = 64 << 20  # of samples that are read whole
 
@@ -26,6 +30,7 @@ class Request:
         read: reads another file, for formats that consist of several.
         dataset: the array that is named, of several in the file.
         stays: whether the file is there as long as the signal is.
+        max_memory: bytes that reading may take, however small the file is.
     """
 
     path: Path
@@ -37,6 +42,7 @@ class Request:
     read: Callable[[Path], Signal]
     dataset: str | None = None
     stays: bool = True
+    max_memory: int = DEFAULT_LIMIT
 
     def is_large(self, shape: Sequence[int], dtype: Any) -> bool:
         """Whether so many samples stay in the file, to be read by region."""
@@ -65,3 +71,10 @@ class Request:
         option = "frames" if self.frames is not None else "max_side" if self.max_side is not None else None
         if option and "video" not in possible:
             raise SignalError(f"{self.path}: {option} is for films, this is of kind {possible[0]}; leave it out")
+
+    def check_bytes(self, count: int) -> None:
+        """Raise SignalError if so many bytes are more than may be taken, and far more than a file of this size says."""
+        size = self.path.stat().st_size
+        if count > max(self.max_memory, _LARGEST_RATIO * size):
+            what = f"{format_bytes(size)} that take {format_bytes(count)} to read"
+            raise SignalError(f"{self.path}: is {what}; give max_memory if it is no trap")

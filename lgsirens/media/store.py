@@ -110,18 +110,23 @@ def _numbers(given: Any, count: int) -> tuple[float, ...] | None:
 
 
 def save_zarr(path: Path, stored: Stored) -> None:
-    """Write a Zarr array (format 3), chunk by chunk, into an empty folder.
+    """Write a Zarr array (format 3), chunk by chunk, into an empty folder."""
+    begin_zarr(path, stored)
+    fill_zarr(path, stored)
+
+
+def begin_zarr(path: Path, stored: Stored) -> None:
+    """Make a Zarr array without samples in an empty folder.
 
     Its attributes are `kind`, `value_range`, `sample_type`, and `sampling_rate` and `spacing` where the signal has
     them; its dimensions have names.
     """
     zarr, signal = require("zarr", f"{stored.path}: Zarr", "zarr"), stored.signal
-    chunks = getattr(signal.values, "chunks", None) or _chunks(signal.values.shape)
     rate, spacing = signal.sampling_rate, signal.spacing
-    array = zarr.create_array(
+    zarr.create_array(
         str(path),
         shape=signal.values.shape,
-        chunks=chunks,
+        chunks=_chunks(signal),
         dtype=stored.dtype,
         dimension_names=[*KINDS[signal.kind].axes, "channel"],
         attributes={
@@ -132,12 +137,19 @@ def save_zarr(path: Path, stored: Stored) -> None:
             **({} if spacing is None else {"spacing": list(spacing)}),
         },
     )
-    for box, samples in stored.parts(chunks[:-1]):
+
+
+def fill_zarr(path: Path, stored: Stored, rank: int = 0, ranks: int = 1) -> None:
+    """Write the samples of an array that `begin_zarr` has made, or of its parts those of one of several processes."""
+    array = require("zarr", f"{stored.path}: Zarr", "zarr").open_array(str(path), mode="r+")
+    for box, samples in stored.parts(_chunks(stored.signal)[:-1], rank, ranks):
         array[tuple(slice(*ends) for ends in box)] = samples
 
 
-def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:
-    chunk = list(shape)
+def _chunks(signal: Signal) -> tuple[int, ...]:
+    if known := getattr(signal.values, "chunks", None):
+        return tuple(known)
+    chunk = list(signal.values.shape)
     while math.prod(chunk) > _CHUNK_VALUES and max(chunk[:-1]) > 1:
         axis = chunk.index(max(chunk[:-1]))
         chunk[axis] = -(-chunk[axis] // 2)

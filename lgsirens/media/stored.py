@@ -1,6 +1,7 @@
 """Stored: the samples of a signal as a file keeps them, and the file that codecs write them to."""
 
 import io
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -68,10 +69,15 @@ class Stored:
             for start in range(0, len(values), length):
                 yield self._converted(values[start : start + length])
 
-    def parts(self, chunks: Sequence[int]) -> Iterator[tuple[Box, Array]]:
-        """Boxes of whole chunks `[*chunk]`, row after row of them, with their samples; those at the edges are cut."""
+    def parts(self, chunks: Sequence[int], first: int = 0, step: int = 1) -> Iterator[tuple[Box, Array]]:
+        """Boxes of whole chunks `[*chunk]`, row after row of them, with their samples; those at the edges are cut.
+
+        Args:
+            first: the first box.
+            step: from one box to the next.
+        """
         at_once = max(self._at_once, math.prod(chunks) * self.signal.channels)
-        for box in regions(self.signal.values, at_once, chunks):
+        for box in itertools.islice(regions(self.signal.values, at_once, chunks), first, None, step):
             yield box, self._converted(self.signal.read(box))
 
     def _read(self) -> Iterator[Array]:

@@ -50,7 +50,7 @@ def read_tiff(request: Request, file: BinaryIO) -> Signal:
     # Pillow knows not all, takes no large strips, and warns of tags.
     with (
         suppress(UnidentifiedImageError, Image.DecompressionBombError, Warning),
-        image.opened(request.path, file, "TIFF") as picture,
+        image.opened(request, file, "TIFF") as picture,
     ):
         if _pillow_is_exact(picture):
             if picture.mode == "CMYK" and 16 in picture.tag_v2.get(258, ()):
@@ -135,7 +135,7 @@ def _read_picture(request: Request, file: BinaryIO) -> Signal:
     file.seek(0)
     with refusing_errors(), tifffile_for(path).TiffFile(file) as tiff:
         page = _full_page(path, tiff)
-        image.check_size(path, page.imagewidth, page.imagelength)
+        image.check_size(request, page.imagewidth, page.imagelength, page.samplesperpixel)
         if page.axes not in _PICTURE_AXES:
             raise SignalError(f"{path}: a TIFF page of axes {page.axes} is not supported; convert it to gray or RGB")
         samples, dtype = _samples(path, page, page)
@@ -241,6 +241,7 @@ def _channels(page: Any) -> tuple[list[int], bool]:
 def read_stack(request: Request) -> Signal:
     path, tifffile, kept = request.path, tifffile_for(request.path), UnchangedFile(request.path)
     with refusing_errors(), kept.reading() as file, tifffile.TiffFile(file) as tiff:
+        len(tiff.pages)  # refuses a page that names an earlier one as the next: `series` would go round for ever
         stacks = [series for series in tiff.series if not series.keyframe.subfiletype & (_REDUCED | _MASK)]
         stacks = stacks or tiff.series
         if len(stacks) != 1:
@@ -252,6 +253,7 @@ def read_stack(request: Request) -> Signal:
             axes = "ZYX"
         values: Array | LazyValues | None = _read_large_stack(request, kept, stacks[0], axes)
         if values is None:
+            request.check_bytes(2 * stacks[0].nbytes)
             samples, _ = _samples(path, page, stacks[0])
             values = _slices_first(path, samples, axes, request.kind)
             if request.kind == "video":

@@ -35,6 +35,7 @@ _OTHER_MATRICES = {8: "YCgCo", 10: "BT.2020 of constant luminance", 14: "ICtCp"}
 _LIMITED = 1
 _UNALIGNED = 1  # a flag of decoders
 _LEFT_OUT = re.compile("MASTERING|LIGHT|AMBIENT|HDR|DOVI|ICC|STEREO|SPHERICAL")  # of side data
+_MOST_CHANNELS = 4
 _ATTACHED_PICTURE = 0x400  # a cover, as a disposition
 
 
@@ -53,6 +54,7 @@ def read_film(request: Request, file: BinaryIO) -> Signal:
         if stream.codec_context is None:
             raise SignalError(f"{path}: its video codec is unknown, or the file is cut off; convert it to MP4")
         _say_what_is_left_out(path, container, stream)
+        image.check_size(request, stream.codec_context.width, stream.codec_context.height, _MOST_CHANNELS)
         table = timetable(path, file, container, stream)
         crop = cropping(av, path, stream)
     container, stream = _begun(av, path)  # a second time, because not every container can be rewound
@@ -77,6 +79,7 @@ def read_film(request: Request, file: BinaryIO) -> Signal:
             source = Seeking(path, partial(_begun, av, path), table.keys, times, shown, like)
             values = LazyValues(source, str(path))
         else:
+            request.check_bytes(len(wanted) * like.nbytes)
             found = _decoded(request, chain([first], frames), table, set(wanted.tolist()), shown)
             values = gathered(path, found, wanted, request.progress)
         signal = request.signal(values, "video", rate)

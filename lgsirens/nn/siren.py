@@ -24,6 +24,7 @@ MODES = ("lg", "lc", "mlp")
 AGGREGATIONS = ("fc", "fc_and_add")
 LARGEST_WIDTH = 16_384
 LARGEST_DEPTH = 64
+LARGEST_WEIGHT = 1e9
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,11 @@ def parameter_counts(config: ModelConfig, partitions: int) -> tuple[int, int]:
 def count(layout: Layout) -> int:
     """Number of parameters in a layout."""
     return sum(math.prod(shape) for _, shape in layout)
+
+
+def are_sound(weights: Tensor, largest: float = LARGEST_WEIGHT) -> bool:
+    """Whether weights are finite, and none so large that float32 could not hold what networks make of them."""
+    return bool((weights.abs() <= largest).all())
 
 
 def initial_bounds(layout: Layout, w0: float) -> list[float]:

@@ -20,7 +20,7 @@ from lgsirens.errors import ConfigError, FileFormatError, SignalError
 from lgsirens.grid.box import box_of_shape
 from lgsirens.grid.coordinates import LONGEST_AXIS, Coordinates
 from lgsirens.grid.lattice import Lattice
-from lgsirens.nn.siren import ModelConfig, row_layout, shared_layout
+from lgsirens.nn.siren import LARGEST_WEIGHT, ModelConfig, are_sound, row_layout, shared_layout
 from lgsirens.representation.decode import decode
 from lgsirens.representation.file import identified
 from lgsirens.representation.metrics import psnr, recorded
@@ -174,8 +174,8 @@ def _network(state: dict[str, Tensor]) -> PublishedNetwork:
         if found != shape:
             raise ValueError(f"{theirs} has shape {found}, expected {shape}")
         tensors[ours] = state.pop(theirs).float()
-        if not tensors[ours].isfinite().all():
-            raise ValueError(f"{theirs} holds NaN or infinite weights")
+        if not are_sound(tensors[ours]):
+            raise ValueError(f"{theirs} holds NaN or infinite weights, or some beyond {LARGEST_WEIGHT:g}")
     for unknown in state:
         raise ValueError(f"it also holds {unknown}")
     local = [tensors[name] for name, _ in row_layout(model)]

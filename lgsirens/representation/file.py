@@ -13,7 +13,6 @@ import zlib
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 from operator import attrgetter
-from types import GenericAlias
 from typing import Any
 
 import numpy as np
@@ -24,15 +23,16 @@ from lgsirens.errors import ConfigError, FileFormatError, OutputError
 from lgsirens.grid.box import LARGEST_POSITION, Box, contains, is_empty
 from lgsirens.grid.coordinates import COORDINATES
 from lgsirens.grid.lattice import Lattice
-from lgsirens.nn.siren import ModelConfig, count, row_layout, shared_layout
+from lgsirens.nn.siren import LARGEST_WEIGHT, ModelConfig, count, row_layout, shared_layout
 from lgsirens.representation import version1
+from lgsirens.representation.history import check_history
 from lgsirens.representation.representation import LARGEST_FACTOR, Header, Representation
-from lgsirens.representation.rows import CODECS, TENSOR_TYPES, FileRows, check_finite, row_chunks
+from lgsirens.representation.rows import CODECS, TENSOR_TYPES, FileRows, check_numbers, row_chunks
 from lgsirens.representation.sources import PathLike, Source, open_source
-from lgsirens.signal import KINDS
+from lgsirens.signal import KINDS, LARGEST_VALUE
 from lgsirens.system.output import replacing
 from lgsirens.system.pytorch import as_it_starts
-from lgsirens.system.schema import Option, canonical_json, convert, from_plain, option, to_plain
+from lgsirens.system.schema import Option, canonical_json, from_plain, option, to_plain
 
 FORMAT_VERSION = 2
 
@@ -218,7 +218,8 @@ def _decode(source: Source) -> Representation:
         kind = TENSOR_TYPES[entry["dtype"]]
         tensors[name] = np.frombuffer(data, dtype=kind).reshape(entry["shape"]).astype(kind.newbyteorder("="))
         if kind.kind == "f":
-            check_finite(source.name, name, torch.from_numpy(tensors[name]))
+            largest = LARGEST_VALUE if name == "overview" else LARGEST_WEIGHT
+            check_numbers(source.name, name, torch.from_numpy(tensors[name]), largest)
     ids = tensors["partitions"]
     _check_ids(Lattice(manifest.tile, manifest.halo, ids), manifest.extent)
     if manifest.format_version == 1:
@@ -314,11 +315,7 @@ def _checked(plain: dict[str, Any]) -> Manifest:
     _require(not is_empty(window) and contains(extent, window), "the window is empty or not inside the extent")
     _require(manifest.codec in CODECS, f"row codec {manifest.codec!r} is unknown; update lgsirens")
     _require(manifest.history, "the history is empty")
-    box = GenericAlias(tuple, (tuple[int, int],) * dimensions)
-    for edit in manifest.history:
-        for given in edit.get("given", ()):
-            convert(box, given, "given in the history")
-        convert(box, edit.get("held", extent), "held in the history")
+    check_history(version1.counted(manifest.history) if manifest.format_version == 1 else manifest.history, dimensions)
     return manifest
 
 

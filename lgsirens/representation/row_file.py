@@ -89,6 +89,7 @@ class RowFile:
             "row_errors": ("F64", (rows[0],)),
             "row_crc32": ("U32", (rows[0],)),
         }
+        shapes |= dict.fromkeys(("row_steps", "row_ending"), ("U32", (rows[0],)))
         shapes |= {name: ("F32", values.shape) for name, values in kept.items()}
         shapes |= {"overview": ("F32", (rows[0], channels)), "local": ("F32", rows)}
         table, end = dict[str, Any](), 0
@@ -106,7 +107,15 @@ class RowFile:
                 file.write(values.tobytes())
         return cls(path)
 
-    def write(self, places: NDArray[np.int64], rows: Tensor, errors: NDArray[Any], means: NDArray[Any]) -> None:
+    def write(
+        self,
+        places: NDArray[np.int64],
+        rows: Tensor,
+        errors: NDArray[Any],
+        means: NDArray[Any],
+        steps: int,
+        ending: int,
+    ) -> None:
         """Keep finished rows.
 
         Args:
@@ -114,6 +123,8 @@ class RowFile:
             rows: `[n, K]`.
             errors: `[n]`, sums of the squared errors of what they decode to.
             means: `[n, C]`, of what they decode to.
+            steps: that they took.
+            ending: a number for why there were no more.
 
         Raises:
             RunError: they cannot be written.
@@ -121,7 +132,8 @@ class RowFile:
         data = np.ascontiguousarray(rows.numpy(), dtype="<f4")
         checksums = np.array([zlib.crc32(row) for row in data], dtype="<u4")
         with self._opened() as descriptor:
-            for name, values in (("local", data), ("overview", means), ("row_errors", errors)):
+            each = {"row_steps": np.full(len(places), steps), "row_ending": np.full(len(places), ending)}
+            for name, values in {"local": data, "overview": means, "row_errors": errors, **each}.items():
                 self._put(descriptor, name, places, values)
             os.fsync(descriptor)  # a checksum on the disk says that what it covers is there, too
             self._put(descriptor, "row_crc32", places, checksums)
@@ -146,6 +158,16 @@ class RowFile:
     def errors(self) -> NDArray[np.float64]:
         """`[P]`, as they were written."""
         return self._read("row_errors")
+
+    @property
+    def steps(self) -> NDArray[np.uint32]:
+        """`[P]`, as they were written."""
+        return self._read("row_steps")
+
+    @property
+    def endings(self) -> NDArray[np.uint32]:
+        """`[P]`, the numbers as they were written."""
+        return self._read("row_ending")
 
     @property
     def overview(self) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lgsirens.errors import FileFormatError
+from lgsirens.nn.siren import LARGEST_WEIGHT, are_sound
 from lgsirens.representation.sources import Source
 
 _CHUNK_BYTES = 16 << 20
@@ -124,7 +125,7 @@ class FileRows:
             if zlib.crc32(view[n * each : (n + 1) * each]) != expected:
                 raise FileFormatError(f"{self.source.name}: row {row} is damaged (its CRC-32 differs); restore a copy")
         rows = self.codec.decode(data, self.width)
-        check_finite(self.source.name, "local", rows)
+        check_numbers(self.source.name, "local", rows)
         return rows
 
     def crc32(self) -> NDArray[np.uint32]:
@@ -182,7 +183,8 @@ def row_chunks(rows: Rows) -> Iterator[Tensor]:
         yield rows.read(np.arange(start, min(start + step, len(rows))))
 
 
-def check_finite(name: str, tensor: str, values: Tensor) -> None:
-    """Raise FileFormatError for a tensor of the file `name` that holds NaN or infinite numbers."""
-    if not bool(values.isfinite().all()):
-        raise FileFormatError(f"{name}: tensor {tensor} holds NaN or infinite weights; restore a copy or encode again")
+def check_numbers(name: str, tensor: str, values: Tensor, largest: float = LARGEST_WEIGHT) -> None:
+    """Raise FileFormatError for a tensor of the file `name` with numbers that are NaN, infinite or too large."""
+    if not are_sound(values, largest):
+        reason = f"NaN or infinite numbers, or some beyond {largest:g}"
+        raise FileFormatError(f"{name}: tensor {tensor} holds {reason}; restore a copy or encode again")

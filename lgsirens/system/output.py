@@ -126,7 +126,11 @@ def replacing_folder(path: Path, check: Callable[[], object]) -> Iterator[Path]:
         if path.is_dir():
             _swap(temporary, path)
         else:
-            os.rename(temporary, path)
+            try:
+                os.rename(temporary, path)
+            except OSError:
+                check()  # another writer may have been first
+                raise
         with suppress(OSError):  # it is in place already
             settle(path.parent)
     except OSError as error:

@@ -26,14 +26,15 @@ from lgsirens.system.console import note
 from lgsirens.system.hardware import memory_limit, resolve_device
 from lgsirens.system.pytorch import as_it_starts
 from lgsirens.system.schema import canonical_json, to_plain
+from lgsirens.training import result
 from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig, Plan, plan
-from lgsirens.training.groups import BLOCK_PART, LEARNING_PARTITIONS, GroupFit, check_groups, in_groups, whole_bytes
+from lgsirens.training.groups import LEARNING_PARTITIONS, GroupFit, check_groups, in_groups, whole_bytes
 from lgsirens.training.loop import accumulate_gradients
 from lgsirens.training.optimizers import build_optimizer
 from lgsirens.training.ranks import ALONE, Ranks
-from lgsirens.training.result import Fitted, as_representation, measure
-from lgsirens.training.run import Run, prepare
+from lgsirens.training.result import Fitted, as_representation
+from lgsirens.training.run import BLOCK_PART, Run, prepare
 
 
 @as_it_starts()
@@ -208,15 +209,24 @@ def _described(signal: Signal, planned: Plan, source: Mapping[str, Any] | None) 
 
 
 def _assembled(
-    signal: Signal, planned: Plan, run: Run, described: dict[str, Any], ranks: Ranks, own: slice, state: FitState
+    signal: Signal,
+    planned: Plan,
+    run: Run,
+    described: dict[str, Any],
+    ranks: Ranks,
+    own: slice,
+    state: FitState,
+    measure: bool = True,
 ) -> Representation:
-    """The representation of a run's model, measured on what it decodes to."""
+    """The representation of a run's model, measured on what it decodes to; if not, without origin."""
     rows = MemoryRows(CODECS["float32"].rounded(ranks.gathered(run.model.local.detach().cpu())))
     shared = {name: value.detach().cpu() for name, value in run.model.shared.items()}
     unknown = FitRecord(state.step, state.seconds, None, state.stopped or "running", run.where)
     whole = as_representation(planned, signal, planned.lattice, rows, shared, unknown, described)
+    if not measure:
+        return whole
     places = np.arange(len(planned.lattice))[own]
-    found = ranks.everyone(measure(whole, signal, places, run.device, planned.config.kernel))
+    found = ranks.everyone(result.measure(whole, signal, places, run.device, planned.config.kernel))
     errors, means = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return _result(signal, planned, Fitted(rows, shared, errors, means, state), run.where, described, ranks)
 

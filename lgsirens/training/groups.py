@@ -48,8 +48,7 @@ from lgsirens.training.run import prepare
 LEARNING_PARTITIONS = 256
 # Samples, weights and the optimiser's state of a group: about as much as a last-level cache holds.
 GROUP_BYTES = 32 << 20
-# The part of `max_memory` that a block of a step may take.
-BLOCK_PART = 4
+_ENDINGS = ("target_psnr", "steps", "seconds")  # of several groups the last of these is told
 _MARK = "rows"  # in the record of a checkpoint that has the rows of finished groups
 
 
@@ -143,7 +142,6 @@ class GroupFit:
         groups = _groups(planned, self._signal.channels)
         there = ranks.of_first(file.finished() if ranks.first else None)
         left = [group for group in groups if not there[group].all()]
-        state = FitState(stopped="target_psnr")
         with Progress("encode", "partition", quiet=not (progress and ranks.first)) as bar:
             bar.start(len(there), len(there) - sum(map(len, left)))
             done = 0
@@ -152,19 +150,15 @@ class GroupFit:
                 found = self._fit_group(file, left[number], ahead, file.shared)
                 if found.stopped == "interrupted" or stop.is_set():
                     break
-                if found.stopped != "target_psnr":
-                    state.stopped = found.stopped
-                state.step = max(state.step, found.step)
                 now = sum(map(len, left[: number + 1]))
                 bar.advance(now - done)
                 done = now
         if ranks.total(stop.is_set())[0]:
             raise KeyboardInterrupt
-        endings = ranks.everyone((state.step, state.stopped))
-        state.step = max(steps for steps, _ in endings)
-        state.stopped = next((how for _, how in endings if how != "target_psnr"), "target_psnr")
-        state.seconds = ranks.of_first(time.monotonic() - self._began)
-        return state
+        # Of all rows, also of those that a run before this one has fitted.
+        steps, ending = ranks.of_first((int(file.steps.max()), int(file.endings.max())) if ranks.first else None)
+        seconds = ranks.of_first(time.monotonic() - self._began)
+        return FitState(step=steps, seconds=seconds, stopped=_ENDINGS[ending])
 
     def _fit_group(self, file: RowFile, places: NDArray[np.int64], ahead: int, shared: dict[str, Tensor]) -> FitState:
         """Fit the rows of one group and keep them, unless Ctrl-C stops it."""
@@ -178,7 +172,7 @@ class GroupFit:
             unknown = FitRecord(state.step, state.seconds, None, state.stopped, "")
             part = as_representation(some, self._signal, lattice, MemoryRows(rows), shared, unknown, {})
             found = measure(part, self._signal, np.arange(len(places)), self._device, some.config.kernel)
-            file.write(places, rows, *found)
+            file.write(places, rows, *found, state.step, _ENDINGS.index(state.stopped))
         return state
 
     def _within(self, partitions: int, ahead: int | None = None) -> EncodeConfig:

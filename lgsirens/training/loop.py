@@ -12,7 +12,7 @@ import torch
 from lgsirens.errors import RunError
 from lgsirens.monitoring.log import FitState
 from lgsirens.nn.kernels.kernel import EAGER, Kernel
-from lgsirens.nn.siren import SirenPerPartition
+from lgsirens.nn.siren import SirenPerPartition, are_sound
 from lgsirens.representation.metrics import psnr_of_error
 from lgsirens.system.console import Progress, interruption
 from lgsirens.training.adam import Optimizer
@@ -170,8 +170,8 @@ def fit(
                 checkpoint.save(model, optimizer, generator, state, best, rest)
                 saved = time.monotonic()
     # The last step may have diverged, and no error tells of it.
-    (wrong,) = ranks.total(not all(bool(p.isfinite().all()) for p in model.parameters()))
-    _check(not wrong, state, "its weights are not finite")
+    (wrong,) = ranks.total(not all(map(are_sound, model.parameters())))
+    _check(not wrong, state, "its weights grow beyond all measure")
     if checkpoint is not None and ranks.of_first(os.path.exists(checkpoint.path)) and not state.stopped:
         # The result may yet fail to be written; what was computed is then not lost.
         checkpoint.save(model, optimizer, generator, state, best, rest)

@@ -18,7 +18,6 @@ from lgsirens.errors import ConfigError, SignalError
 from lgsirens.grid.box import Box, bounding_box, box_shape, box_size, boxes_of, format_box, intersect, is_empty, slices
 from lgsirens.grid.lattice import Lattice, bounding_extent
 from lgsirens.monitoring.log import FitState
-from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.nn.siren import SirenPerPartition
 from lgsirens.representation.decode import decode, partition_means
 from lgsirens.representation.file import identified
@@ -26,12 +25,12 @@ from lgsirens.representation.metrics import psnr, recorded
 from lgsirens.representation.representation import Representation, history_entry
 from lgsirens.representation.rows import CODECS, GatheredRows, MemoryRows, gather
 from lgsirens.signal import Signal
-from lgsirens.system.hardware import as_bytes, check_fits, resolve_device
+from lgsirens.system.hardware import check_fits, memory_limit, resolve_device
 from lgsirens.system.schema import declared, option, to_plain
 from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.initial import initial_model
-from lgsirens.training.run import Run
+from lgsirens.training.run import BLOCK_PART, Run
 from lgsirens.training.samples import CachedSharedFeatures
 from lgsirens.training.windows import PositionedSignal, Windows
 
@@ -46,7 +45,8 @@ class FitOptions:
     and new rows have only the features of old ones to build on.
 
     Attributes:
-        max_memory: bytes that the activations of one block may take, and as many what the shared network contributes.
+        max_memory: bytes, by default half of this machine's memory; a block of a step may take a quarter of them, and
+            as many what the shared network contributes.
         checkpoint: file that keeps the state of the run; delete it once the result is saved.
         resume: go on from the checkpoint if it is there.
         progress: show progress on standard error.
@@ -61,7 +61,7 @@ class FitOptions:
     seed: int | None = option(None, _OF_ENCODING["seed"], shown="as encoded")
     kernel: str | None = option(None, _OF_ENCODING["kernel"], shown="as encoded")
     device: str | torch.device = option("auto", help="auto, cpu or cuda")
-    max_memory: int | str = DEFAULT_LIMIT
+    max_memory: int | str | None = None
     checkpoint: str | os.PathLike[str] | None = None
     resume: bool = option(False, help="go on from the checkpoint of a stopped run")
     progress: bool = False
@@ -131,7 +131,7 @@ def fit_edit(edit: Edit, options: FitOptions) -> Representation:
     """The representation after an edit, with its line of history."""
     alone = edit.finetune == "none"
     config = options.config(edit.old, rows_alone=alone)
-    device, limit = resolve_device(options.device), as_bytes(options.max_memory)
+    device, limit = resolve_device(options.device), memory_limit(options.max_memory) // BLOCK_PART
     part, coordinates = edit.lattice.select(edit.trained), edit.old.coordinates
     positioned, blank = _targets(edit, part, device)
     centres = _centres(edit, part).to(device) if coordinates.local_scale is None else None

@@ -39,6 +39,8 @@ from lgsirens.training.windows import PositionedSignal, Windows
 # Of a step by the eager kernel and by the fused one, what does not depend on its samples: mostly the optimiser's
 # (docs/lab-notes.md).
 _OVERHEAD, _FUSED_OVERHEAD = 0.04, 0.15
+# The part of `max_memory` that a block of a step may take.
+BLOCK_PART = 4
 
 
 class Run:

@@ -16,10 +16,9 @@ import lgsirens as lg
 from lgsirens.cli.main import COMMANDS
 from lgsirens.cli.options import NAMES
 from lgsirens.grid.coordinates import COORDINATES
-from lgsirens.nn.memory import DEFAULT_LIMIT
 from lgsirens.paper import flags
 from lgsirens.system.config_file import config_yaml
-from lgsirens.system.hardware import as_bytes
+from lgsirens.system.hardware import memory, memory_limit
 from lgsirens.system.schema import bare, declared, from_text
 from tests.command import run
 from tests.small import KIND_OF_RANK
@@ -56,7 +55,8 @@ def test_every_option_of_the_help_is_a_field_with_the_same_default(command):
 
 
 def test_the_default_of_max_memory_is_the_one_that_is_shown():
-    assert as_bytes(re.search(r"--max_memory .*?\(default: (\w+)", help_of("encode"))[1]) == DEFAULT_LIMIT
+    shown = re.search(r"--max_memory .*?\(default: ([^)]*)\)", " ".join(help_of("encode").split()))[1]
+    assert (shown, memory_limit(None)) == ("half of the machine's", memory() // 2)
 
 
 def around(rule, kind):

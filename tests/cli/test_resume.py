@@ -1,7 +1,6 @@
 """The command line: stopping a run and going on with it."""
 
 import errno
-import importlib
 import os
 import signal
 import subprocess
@@ -15,10 +14,9 @@ import pytest
 import lgsirens as lg
 from lgsirens.cli import fitting
 from lgsirens.system.program import INTERRUPTED
+from lgsirens.training import result
 from lgsirens.training.checkpoint import claimed
 from tests.command import assert_one_line, full_disk, run
-
-encode_module = importlib.import_module("lgsirens.training.encode")  # `lg.encode` is the function
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -148,13 +146,13 @@ def test_a_file_that_is_no_checkpoint_is_neither_replaced_nor_deleted(files, cap
 
 
 def test_ctrl_c_while_the_result_is_measured_does_not_lose_it(files, monkeypatch):
-    real = encode_module.psnr
+    real = result.measure
 
-    def psnr(*arguments):
+    def measure(*arguments):
         os.kill(os.getpid(), signal.SIGINT)
         return real(*arguments)
 
-    monkeypatch.setattr(encode_module, "psnr", psnr)
+    monkeypatch.setattr(result, "measure", measure)
     assert run("encode", "photo.png", "b.safetensors", "--steps", 2, "--quiet") == 0
     assert lg.load("b.safetensors").fit.steps == 2
 

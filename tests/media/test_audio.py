@@ -1,6 +1,9 @@
 """Sound files: round trips through real files, sample types, what is said."""
 
+import contextlib
 import hashlib
+import io
+import itertools
 import logging
 import shutil
 import struct
@@ -276,3 +279,25 @@ def test_sox_reads_what_is_written(suffix, dtype, tmp_path):
 
 def _run(*command: object) -> bytes:
     return subprocess.run([str(part) for part in command], check=True, capture_output=True).stdout
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+@pytest.mark.parametrize("number", range(1, 8))
+def test_a_write_that_fails_within_libsndfile_is_told(tmp_path, monkeypatch, suffix, number):
+    """Of an error in what it calls back it hears nothing: too little memory for a header left one without samples."""
+    calls = itertools.count(1)
+
+    class Failing(io.BufferedRandom):
+        def write(self, data):
+            if next(calls) == number:
+                raise MemoryError
+            return super().write(data)
+
+    wave = Signal.from_array(np.arange(2000, dtype=np.int16), "audio", None, 8000)
+    files.write(tmp_path / f"whole{suffix}", wave)
+    monkeypatch.setattr("io.BufferedRandom", Failing)
+    monkeypatch.setattr("sys.unraisablehook", lambda told: None)
+    path = tmp_path / f"a{suffix}"
+    with contextlib.suppress(Exception):
+        files.write(path, wave)
+    assert not path.exists() or files.read(path).values.tobytes() == wave.values.tobytes()

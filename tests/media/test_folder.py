@@ -163,3 +163,19 @@ def test_the_pictures_are_on_the_disk_before_their_folder_has_the_name_and_then_
         before = {("fsync", place) for place in (temporary / "000000.png", temporary / "000001.png", temporary)}
         assert before <= set(disk[:moved])
         assert disk[moved + 1 :] == [("fsync", tmp_path)]
+
+
+def test_a_folder_that_comes_at_the_last_moment_is_not_replaced(tmp_path, monkeypatch):
+    rename = os.rename
+
+    def late(old, new):
+        monkeypatch.setattr("os.rename", rename)
+        new.mkdir()
+        (new / "000000.png").touch()
+        rename(old, new)
+
+    monkeypatch.setattr("os.rename", late)
+    with pytest.raises(OutputError, match="exists already"):
+        files.write(tmp_path / "a", noise((3, 4, 5, 3)))
+    assert os.listdir(tmp_path / "a") == ["000000.png"]
+    assert os.listdir(tmp_path) == ["a"]

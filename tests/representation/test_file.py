@@ -78,13 +78,7 @@ def representations(draw, modes=MODES):
     return replace(
         inr,
         fit=fit,
-        history=tuple(
-            draw(
-                st.lists(
-                    json_objects.filter(lambda entry: not {"given", "held"} & entry.keys()), min_size=1, max_size=3
-                )
-            )
-        ),
+        history=tuple(draw(st.lists(json_objects.map(lambda more: more | inr.history[0]), min_size=1, max_size=3))),
     )
 
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from lgsirens.errors import FileFormatError
-from lgsirens.nn.siren import ModelConfig
+from lgsirens.nn.siren import LARGEST_WEIGHT, MODES, ModelConfig
 from lgsirens.representation.file import load, row_entries
+from lgsirens.representation.representation import LARGEST_FACTOR
+from tests.kernels import needs_compiled
 from tests.small import representation
 from tests.stored_files import Parts, at, drop, refused, store, tiny
 
@@ -114,6 +116,13 @@ MANIFESTS = {
     "a history with a box of rank 1": (at("history", 0, "given", value=[[[0, 6]]]), "given"),
     "a history with a box of text": (at("history", 0, "given", value=[[["0", 6], [0, 6]]]), "given"),
     "a history that held a box of rank 1": (at("history", 0, "held", value=[[0, 6]]), "held"),
+    "a history that does not say when": (drop("history", 0, "date"), "lacks date"),
+    "a history whose window is text": (at("history", 0, "window", value="all"), "window in the history"),
+    "a history whose window is of rank 1": (at("history", 0, "window", value=[[0, 6]]), "window in the history"),
+    "a history whose partitions are null": (at("history", 0, "partitions", value=None), "partitions in the history"),
+    "a history of a fit that says no PSNR": (at("history", 0, "refitted", value=1), "lacks added"),
+    "a history of a movement of nothing": (at("history", 0, "moved", value={"psnr": 1}), "largest is missing"),
+    "a history that gave null": (at("history", 0, "given", value=None), "given in the history"),
     "a local scale of rank 0": (at("coordinates", "local_scale", value=[]), "coordinates.local_scale"),
     "a spacing of rank 0": (at("signal", "spacing", value=[]), "signal.spacing"),
     "no lineage": (drop("lineage"), "lineage is missing"),
@@ -291,6 +300,29 @@ def test_weights_that_are_not_finite_are_refused_though_checksums_match(parts, n
     parts.checksum()
     parts.write()
     refused(parts.path, "NaN or infinite")
+
+
+@pytest.mark.parametrize("name", ["local", "shared.global_0_weight", "shared.aggregation_0_weight"])
+def test_weights_whose_products_float32_cannot_hold_are_refused(parts, name):
+    parts.tensors[name].flat[-1] = 3e38
+    parts.checksum()
+    parts.write()
+    refused(parts.path, "beyond 1e+09")
+
+
+@pytest.mark.parametrize("kernel", ["eager", pytest.param("fused", marks=needs_compiled)])
+@pytest.mark.parametrize("mode", MODES)
+def test_weights_and_factors_as_large_as_can_be_decode_to_finite_values(tmp_path, mode, kernel):
+    parts = Parts(store(representation((6, 5), 2, mode, None if mode == "mlp" else (3, 3)), tmp_path / "a.safetensors"))
+    for name, values in parts.tensors.items():
+        if values.dtype == np.float32 and name != "overview":
+            values[...] = LARGEST_WEIGHT
+    parts.manifest["model"]["w0"] = LARGEST_FACTOR
+    parts.manifest["coordinates"]["shared_scale"] = [LARGEST_FACTOR] * 2
+    parts.manifest["coordinates"]["local_scale"] = [LARGEST_FACTOR] * 2
+    parts.checksum()
+    parts.write()
+    assert np.isfinite(load(parts.path).decode(kernel=kernel).values).all()
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ def test_a_stopped_fit_goes_on_and_ends_in_the_same_rows(tmp_path, monkeypatch, 
         path.write_bytes(content)
         assert groups.RowFile(path).finished().sum() == done.sum() - 1
     for inr in on_ranks(size, lambda ranks: lg.encode(signal, checkpoint=path, resume=True, ranks=ranks, **OPTIONS)):
-        assert same(inr, expected) if size == 1 else torch.equal(rows_of(inr), rows_of(expected))
+        assert same(inr, expected)
 
 
 def test_a_checkpoint_of_groups_is_of_no_other_run(tmp_path, grouped):
@@ -248,6 +248,21 @@ def test_what_is_wrong_is_said_once(tmp_path, monkeypatch, arguments, each, mess
     assert codes == [2, 2]
     assert "".join(errors).count("lgsirens: ") == 1
     assert message in errors[0]
+
+
+def test_processes_decode_to_one_zarr(tmp_path):
+    inr = lg.encode(picture((64, 80)), **OPTIONS)
+    inr.save(tmp_path / "a.safetensors")
+    command = ("decode", tmp_path / "a.safetensors")
+    codes, told, _ = run_ranks(3, *command, tmp_path / "a.zarr", "--scale", "9")
+    assert (codes, [out.count("\n") for out in told]) == ([0, 0, 0], [1, 0, 0])
+    expected = np.rint(np.asarray(inr.decode(scale=9).values))
+    np.testing.assert_array_equal(np.asarray(lg.read(tmp_path / "a.zarr").values), expected)
+    codes, _, errors = run_ranks(2, *command, tmp_path / "a.png")
+    assert codes == [2, 2]
+    assert "".join(errors).count("lgsirens: ") == 1
+    assert "several ranks write a Zarr array" in errors[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "a.zarr"]
 
 
 @pytest.mark.slow

@@ -1,0 +1,282 @@
+"""Many files -> many representations, by one process or by ranks: a manifest says what is done."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lgsirens.errors import ConfigError, LgsirensError, OtherRunError, OutputError, RunError, SignalError
+from lgsirens.representation.file import load, save
+from lgsirens.representation.representation import Representation
+from lgsirens.signal import Signal
+from lgsirens.system.console import Progress, counted, interruption, log, note
+from lgsirens.system.schema import to_plain
+from lgsirens.training.checkpoint import check_checkpoint, checkpoint_path, claimed
+from lgsirens.training.config import EncodeConfig
+from lgsirens.training.encode import encode
+from lgsirens.training.manifest import FileRecord, Manifest, Part
+from lgsirens.training.mosaic import mosaic
+from lgsirens.training.ranks import ALONE, Ranks
+
+PathLike = str | os.PathLike[str]
+
+# Hidden: it stands for none of the inputs.
+_SHARED = ".shared.safetensors"
+# What a shared network brings to the files that are encoded with it.
+_BROUGHT = {
+    name: getattr(EncodeConfig(), name)
+    for name in (
+        *("mode", "partitions", "partition_size", "parameters", "local_width", "global_width", "hidden_layers"),
+        *("agg_type", "overlaps", "coordinates", "shared_scale", "local_scale"),
+    )
+}
+
+
+def encode_many(
+    inputs: PathLike | Sequence[PathLike],
+    out_folder: PathLike,
+    config: EncodeConfig | None = None,
+    *,
+    share_network: bool = False,
+    shared_from: Representation | None = None,
+    reading: Mapping[str, Any] | None = None,
+    device: str | torch.device = "auto",
+    max_memory: int | str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = False,
+    ranks: Ranks = ALONE,
+    read: Callable[..., Signal],
+    find: Callable[[Path, Path], tuple[list[Path], int]],
+    **options: Any,
+) -> list[FileRecord]:
+    """Encode many files, each into a file of its own: `a/b.png` into `OUT_FOLDER/a/b.png.safetensors`.
+
+    A file that cannot be read or encoded is told in one line, and the others go on.
+
+    Args:
+        inputs: a folder, with its sub-folders, or files, whose outputs lie as they do below the folder of all.
+        out_folder: of the outputs and of `manifest.jsonl`, which says what became of each input; made if need be.
+        config: the options of each; keyword arguments named as the fields of `EncodeConfig` override them.
+        share_network: one shared network for all, learnt first from tiles of many files; rows alone learn then, and
+            all outputs have one origin.
+        shared_from: or that of a representation.
+        reading: keyword arguments of `read`, for all files.
+        device: as `encode` takes it.
+        max_memory: as `encode` takes it.
+        resume: go on with the run that `out_folder` has; what is done is left alone where its input is as it was.
+        overwrite: replace what `out_folder` has.
+        progress: show a progress bar on standard error.
+        ranks: who share the files.
+        read: a file as a signal.
+        find: the files within a folder that are signals, without those in another one, and how many others there are.
+
+    Returns:
+        What became of each input, in their order.
+
+    Raises:
+        ConfigError: options that cannot be, or other ones than those of the run to go on with.
+        SignalError: there are no inputs.
+        OutputError: `out_folder` has a run already, or one is under way there.
+        RunError: the manifest or the shared network cannot be written, or its fit diverged.
+        KeyboardInterrupt: Ctrl-C; the manifest has what is done, and a file under way its checkpoint.
+    """
+    config = EncodeConfig.from_options({**to_plain(config or EncodeConfig()), **options})
+    reading, out = dict(reading or {}), Path(os.path.expanduser(out_folder))
+    if share_network:
+        _check_sharing(config, shared_from)
+    described = {**to_plain(config), **to_plain(reading), "share_network": share_network}
+    described["shared_from"] = None if shared_from is None else shared_from.origin
+    with interruption() as stop, _claimed(out, ranks):
+        manifest = ranks.together(lambda: Manifest(out, described, resume, overwrite))
+        names = ranks.together(lambda: _named(inputs, out, find))
+        ranks.together(manifest.settle if ranks.first else lambda: None)
+        files = _Files(names, out, partial(read, **reading), manifest, overwrite)
+        how: dict[str, Any] = {"device": device, "max_memory": max_memory}
+        if share_network:
+            learnt = files.shared(config, "value_range" in reading, ranks, resume, progress, **how)
+            shared_from, config = learnt, replace(config, **_BROUGHT)
+        how |= {"config": config, "shared_from": shared_from, "source": _source(reading)}
+        left = ranks.of_first([name for name in names if not files.done(name)] if ranks.first else None)
+        with manifest.part(ranks.rank) as part, Progress("encode", "file", not (progress and ranks.first)) as bar:
+            bar.start(len(names), len(names) - len(left))
+            unfinished = False
+            for number in ranks.deal(len(left)):
+                unfinished = stop.is_set() or not files.encode(left[number], part, resume, **how)
+                if unfinished:
+                    break
+                bar.advance()
+        for records in ranks.everyone(part.added):
+            manifest.records |= records
+        ranks.together(manifest.settle if ranks.first else lambda: None)
+    if ranks.total(unfinished)[0]:
+        raise KeyboardInterrupt
+    return [manifest.records[name] for name in names]
+
+
+class _Files:
+    """The inputs of a run by name, and where their outputs go."""
+
+    def __init__(
+        self, names: dict[str, Path], out: Path, read: Callable[[Path], Signal], manifest: Manifest, overwrite: bool
+    ) -> None:
+        self._names, self._out, self._read, self._manifest, self._overwrite = names, out, read, manifest, overwrite
+        self._said: set[str] = set()
+
+    def done(self, name: str) -> bool:
+        """Whether an input is encoded, as it is now."""
+        record = self._manifest.records.get(name)
+        if record is None or record.status != "done":
+            return False
+        try:
+            found, made = os.stat(self._names[name]), os.stat(self._out / record.output)
+        except OSError:
+            return False
+        return (found.st_size, found.st_mtime_ns, made.st_size) == (record.size, record.modified, record.bytes)
+
+    def encode(self, name: str, part: Part, resume: bool, **how: Any) -> bool:
+        """Encode one input and keep a record of it; False if Ctrl-C ended that."""
+        path, output, began = self._names[name], f"{name}.safetensors", time.monotonic()
+        before = self._manifest.records.get(name, FileRecord(name, output, "failed"))
+        mine = self._overwrite or before.status == "started" or before.bytes is not None
+        record = FileRecord(name, output, "started", bytes=before.bytes)
+        with suppress(OSError):  # reading it tells
+            found = os.stat(path)
+            record = replace(record, size=found.st_size, modified=found.st_mtime_ns)
+        try:
+            target = self._out / output
+            _check_new(target, mine)
+            part.add(record)
+            with _said_once(self._said):
+                result = self._fitted(path, target, resume, **how)
+            if result.fit.stopped == "interrupted":
+                return False
+            save(result, target, overwrite=mine)
+            checkpoint_path(target).unlink(missing_ok=True)
+        except KeyboardInterrupt:
+            return False
+        except LgsirensError as error:
+            reason = " ".join(str(error).split())
+            reason = reason if reason.startswith(str(path)) else f"{path}: {reason}"
+            log.error("%s", reason)  # each rank tells of its own
+            part.add(replace(record, status="failed", error=reason))
+            return True
+        seconds, size = round(time.monotonic() - began, 3), target.stat().st_size
+        part.add(replace(record, status="done", psnr=result.fit.psnr, bytes=size, seconds=seconds))
+        return True
+
+    def shared(
+        self, config: EncodeConfig, common_range: bool, ranks: Ranks, resume: bool, progress: bool, **how: Any
+    ) -> Representation:
+        """What has the shared network, learnt now unless the run that goes on has learnt it."""
+        path = self._out / _SHARED
+        if not ranks.of_first(resume and path.exists()):
+            paths = list(self._names.values())
+            with _said_once(self._said):
+                signal, tile = ranks.together(lambda: mosaic(paths, self._read, config, common_range))
+            made = replace(config, partition_size=tile)
+            keeper: dict[str, Any] = {"checkpoint": checkpoint_path(path), "resume": resume, "progress": progress}
+            learnt = encode(signal, made, ranks=ranks, **keeper, **how)
+            if learnt.fit.stopped == "interrupted":
+                raise KeyboardInterrupt
+            ranks.together(partial(save, learnt, path, True) if ranks.first else lambda: None)
+            checkpoint_path(path).unlink(missing_ok=True)
+        return ranks.together(lambda: load(path))  # type: ignore[no-any-return]
+
+    def _fitted(self, path: Path, target: Path, resume: bool, **how: Any) -> Representation:
+        signal, checkpoint = self._read(path), checkpoint_path(target)
+        check_checkpoint(checkpoint, resume)
+        try:
+            return encode(signal, checkpoint=checkpoint, resume=resume and checkpoint.exists(), **how)
+        except OtherRunError:  # the input was changed since
+            return encode(signal, checkpoint=checkpoint, **how)
+
+
+def _named(
+    inputs: PathLike | Sequence[PathLike], out: Path, find: Callable[[Path, Path], tuple[list[Path], int]]
+) -> dict[str, Path]:
+    """The inputs, sorted, by their paths below the folder of all."""
+    if isinstance(inputs, str | os.PathLike):
+        folder = Path(os.path.expanduser(inputs))
+        if os.path.realpath(folder) == os.path.realpath(out):
+            raise ConfigError(f"{out}: is the folder of the inputs; choose another one for the outputs")
+        paths, others = find(folder, out)
+        if not paths:
+            raise SignalError(f"{folder}: holds no signals, {counted(others, 'other file')}; name another folder")
+        if others:
+            note("%s: %s left out, no signals", folder, counted(others, "file"))
+    else:
+        paths = sorted({Path(os.path.abspath(os.path.expanduser(path))) for path in inputs})
+        if not paths:
+            raise SignalError("no inputs; name a folder or files")
+        folder = Path(os.path.commonpath([path.parent for path in paths]))
+    return {path.relative_to(folder).as_posix(): path for path in paths}
+
+
+def _check_sharing(config: EncodeConfig, shared_from: Representation | None) -> None:
+    for name, wrong, message in (
+        ("shared_from", shared_from is not None, "beside share_network; give one of them"),
+        ("mode", config.mode != "lg", f"{config.mode}: has no shared network; take lg, or no share_network"),
+        ("coordinates", config.seen != "tile", f"{config.seen}: belong to one signal; take tile, or no share_network"),
+        ("partitions", config.partitions is not None, "differ from file to file; give partition_size instead"),
+    ):
+        if wrong:
+            raise ConfigError(message, name)
+
+
+def _check_new(target: Path, mine: bool) -> None:
+    """Make the folder of an output, which must not be there unless this run may replace it."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{target.parent}: cannot be made: {error.strerror}; choose another folder") from error
+    if target.exists() and not mine:
+        raise OutputError(f"{target}: exists already; choose another folder or overwrite it")
+
+
+def _source(reading: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a film was read, for the config of the result."""
+    reduced = {name: to_plain(reading.get(name)) for name in ("frames", "max_side")}
+    return reduced if any(reduced.values()) else {}
+
+
+@contextmanager
+def _claimed(out: Path, ranks: Ranks) -> Iterator[None]:
+    """Make the folder of the outputs, and keep other runs out of it."""
+
+    def make() -> None:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise OutputError(f"{out}: is a file; name a folder") from None
+        except OSError as error:
+            raise RunError(f"{out}: cannot be made: {error.strerror}; choose another folder") from error
+
+    ranks.together(make)
+    with claimed(out / "manifest") if ranks.first else nullcontext(True) as free:
+        if not ranks.of_first(free):
+            raise OutputError(f"{out}: a run is under way there; wait for it, or choose another folder")
+        yield
+
+
+@contextmanager
+def _said_once(said: set[str]) -> Iterator[None]:
+    """What is told of many files alike is told of the first one."""
+
+    def new(record: logging.LogRecord) -> bool:
+        fresh = record.msg not in said
+        said.add(record.msg)
+        return fresh
+
+    log.addFilter(new)
+    try:
+        yield
+    finally:
+        log.removeFilter(new)
