@@ -128,4 +128,4 @@ def test_a_large_file_is_passed_through_in_bounded_memory(tmp_path, name, make):
     make(tmp_path / name, values)
     highest, before, after = peaks(f'lgsirens.lazy.extremes(lgsirens.read("{name}").values)[1]', tmp_path)
     assert highest == 254
-    assert after - before < CACHE_BYTES + 64 * MIB
+    assert after - before < CACHE_BYTES + 96 * MIB  # which heaps of many small tiles want

@@ -266,7 +266,7 @@ def test_formats_are_checked_before_any_work():
         ("a", "audio", 2, "a: the suffix names no format that can be written; choose .npy, .zarr, .wav, .flac"),
         ("a.xyz", "video", 3, "that can be written; choose .npy, .zarr, .mp4, .mkv, a name without suffix"),
         ("a", "volume", 1, "a: the suffix names no format that can be written; choose .npy, .zarr, .tif, .tiff"),
-        ("a.jpg", "image", 4, "a.jpg: JPEG cannot hold a signal of kind image with 4 channels; choose .npy, .zarr, .png"),
+        ("a.jpg", "image", 4, "JPEG cannot hold a signal of kind image with 4 channels; choose .npy, .zarr, .png"),
         ("a.jpeg", "image", 2, "a.jpeg: JPEG cannot hold a signal of kind image with 2 channels"),
         ("a.png", "video", 3, "a.png: PNG cannot hold a signal of kind video with 3 channels"),
         ("a.tif", "audio", 1, "a.tif: TIFF cannot hold a signal of kind audio with 1 channel"),
