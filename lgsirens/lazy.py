@@ -62,7 +62,7 @@ class LazyValues:
 
     Attributes:
         chunks: the shape in which it reads well, None if it does in any.
-        cache: of chunks; its limit may be lowered.
+        cache: of chunks.
     """
 
     def __init__(self, source: Any, name: str = "array", channel_axis: bool = False, keeps: bool = True) -> None:
@@ -72,6 +72,12 @@ class LazyValues:
         self.shape = (*map(int, source.shape), *((1,) if channel_axis else ()))
         self.chunks = _chunks(source, self.shape, self.dtype.itemsize)
         self.cache = BlockCache(CACHE_BYTES)
+
+    def keep(self, limit: int) -> None:
+        """Keep chunks of at most so many bytes."""
+        self.cache.limit = min(self.cache.limit, limit)
+        if isinstance(self._source, Converted):
+            self._source.values.keep(limit)
 
     def with_channel_axis(self) -> "LazyValues":
         """The same with an axis of length 1 at its end."""
@@ -170,13 +176,13 @@ class Converted:
     """
 
     def __init__(self, values: LazyValues, convert: Callable[[Array], Array]) -> None:
-        self._values, self._convert = values, convert
+        self.values, self._convert = values, convert
         like = convert(np.zeros((*(1 for _ in values.shape[:-1]), values.shape[-1]), values.dtype))
         self.dtype, self.shape = like.dtype, (*values.shape[:-1], like.shape[-1])
         self.chunks = values.chunks and (*values.chunks[:-1], like.shape[-1])
 
     def __getitem__(self, part: tuple[slice, ...]) -> Array:
-        return self._convert(self._values[part[:-1]])[..., part[-1]]
+        return self._convert(self.values[part[:-1]])[..., part[-1]]
 
 
 def is_lazy(given: Any) -> bool:

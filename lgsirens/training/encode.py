@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from lgsirens.errors import ConfigError
+from lgsirens.lazy import LazyValues
 from lgsirens.monitoring.log import FitState, RunLog, check_folder
 from lgsirens.monitoring.watcher import Watcher
 from lgsirens.representation.file import identified
@@ -35,6 +36,8 @@ from lgsirens.training.optimizers import build_optimizer
 from lgsirens.training.ranks import ALONE, Ranks
 from lgsirens.training.result import Fitted, as_representation
 from lgsirens.training.run import BLOCK_PART, Run, prepare
+
+_CACHE_PART = 8  # of `max_memory`, that chunks of a signal read by region may take
 
 
 @as_it_starts()
@@ -95,6 +98,8 @@ def encode(
     if ranks.first:
         for line in planned.notes:
             note("%s", line)
+    if isinstance(signal.values, LazyValues):
+        signal.values.keep(limit // _CACHE_PART)
     signal = _ranged(signal, shared_from)
     device, described = resolve_device(device), _described(signal, planned, source)
     grouped = whole_bytes(signal, planned) > limit - limit // BLOCK_PART
