@@ -52,6 +52,8 @@ bench: $(READY)
 	$(BIN)/python benchmarks/time_to_quality.py
 	$(BIN)/python benchmarks/between.py
 	$(BIN)/python benchmarks/large.py
+	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/many.py
 	$(BIN)/python benchmarks/watching.py
 	$(BIN)/python benchmarks/published.py
 	$(BIN)/python benchmarks/view.py
