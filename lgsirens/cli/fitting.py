@@ -37,7 +37,8 @@ def encode_command(asked: Encode) -> int:
     asked = with_fields(asked, quiet=asked.quiet or not ranks.first)
     run_log, settings, shared_from = ranks.together(lambda: _prepared(asked))
     reading = from_plain(Reading, part(Reading, settings))
-    config = EncodeConfig.from_options({n: value for n, value in settings.items() if n not in declared(Reading)})
+    chosen = {name: value for name, value in settings.items() if name not in declared(Reading)}
+    config = ranks.together(lambda: EncodeConfig.from_options(chosen))
     signal = ranks.together(lambda: reading.read(asked.input, asked.quiet, asked.max_memory))
     if asked.dry_run:
         if ranks.first:

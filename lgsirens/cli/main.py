@@ -12,7 +12,7 @@ from lgsirens.access.server import view
 from lgsirens.cli import options
 from lgsirens.cli.fitting import check_result, encode_command, extend_command, replace_command, save_and_tell
 from lgsirens.cli.many import encode_many_command
-from lgsirens.cli.ranks import decode_together, started_ranks
+from lgsirens.cli.ranks import decode_together, refuse_ranks, started_ranks
 from lgsirens.errors import ConfigError, FileFormatError, OutputError
 from lgsirens.grid.box import format_box
 from lgsirens.media.files import check_format, check_target, read
@@ -32,6 +32,7 @@ from lgsirens.system.program import run
 from lgsirens.training.config import EncodeConfig
 from lgsirens.training.refit import FitOptions
 
+_BY_RANKS = ("encode", "encode-many", "decode")
 _OF_DECODE = ("region", "scale", "size", "full", "blend", "kernel", "max_memory", "device")
 
 
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def program() -> int | None:
         words = list(sys.argv[1:] if argv is None else argv)
         command, asked = options.parse_arguments(words, {name: classes for name, (_, classes) in COMMANDS.items()})
+        if command not in _BY_RANKS:
+            refuse_ranks(command)
         return COMMANDS[command][0](asked)
 
     return run(program, options.NAMES)

@@ -23,11 +23,12 @@ def encode_many_command(asked: EncodeMany) -> int:
     settings = ranks.together(lambda: settings_of(asked))
     shared_from = ranks.together(lambda: shared_network_of(asked.shared_from, settings.pop("shared_from", None)))
     given = to_plain(from_plain(Reading, part(Reading, settings)))
+    chosen = {name: value for name, value in settings.items() if name not in declared(Reading)}
     began = time.monotonic()
     records = encode_many(
         asked.input,
         asked.output,
-        EncodeConfig.from_options({n: value for n, value in settings.items() if n not in declared(Reading)}),
+        ranks.together(lambda: EncodeConfig.from_options(chosen)),
         share_network=asked.share_network,
         shared_from=shared_from,
         reading={name: value for name, value in given.items() if value is not None},

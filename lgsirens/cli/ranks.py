@@ -1,6 +1,7 @@
 """Commands that `torchrun` starts: one way in for all ranks, and a decode that they share."""
 
 import logging
+import os
 from contextlib import nullcontext
 from typing import Any
 
@@ -27,6 +28,14 @@ def started_ranks(asked: Computing) -> Ranks:
     return ranks
 
 
+def refuse_ranks(command: str) -> None:
+    """Raise ConfigError where `torchrun` has started several processes of a command that is for one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        error = ConfigError(f"{command} is done by one process; start it without torchrun")
+        error.told = os.environ.get("RANK", "0") != "0"
+        raise error
+
+
 def decode_together(representation: Representation, asked: Decode, ranks: Ranks, **options: Any) -> None:
     """Decode with `options` of `decode` to a Zarr array, of which each rank writes some chunks.
 
@@ -35,7 +44,7 @@ def decode_together(representation: Representation, asked: Decode, ranks: Ranks,
     """
     ranks.together(lambda: _check_output(asked))
     with Progress("decode", "sample", asked.quiet or not ranks.first) as bar:
-        signal = Decoding(representation, **options).by_region(bar)
+        signal = ranks.together(lambda: Decoding(representation, **options).by_region(bar))
         stored = Stored(asked.output, signal, ZARR.stored_type(signal.dtype), bar)
         with replacing_store(asked.output, asked.overwrite) if ranks.first else nullcontext() as temporary:
             ranks.together(lambda: begin_zarr(temporary, stored) if temporary else None)

@@ -50,6 +50,7 @@ class RowFile:
             with open(path, "rb") as file:
                 (length,) = struct.unpack("<Q", file.read(8))
                 header = json.loads(file.read(length))
+                self._inode = os.fstat(file.fileno()).st_ino
                 self.record: dict[str, str] = header.pop("__metadata__")
                 self._table = {
                     name: (_TYPES[each["dtype"]], tuple(each["shape"]), 8 + length + each["data_offsets"][0])
@@ -202,6 +203,8 @@ class RowFile:
         try:
             descriptor = os.open(self.path, os.O_RDWR)
             try:
+                if os.fstat(descriptor).st_ino != self._inode:
+                    raise RunError(f"{self.path}: was replaced by another run; start again")
                 yield descriptor
             finally:
                 os.close(descriptor)

@@ -94,7 +94,8 @@ def encode(
     config = EncodeConfig.from_options({**to_plain(config or EncodeConfig()), **options})
     if not isinstance(shared_from, Representation | None):
         raise ConfigError(f"{shared_from!r}: is no Representation; give one from load or encode", "shared_from")
-    planned, limit = plan(check_signal(signal), config, shared_from), memory_limit(max_memory)
+    planned = ranks.together(lambda: plan(check_signal(signal), config, shared_from))
+    limit = ranks.of_first(memory_limit(max_memory))
     if ranks.first:
         for line in planned.notes:
             note("%s", line)
@@ -106,14 +107,15 @@ def encode(
     if grouped and (max_memory is not None or in_groups(planned)):
         if log is not None:
             raise ConfigError("a fit in groups keeps no log; give more max_memory, or no log", "max_memory")
-        check_groups(planned, signal.channels, limit)
+        ranks.together(lambda: check_groups(planned, signal.channels, limit))
         fit = GroupFit(signal, planned, device, limit // BLOCK_PART, ranks)
         key = fit.key(described.get("shared_from"))
         fitted = fit.fit(Checkpoint.at(checkpoint, key, resume, ranks), progress)
         return _result(signal, planned, fitted, f"{fit.where}, in groups", described, ranks)
     _say_beyond(signal)
-    own = ranks.partitions(len(planned.lattice))
-    run = prepare(signal, planned, device, limit // BLOCK_PART, own)
+    own = ranks.together(lambda: ranks.partitions(len(planned.lattice)))
+    run = ranks.together(lambda: prepare(signal, planned, device, limit // BLOCK_PART, own))
+    ranks.agree({"device": device.type, "kernel": run.kernel.name})
     key = run.key(signal, described.get("shared_from"), ranks=ranks)
     keeper = Checkpoint.at(checkpoint, key, resume, ranks, own)
     assemble = partial(_assembled, signal, planned, run, described, ranks, own)

@@ -11,7 +11,7 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -24,17 +24,18 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lgsirens.errors import ConfigError
+from lgsirens.errors import ConfigError, FileFormatError
 from lgsirens.grid.box import intersect
 from lgsirens.grid.lattice import block_shape
 from lgsirens.monitoring.log import FitState
 from lgsirens.nn.kernels.kernel import choose_kernel
+from lgsirens.nn.memory import training_samples
 from lgsirens.nn.siren import count, row_layout
 from lgsirens.representation.representation import FitRecord
 from lgsirens.representation.row_file import RowFile
 from lgsirens.representation.rows import CODECS, MemoryRows
 from lgsirens.signal import Signal
-from lgsirens.system.console import Progress, interruption
+from lgsirens.system.console import Progress, interruption, note
 from lgsirens.system.hardware import format_bytes
 from lgsirens.system.schema import to_plain
 from lgsirens.training.checkpoint import RECORD, Checkpoint
@@ -80,6 +81,13 @@ class GroupFit:
         self._learning = planned.lattice.select(_learning(planned))
 
     @property
+    def _samples_per_block(self) -> int:
+        """On which the rounding of a group depends."""
+        group = self.largest
+        kernel = choose_kernel(group.config.kernel, self._device)
+        return training_samples(group.model, self._device.type != "cpu", self._limit, len(group.lattice), kernel.fused)
+
+    @property
     def where(self) -> str:
         """Device and kernel, as the record of a fit has them."""
         return f"{self._device.type}, {choose_kernel(self._planned.config.kernel, self._device).name}"
@@ -95,9 +103,10 @@ class GroupFit:
         learnt from."""
         signal, planned, learning = self._signal, self._planned, self._learning
         described = [signal.kind, signal.value_range, signal.dtype, signal.shape, signal.channels, "groups"]
-        described += [to_plain(planned.config), self._limit, self.where, *more]
+        described += [to_plain(planned.config), self._samples_per_block, self.where, *more]
         boxes = [intersect(learning.box(place), planned.extent) for place in range(len(learning))]
-        own = [sha256(signal.read(box).tobytes()).hexdigest() for box in boxes[self._ranks.part(len(boxes))]]
+        part = boxes[self._ranks.part(len(boxes))]
+        own = self._ranks.together(lambda: [sha256(signal.read(box).tobytes()).hexdigest() for box in part])
         described.append(list(itertools.chain.from_iterable(self._ranks.everyone(own))))
         return sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
@@ -144,21 +153,27 @@ class GroupFit:
         left = [group for group in groups if not there[group].all()]
         with Progress("encode", "partition", quiet=not (progress and ranks.first)) as bar:
             bar.start(len(there), len(there) - sum(map(len, left)))
-            done = 0
-            for number in ranks.deal(len(left)):
-                ahead = sum(map(len, left[number:]))
-                found = self._fit_group(file, left[number], ahead, file.shared)
-                if found.stopped == "interrupted" or stop.is_set():
-                    break
-                now = sum(map(len, left[: number + 1]))
-                bar.advance(now - done)
-                done = now
-        if ranks.total(stop.is_set())[0]:
+            ranks.together(lambda: self._fit_dealt(file, left, bar, stop))
+        if ranks.total(stop.is_set())[0] and not ranks.of_first(ranks.first and file.finished().all()):
+            if ranks.first:
+                note("interrupted; with a checkpoint resume goes on")
             raise KeyboardInterrupt
         # Of all rows, also of those that a run before this one has fitted.
         steps, ending = ranks.of_first((int(file.steps.max()), int(file.endings.max())) if ranks.first else None)
         seconds = ranks.of_first(time.monotonic() - self._began)
         return FitState(step=steps, seconds=seconds, stopped=_ENDINGS[ending])
+
+    def _fit_dealt(self, file: RowFile, left: list[NDArray[np.int64]], bar: Progress, stop: Event) -> None:
+        """Fit group after group, as they are dealt to this rank."""
+        ends, done, dealt = np.cumsum([len(group) for group in left]), 0, self._ranks.deal(len(left))
+        for number in dealt:
+            ahead = int(ends[-1] - ends[number]) + len(left[number])
+            found = self._fit_group(file, left[number], ahead, file.shared)
+            if found.stopped == "interrupted" or stop.is_set():
+                dealt.close()
+                return
+            bar.advance(int(ends[number]) - done)
+            done = int(ends[number])
 
     def _fit_group(self, file: RowFile, places: NDArray[np.int64], ahead: int, shared: dict[str, Tensor]) -> FitState:
         """Fit the rows of one group and keep them, unless Ctrl-C stops it."""
@@ -183,7 +198,8 @@ class GroupFit:
         share = partitions / (len(self._planned.lattice) + partitions)  # of learning the shared network
         if ahead is not None:
             share = min(1.0, self._ranks.size * partitions / ahead)
-        left = config.seconds - (time.monotonic() - self._began)
+        now = time.monotonic() - self._began
+        left = config.seconds - (self._ranks.of_first(now) if ahead is None else now)  # all learn together
         return replace(config, seconds=max(1e-3, left * share))
 
 
@@ -199,7 +215,9 @@ def whole_bytes(signal: Signal, planned: Plan) -> int:
 def in_groups(planned: Plan) -> bool:
     """Whether a plan may be fitted in groups: its rows do not learn from each other's samples, but for those that the
     shared network is learnt from."""
-    return planned.model.mode == "lc" or (planned.model.mode == "lg" and planned.coordinates.kind == "tile")
+    if planned.coordinates.kind == "tile":
+        return planned.model.mode != "mlp"
+    return planned.model.mode == "lc" and planned.config.sample_frac is None  # which draws from the whole signal
 
 
 def _learning(planned: Plan) -> NDArray[np.int64]:
@@ -244,14 +262,16 @@ def _partition_bytes(planned: Plan, channels: int) -> int:
 
 def _opened(keeper: Checkpoint) -> RowFile | None:
     """The rows of a run to go on with, if it has come as far as that (raises as `Checkpoint.read`)."""
-    record: dict[str, Any] = {}
-    with suppress(SafetensorError, OSError, KeyError, TypeError, ValueError), safe_open(keeper.path, "np") as file:
-        record = json.loads(file.metadata()[RECORD])
-    if not (keeper.resume and record.get(_MARK)):
+    if not keeper.goes_on:
         return None
+    try:
+        with safe_open(keeper.path, "np") as file:
+            record = json.loads(file.metadata()[RECORD])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{keeper.path}: damaged checkpoint ({error}); delete it and start again") from error
     if record.get("key") != keeper.key:
         raise keeper.of_other_run()
-    return RowFile(keeper.path)
+    return RowFile(keeper.path) if record.get(_MARK) else None
 
 
 @contextmanager

@@ -114,7 +114,7 @@ def fit(
     began, saved = time.monotonic() - state.seconds, time.monotonic()
     if state.step == 0 and RECIPES[recipe].solves_output(model.config):
         solve_output_layers(model, samples, metric_rows if frozen_rows is None else ~frozen_rows)
-    before = time.monotonic() - began - state.seconds
+    before = ranks.of_first(time.monotonic() - began - state.seconds)
     progress.start(steps, state.step)  # here: what is left is told by the steps that were taken
     with interruption() as interrupted:
         while state.step < steps and not state.stopped:

@@ -162,7 +162,7 @@ class _Files:
             checkpoint_path(target).unlink(missing_ok=True)
         except KeyboardInterrupt:
             return False
-        except LgsirensError as error:
+        except (LgsirensError, MemoryError, OSError, RuntimeError) as error:  # PyTorch's lack of memory is the last
             reason = " ".join(str(error).split())
             reason = reason if reason.startswith(str(path)) else f"{path}: {reason}"
             log.error("%s", reason)  # each rank tells of its own
@@ -183,7 +183,10 @@ class _Files:
                 signal, tile = ranks.together(lambda: mosaic(paths, self._read, config, common_range))
             made = replace(config, partition_size=tile)
             keeper: dict[str, Any] = {"checkpoint": checkpoint_path(path), "resume": resume, "progress": progress}
-            learnt = encode(signal, made, ranks=ranks, **keeper, **how)
+            try:
+                learnt = encode(signal, made, ranks=ranks, **keeper, **how)
+            except OtherRunError:  # the files are others since
+                learnt = encode(signal, made, ranks=ranks, **keeper | {"resume": False}, **how)
             if learnt.fit.stopped == "interrupted":
                 raise KeyboardInterrupt
             ranks.together(partial(save, learnt, path, True) if ranks.first else lambda: None)

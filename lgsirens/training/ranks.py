@@ -5,7 +5,8 @@ Ctrl-C) is the same on every rank, because it comes from here.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+import secrets
+from collections.abc import Callable, Generator, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from lgsirens.system.console import counted
 
 # A rank that has nothing left to do waits for the others; where one dies its connections break at once.
 _PATIENCE = timedelta(days=7)
+_MEETING = timedelta(minutes=10)
 
 
 class Ranks:
@@ -44,8 +46,8 @@ class Ranks:
         """What each rank has, in their order."""
         return [value]
 
-    def deal(self, count: int) -> Iterator[int]:
-        """The numbers below `count`, each to one rank, the next to whichever is free."""
+    def deal(self, count: int) -> Generator[int, None, None]:
+        """The numbers below `count`, each to one rank, the next to whichever is free; closed, no rank gets more."""
         yield from range(count)
 
     def total(self, *numbers: float) -> list[float]:
@@ -142,15 +144,18 @@ class ProcessRanks(Ranks):
 
         if not (dist.is_available() and dist.is_gloo_available()):
             raise ConfigError("ranks need a PyTorch with torch.distributed and gloo; install one, or start no torchrun")
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
         try:
-            self._store, rank, size = next(dist.rendezvous("env://", timeout=_PATIENCE))  # type: ignore[attr-defined]
+            self._store, rank, size = next(dist.rendezvous("env://", timeout=_MEETING))  # type: ignore[attr-defined]
             dist.init_process_group(backend, store=self._store, rank=rank, world_size=size, timeout=_PATIENCE)
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())
             raise RunError(f"the ranks do not find one another: {reason}; start them by torchrun") from None
         super().__init__(rank, size)
         self._dist, self._deals = dist, 0
+        self._run = self.of_first(secrets.token_hex(8))  # torchrun's store outlives a restart of the ranks
 
     def add(self, tensors: list[Tensor]) -> None:
         for kind in dict.fromkeys(tensor.dtype for tensor in tensors):
@@ -166,10 +171,15 @@ class ProcessRanks(Ranks):
         self._exchange(lambda: self._dist.all_gather_object(found, value))
         return found
 
-    def deal(self, count: int) -> Iterator[int]:
+    def deal(self, count: int) -> Generator[int, None, None]:
         self._deals += 1
-        while (number := self._exchange(lambda: self._store.add(f"deal {self._deals}", 1)) - 1) < count:
-            yield number
+        key = f"deal {self._run} {self._deals}"
+        while (number := self._exchange(lambda: self._store.add(key, 1)) - 1) < count:
+            try:
+                yield number
+            except GeneratorExit:  # Ctrl-C met this rank: nobody begins another one
+                self._exchange(lambda: self._store.add(key, count))
+                raise
 
     def _exchange(self, work: Callable[[], Any]) -> Any:
         try:

@@ -149,7 +149,7 @@ def prepare(
         shared: the shared network, which then does not learn; None: that of `planned.shared_from`, if there is one.
     """
     model = initial_model(planned.model, planned.lattice, planned.coordinates.kind, planned.config.seed)
-    model.local.data = model.local.data[own]
+    model.local.data = model.local.data[own].clone()
     lattice, fitted = planned.lattice.select(np.arange(len(planned.lattice))[own]), len(planned.lattice)
     windows = Windows(PositionedSignal.first(signal), lattice, planned.coordinates, device, fitted=fitted)
     if shared is None and planned.shared_from is not None:

@@ -113,6 +113,37 @@ def test_more_ranks_than_partitions_are_an_error_on_every_rank():
         on_ranks(4, lambda ranks: lg.encode(picture((8, 16)), ranks=ranks, **OPTIONS))
 
 
+@pytest.mark.parametrize("where", [{}, {"checkpoint": "x.checkpoint.safetensors"}])
+def test_ranks_stop_together_when_their_seconds_are_over(tmp_path, monkeypatch, where):
+    monkeypatch.chdir(tmp_path)
+    options = OPTIONS | {"steps": None, "seconds": 1.5}
+    inrs = on_ranks(3, lambda ranks: lg.encode(picture((50, 40)), ranks=ranks, **where, **options))
+    assert {inr.fit.stopped for inr in inrs} == {"seconds"}
+    assert len({inr.lineage for inr in inrs}) == 1
+
+
+def test_rows_of_one_rank_may_all_be_at_rest():
+    values = np.asarray(picture((48, 64)).values).copy()
+    values[:24] = 90  # the first rank's half is flat
+    signal, options = lg.Signal.from_array(values), OPTIONS | {"steps": 400, "target_psnr": 27.0}
+    for kernel in ("auto", "eager"):
+        found = on_ranks(2, lambda ranks: lg.encode(signal, ranks=ranks, **options, kernel=kernel))  # noqa: B023
+        assert {inr.fit.stopped for inr in found} == {"target_psnr"}
+
+
+def test_groups_replace_no_checkpoint_of_another_fit(tmp_path, monkeypatch):
+    signal, path = picture((50, 40)), tmp_path / "x.checkpoint.safetensors"
+    shared_from = lg.encode(picture((24, 24), seed=1), **OPTIONS)
+    with monkeypatch.context() as patched:
+        patched.setattr("lgsirens.training.loop.SECONDS_BETWEEN_CHECKPOINTS", 0)
+        lg.encode(signal, shared_from=shared_from, steps=5, checkpoint=path)
+    before = path.read_bytes()
+    in_groups(monkeypatch)
+    with pytest.raises(lg.FileFormatError, match="belongs to another"):
+        lg.encode(signal, shared_from=shared_from, steps=5, checkpoint=path, resume=True)
+    assert path.read_bytes() == before
+
+
 def test_the_same_seed_and_number_of_ranks_make_the_same_file(tmp_path, grouped):
     signal = picture((50, 40))
     for name in ("a", "b"):
@@ -236,6 +267,7 @@ def test_processes_fit_a_picture_together(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "each", "message"),
     [
+        (("a.png", "b.safetensors"), lambda rank: ("--partition_size", "80,80"), "2 ranks: more than"),
         (("missing.png", "b.safetensors"), lambda rank: (), "missing.png: "),
         (("a.png", "b.safetensors"), lambda rank: ("--steps", 10 + rank), "has steps"),
         (("a.png", "nowhere/b.safetensors"), lambda rank: (), "does not exist"),
