@@ -37,6 +37,8 @@ json_values = st.recursive(
     max_leaves=6,
 )
 json_objects = st.dictionaries(st.text(max_size=8), json_values, max_size=4)
+# What the format does not name may be of any type.
+entries = st.dictionaries(st.text(max_size=8).map(lambda name: f"own {name}"), json_values, max_size=4)
 
 
 @st.composite
@@ -78,7 +80,7 @@ def representations(draw, modes=MODES):
     return replace(
         inr,
         fit=fit,
-        history=tuple(draw(st.lists(json_objects.map(lambda more: more | inr.history[0]), min_size=1, max_size=3))),
+        history=tuple(draw(st.lists(entries.map(lambda more: more | inr.history[0]), min_size=1, max_size=3))),
     )
 
 
