@@ -42,7 +42,7 @@ _CACHE_PART = 8  # of `max_memory`, that chunks of a signal read by region may t
 
 @as_it_starts()
 def encode(
-    signal: Signal,
+    signal: Signal | Any,
     config: EncodeConfig | None = None,
     *,
     device: str | torch.device = "auto",
@@ -59,7 +59,8 @@ def encode(
     """Fit a representation to a signal.
 
     Args:
-        signal: from `read` or `Signal.from_array`.
+        signal: from `read` or `Signal.from_array`, or an array as that takes it, of Zarr, dask, HDF5 or a memory map
+            too, which is never held whole where it is fitted in groups.
         config: the options; keyword arguments named as the fields of `EncodeConfig` override them.
         device: "auto" (CUDA if there is one), "cpu" or "cuda".
         max_memory: bytes that the whole run may take, beside PyTorch itself; None: half of this machine's memory. What
@@ -94,6 +95,8 @@ def encode(
     config = EncodeConfig.from_options({**to_plain(config or EncodeConfig()), **options})
     if not isinstance(shared_from, Representation | None):
         raise ConfigError(f"{shared_from!r}: is no Representation; give one from load or encode", "shared_from")
+    if not isinstance(signal, Signal) and all(hasattr(signal, name) for name in ("shape", "dtype", "__getitem__")):
+        signal = ranks.together(partial(Signal.from_array, signal))
     planned = ranks.together(lambda: plan(check_signal(signal), config, shared_from))
     limit = ranks.of_first(memory_limit(max_memory))
     if ranks.first:

@@ -213,7 +213,7 @@ def test_of_a_large_signal_little_is_held_at_a_time(grouped):
     is learnt from."""
     values = np.asarray(picture((160, 200)).values)
     source = Counting(values)
-    inr = lg.encode(lg.Signal.from_array(source), **OPTIONS)
+    inr = lg.encode(source, **OPTIONS)
     assert same(inr, lg.encode(lg.Signal.from_array(values), **OPTIONS))
     assert source.largest <= values.size / 4
     assert source.total < 5 * values.size
