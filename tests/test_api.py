@@ -57,7 +57,6 @@ def signal():
 
 
 MISUSE = {
-    "encode an array": lambda: lg.encode(ARRAY),
     "encode a path": lambda: lg.encode("photo.png"),
     "write an array": lambda: lg.write("a.png", ARRAY),
     "psnr of arrays": lambda: lg.psnr(ARRAY, ARRAY),
