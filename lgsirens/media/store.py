@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from lgsirens.errors import OutputError, SignalError, require
+from lgsirens.errors import OutputError, RunError, SignalError, require
 from lgsirens.lazy import LazyValues
 from lgsirens.media.frames import bounds
 from lgsirens.media.request import Request
@@ -161,6 +161,7 @@ def check_store(path: Path, overwrite: bool = False) -> Path:
 
     Raises:
         OutputError: its folder is missing, it exists, or what would be replaced is no Zarr.
+        RunError: the folder is not writable.
     """
     path = Path(os.path.realpath(os.path.expanduser(path)))
     if not path.parent.is_dir():
@@ -169,6 +170,8 @@ def check_store(path: Path, overwrite: bool = False) -> Path:
         raise OutputError(f"{path}: exists already; choose another name or overwrite it")
     if path.exists() and not is_store(path):
         raise OutputError(f"{path}: is there and is no Zarr; choose another name")
+    if not os.access(path.parent, os.W_OK):
+        raise RunError(f"{path}: the folder {path.parent} is not writable; choose another one")
     return path
 
 

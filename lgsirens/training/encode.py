@@ -17,6 +17,7 @@ from lgsirens.errors import ConfigError
 from lgsirens.lazy import LazyValues
 from lgsirens.monitoring.log import FitState, RunLog, check_folder
 from lgsirens.monitoring.watcher import Watcher
+from lgsirens.nn.kernels.kernel import choose_kernel
 from lgsirens.representation.file import identified
 from lgsirens.representation.metrics import psnr_of_sum, recorded, slabs
 from lgsirens.representation.report import describe
@@ -106,6 +107,7 @@ def encode(
         signal.values.keep(limit // _CACHE_PART)
     signal = _ranged(signal, shared_from)
     device, described = resolve_device(device), _described(signal, planned, source)
+    ranks.agree({"device": device.type, "kernel": choose_kernel(planned.config.kernel, device).name})
     grouped = whole_bytes(signal, planned) > limit - limit // BLOCK_PART
     if grouped and (max_memory is not None or in_groups(planned)):
         if log is not None:
@@ -118,7 +120,6 @@ def encode(
     _say_beyond(signal)
     own = ranks.together(lambda: ranks.partitions(len(planned.lattice)))
     run = ranks.together(lambda: prepare(signal, planned, device, limit // BLOCK_PART, own))
-    ranks.agree({"device": device.type, "kernel": run.kernel.name})
     key = run.key(signal, described.get("shared_from"), ranks=ranks)
     keeper = Checkpoint.at(checkpoint, key, resume, ranks, own)
     assemble = partial(_assembled, signal, planned, run, described, ranks, own)

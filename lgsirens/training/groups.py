@@ -120,7 +120,8 @@ class GroupFit:
         """
         ranks = self._ranks
         with interruption() as stop, _kept(keeper, ranks) as keeper:
-            file = ranks.together(lambda: _opened(keeper))
+            goes_on = ranks.of_first(keeper.goes_on)  # a network file system may show it later to some
+            file = ranks.together(lambda: _opened(keeper) if goes_on else None)
             if file is None:
                 shared = self._learn(keeper, progress)
                 shape = len(self._planned.lattice), count(row_layout(self._planned.model))
@@ -262,8 +263,6 @@ def _partition_bytes(planned: Plan, channels: int) -> int:
 
 def _opened(keeper: Checkpoint) -> RowFile | None:
     """The rows of a run to go on with, if it has come as far as that (raises as `Checkpoint.read`)."""
-    if not keeper.goes_on:
-        return None
     try:
         with safe_open(keeper.path, "np") as file:
             record = json.loads(file.metadata()[RECORD])
