@@ -1,7 +1,7 @@
 """Signals fitted in groups of partitions, and by several ranks (law 9)."""
 
+import itertools
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -228,11 +228,13 @@ def test_what_cannot_be_in_groups_says_so():
         lg.encode(signal, max_memory=10_000, **OPTIONS)
 
 
+# Of each worker of pytest its own: a port that is asked for and let go may be another's a moment later.
+PORTS = itertools.count(21_000 + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]))
+
+
 def run_ranks(size, *arguments, each=lambda rank: ()):
     """The command, by so many processes that torchrun would start; their exit codes and standard errors."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = next(PORTS)
     common = os.environ | {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     processes = [
         subprocess.Popen(

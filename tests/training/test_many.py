@@ -10,11 +10,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torch.utils.data import DataLoader
 
 import lgsirens as lg
 from lgsirens.training import mosaic as mosaics
@@ -323,49 +321,6 @@ def test_a_record_that_cannot_be_kept_ends_the_run(pictures, monkeypatch):
         monkeypatch.setattr(os, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(lg.RunError, match=r"manifest-0.jsonl: cannot be written: No space left on device"):
             part.add(FileRecord("a", "b", "done"))
-
-
-class TestRowDataset:
-    def test_items_are_the_rows_of_the_files(self, pictures):
-        records = encoded(share_network=True)
-        dataset = lg.RowDataset("out")
-        assert [Path(path).as_posix() for path in dataset.paths] == sorted(f"out/{r.output}" for r in records)
-        for item in (dataset[index] for index in range(len(dataset))):
-            inr = lg.load(item["path"])
-            assert torch.equal(item["rows"], inr.rows.read(np.arange(len(inr.rows))))
-            assert np.array_equal(item["ids"], inr.ids)
-        assert all(torch.equal(dataset.shared[name], tensor) for name, tensor in inr.shared.items())
-
-    def test_files_of_other_networks_are_told(self, pictures):
-        encoded()
-        dataset = lg.RowDataset("out")
-        dataset[0]
-        with pytest.raises(lg.FileFormatError, match="has not the origin of out/a.png.safetensors"):
-            dataset[1]
-        assert len(lg.RowDataset(["out/a.png.safetensors", "out/b.png.safetensors"], one_origin=False)[1]["rows"]) == 6
-
-    def test_a_folder_without_files(self, folder):
-        Path(".hidden.safetensors").touch()
-        Path("a.checkpoint.safetensors").touch()
-        with pytest.raises(lg.SignalError, match="no .safetensors files"):
-            lg.RowDataset(folder)
-
-    @pytest.mark.parametrize("method", ["fork", "spawn"])
-    def test_workers_read_the_same(self, pictures, method):
-        encoded(share_network=True)
-        dataset = lg.RowDataset("out")
-        loader = DataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context=method)
-        for alone, found in zip((dataset[i] for i in range(3)), loader, strict=True):
-            assert found["path"] == alone["path"]
-            assert torch.equal(found["rows"], alone["rows"])
-
-
-def test_the_example_learns(folder):
-    example = Path(__file__).resolve().parents[2] / "examples" / "probe.py"
-    command = [sys.executable, example, "--number", "8", "--steps", "20"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "of pictures not seen" in done.stdout
 
 
 @pytest.mark.slow
