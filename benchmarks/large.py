@@ -66,7 +66,8 @@ def measure(signal: lg.Signal, steps: int, device: str) -> list[Measurement]:
     taken = seen[tenth - 1][0] - seen[0][0]
     left = taken / (run.work(tenth) - run.work(1)) * (run.work(steps) - run.work(tenth))
     print(f"told {left:.1f} s, taken {whole - seen[tenth - 1][0]:.1f} s; before the second step {seen[0][0]:.1f} s")
-    last = psnr_of_error(loop.mean_error(run.model, run.samples.draw(), kernel=run.kernel), 1.0)
+    draw = run.samples.draw()
+    last = psnr_of_error(loop.mean_error(loop.row_errors(run.model, draw, run.kernel), draw), 1.0)
     return [
         Measurement(case, "fast", f"to {TARGET:g} dB", "s", [reached], LIMIT if signal.shape == SHAPE else None),
         Measurement(case, "fast", "PSNR of all samples at the end", "dB", [last]),

@@ -345,8 +345,8 @@ def test_a_step_in_blocks_is_the_step_on_everything(inr, drawn, samples_per_bloc
         if kept:
             model.shared.requires_grad_(False)
             samples = CachedSharedFeatures(samples, model.double().shared_features, 1 << 20)
-        loss = loop.accumulate_gradients(model.double(), samples.draw(3))
-        gradients.append([torch.tensor(loss), *(p.grad.clone() for p in model.parameters() if p.requires_grad)])
+        errors = loop.accumulate_gradients(model.double(), samples.draw(3))
+        gradients.append([errors, *(p.grad.clone() for p in model.parameters() if p.requires_grad)])
     blocked, whole, of_rows = gradients
     for part, expected in (*zip(blocked, whole, strict=True), *zip(of_rows, whole, strict=False)):
         torch.testing.assert_close(part.double(), expected.double(), rtol=1e-6, atol=1e-9)

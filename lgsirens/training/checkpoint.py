@@ -26,26 +26,48 @@ from lgsirens.training.ranks import ALONE, Ranks
 from lgsirens.training.rest import Rest
 
 RECORD = "lgsirens_checkpoint"
+_ROW_ERRORS = "row_errors"
 
 
 class BestWeights:
-    """The weights with the lowest error so far."""
+    """The weights with the lowest error so far.
 
-    def __init__(self, model: SirenPerPartition) -> None:
-        self.error = math.inf
+    Args:
+        model: whose weights to remember.
+        apart: rows learn alone, and each keeps its own best weights, whatever becomes of the others.
+
+    Attributes:
+        errors: float64, `[P]` if `apart`, else `[1]`.
+    """
+
+    def __init__(self, model: SirenPerPartition, apart: bool = False) -> None:
+        self.apart, number = apart, len(model.local) if apart else 1
+        self.errors = torch.full((number,), math.inf, dtype=torch.float64, device=model.local.device)
         self._weights = [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]
         self.weights = [weight.clone() for weight in self._weights]
 
-    def see(self, error: float) -> None:
-        """Remember the present weights if their error is the lowest."""
-        if error < self.error:
-            self.error = error
-            torch._foreach_copy_(self.weights, self._weights)
+    @property
+    def kept_as(self) -> str:
+        """The name of the errors in a checkpoint."""
+        return _ROW_ERRORS if self.apart else "errors"
 
-    def keep(self, last_error: float) -> None:
-        """Put the best weights back, unless the last ones are better."""
-        if self.error < last_error:
-            torch._foreach_copy_(self._weights, self.weights)
+    def see(self, errors: torch.Tensor) -> None:
+        """Remember the present weights where their errors, as `self.errors`, are the lowest."""
+        better = errors < self.errors
+        self.errors = torch.where(better, errors, self.errors)
+        _copy(self.weights, self._weights, better)
+
+    def keep(self, last_errors: torch.Tensor) -> None:
+        """Put the best weights back, but where the last ones are better."""
+        _copy(self._weights, self.weights, self.errors < last_errors)
+
+
+def _copy(to: list[torch.Tensor], these: list[torch.Tensor], where: torch.Tensor) -> None:
+    """Copy weights, or only some of their rows."""
+    if where.all():
+        torch._foreach_copy_(to, these)
+    elif where.any():
+        to[0][where] = these[0][where]
 
 
 @dataclass(frozen=True)
@@ -99,7 +121,7 @@ class Checkpoint:
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
             "generator": self.ranks.gathered(generator.get_state()[None]),
-            "best": None if best is None else {"error": best.error, "weights": best.weights},
+            "best": None if best is None else {best.kept_as: best.errors, "weights": best.weights},
             "rest": None if rest is None else {"awake": rest.awake, "errors": rest.errors},
             "state": {name: value for name, value in vars(state).items() if name != "stopped"},
         }
@@ -140,7 +162,7 @@ class Checkpoint:
         generators = kept["generator"]
         generator.set_state(generators[self.ranks.rank % len(generators)])
         if best is not None:
-            best.error = kept["best"]["error"]
+            best.errors.copy_(kept["best"][best.kept_as])
             torch._foreach_copy_(best.weights, kept["best"]["weights"])
         if rest is not None:
             rest.awake.copy_(kept["rest"]["awake"])
@@ -244,7 +266,9 @@ def _by_row(kept: dict[str, Any], change: Callable[[torch.Tensor], torch.Tensor]
     state = optimizer["state"]  # of each parameter; the rows are the first
     state = {**state, 0: changed(state[0])} if isinstance(state, dict) else [changed(state[0]), *state[1:]]
     if best is not None:
-        best = {**best, "weights": [change(best["weights"][0]), *best["weights"][1:]]}
+        first, *others = best["weights"]
+        errors = {name: change(each) for name, each in best.items() if name == _ROW_ERRORS}
+        best = {**best, **errors, "weights": [change(first), *others]}
     rows = {"model": {**model, "local": change(model["local"])}, "rest": changed(kept["rest"])}
     return kept | rows | {"optimizer": {**optimizer, "state": state}, "best": best}
 

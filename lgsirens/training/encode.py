@@ -4,7 +4,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -140,6 +140,60 @@ def encode(
     return representation
 
 
+def batch_bytes(signal: Signal, config: EncodeConfig, shared_from: Representation | None) -> int | None:
+    """What `encode_batch` keeps of a signal; None if it must be fitted alone: its shared network learns, or it is not
+    told beforehand how many steps it takes.
+
+    Raises:
+        ConfigError: the options do not fit the signal or the network to share.
+    """
+    if shared_from is None or config.target_psnr or config.seconds or config.recipe == "paper":
+        return None
+    return whole_bytes(signal, plan(signal, config, shared_from))
+
+
+@as_it_starts()
+def encode_batch(
+    signals: Sequence[Signal],
+    config: EncodeConfig,
+    *,
+    shared_from: Representation,
+    device: str | torch.device = "auto",
+    max_memory: int | str | None = None,
+    source: Mapping[str, Any] | None = None,
+) -> list[Representation]:
+    """Fit representations to signals of one shape in the same steps: each as `encode` alone finds it, to the bit by the
+    fused kernel, in far less time where they are small.
+
+    Args:
+        signals: at least one, of which `batch_bytes` gives a number.
+        config, shared_from, device, max_memory, source: as `encode` takes them.
+
+    Returns:
+        Of each its representation; the seconds of the fit are its part of them.
+
+    Raises:
+        ConfigError, RunError: as `encode` does, of any of the signals.
+        KeyboardInterrupt: Ctrl-C ended the fit.
+    """
+    signals = [_ranged(check_signal(signal), shared_from) for signal in signals]
+    first, *others = signals
+    planned, limit = plan(first, config, shared_from), memory_limit(max_memory)
+    for signal in signals:
+        _say_beyond(signal)
+    run = prepare(first, planned, resolve_device(device), limit // BLOCK_PART, beside=others)
+    state = run.fit("encode", first, None, False)
+    if state.stopped == "interrupted":
+        raise KeyboardInterrupt
+    del run.samples
+    state, each, found = replace(state, seconds=state.seconds / len(signals)), len(planned.lattice), []
+    for number, signal in enumerate(signals):
+        rows = slice(number * each, (number + 1) * each)
+        described = _described(signal, planned, source)
+        found.append(_assembled(signal, planned, run, described, ALONE, slice(None), state, rows_of=rows))
+    return found
+
+
 @as_it_starts()
 def dry_run(
     signal: Signal,
@@ -228,9 +282,11 @@ def _assembled(
     own: slice,
     state: FitState,
     measure: bool = True,
+    rows_of: slice = slice(None),
 ) -> Representation:
-    """The representation of a run's model, measured on what it decodes to; if not, without origin."""
-    rows = MemoryRows(CODECS["float32"].rounded(ranks.gathered(run.model.local.detach().cpu())))
+    """The representation of a run's model, or of some of its rows, measured on what it decodes to; if not, without
+    origin."""
+    rows = MemoryRows(CODECS["float32"].rounded(ranks.gathered(run.model.local.detach().cpu()[rows_of])))
     shared = {name: value.detach().cpu() for name, value in run.model.shared.items()}
     unknown = FitRecord(state.step, state.seconds, None, state.stopped or "running", run.where)
     whole = as_representation(planned, signal, planned.lattice, rows, shared, unknown, described)

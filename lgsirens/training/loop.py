@@ -83,7 +83,9 @@ def fit(
     """Minimise the mean squared error; the weights change in place, but for those that take no gradient.
 
     Of the steps that see all samples, the weights of the one with the lowest error are kept: at a constant rate the
-    error of the last one is a matter of luck. Where there are such steps, one of them says that a target is met.
+    error of the last one is a matter of luck. Where rows learn alone each keeps those of its own best step, so that it
+    does not depend on the others (but by the recipe `paper`). Where there are such steps, one of them says that a
+    target is met.
 
     Ctrl-C (or a termination signal) ends the loop after the step under way.
 
@@ -106,7 +108,8 @@ def fit(
     """
     optimizer, state = build_optimizer(model, recipe, kernel.fused), FitState()
     progress = progress or Progress("fit", "step", quiet=True)
-    best = BestWeights(model) if samples.complete and metric_rows is None else None
+    apart = recipe != "paper" and not any(parameter.requires_grad for parameter in model.shared.parameters())
+    best = BestWeights(model, apart) if samples.complete and metric_rows is None else None
     all_next = False
     if checkpoint is not None and checkpoint.resume:
         state = checkpoint.load(model, optimizer, generator, best, rest)
@@ -127,7 +130,8 @@ def fit(
             all_seen = draw.complete and not resting
             # The error comes with the gradients, so it is that of the weights before the step: these are the ones to
             # remember, and where they meet the target the step is not taken.
-            error = accumulate_gradients(model, draw, metric_rows, int(count), ranks, rest, kernel)
+            errors = accumulate_gradients(model, draw, int(count), ranks, rest, kernel)
+            error = mean_error(errors, draw, ranks, metric_rows)
             # A draw may meet nothing but halos, and places where nothing is known: its error of 0 says nothing.
             tells = draw.complete or met > 0
             if tells or state.step == 0:
@@ -135,7 +139,7 @@ def fit(
             _check(math.isfinite(state.error), state, f"its loss is {state.error}")
             psnr = psnr_of_error(state.error, psnr_peak)
             if best is not None and all_seen:
-                best.see(state.error)
+                best.see(errors if apart else errors.new_tensor([error]))
             if rule.target_psnr is not None and tells and psnr >= rule.target_psnr:
                 if all_seen or not samples.complete:
                     state.stopped, state.seconds = "target_psnr", ranks.of_first(time.monotonic() - began)
@@ -175,8 +179,10 @@ def fit(
     if checkpoint is not None and ranks.of_first(os.path.exists(checkpoint.path)) and not state.stopped:
         # The result may yet fail to be written; what was computed is then not lost.
         checkpoint.save(model, optimizer, generator, state, best, rest)
-    if best is not None and math.isfinite(best.error):
-        best.keep(mean_error(model, samples.draw(), ranks, kernel))
+    if best is not None and best.errors.isfinite().any():
+        draw = samples.draw()
+        errors = row_errors(model, draw, kernel)
+        best.keep(errors if apart else errors.new_tensor([mean_error(errors, draw, ranks)]))
     state.stopped = state.stopped or ("steps" if state.step == rule.steps else "seconds")
     return state
 
@@ -193,17 +199,15 @@ def _step(optimizer: Optimizer | torch.optim.Optimizer, rows: torch.Tensor, stil
 def accumulate_gradients(
     model: SirenPerPartition,
     draw: Draw,
-    metric_rows: torch.Tensor | None = None,
     count: int | None = None,
     ranks: Ranks = ALONE,
     rest: Rest | None = None,
     kernel: Kernel = EAGER,
-) -> float:
+) -> torch.Tensor:
     """Set the gradient of every parameter that takes one to that of the loss, the mean squared error over the samples
     of a draw, `count` numbers on all ranks together; None: on this one alone.
 
-    Returns the mean squared error of the samples that partitions own, those of `metric_rows` `[P]` alone if it is
-    given; without either and without halos that is the loss.
+    Returns the sums of squared errors `[P]`, float64, of the samples that each partition owns.
 
     Blocks are differentiated one after the other, so that the working memory is that of one block; a block's rows
     are the only rows that it touches. The gradient of a sum is the sum of gradients, so the step is the same one.
@@ -211,7 +215,7 @@ def accumulate_gradients(
     for parameter in (p for p in model.parameters() if p.requires_grad):
         parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.zero_()
     of_rows, *of_shared = (p.grad for p in model.parameters() if p.grad is not None)
-    errors = _no_errors(model)
+    errors = torch.zeros(len(model.local), dtype=torch.float64, device=model.local.device)
     for block in draw.blocks:
         found = kernel.errors_and_gradients(model, block, count or draw.count)
         of_rows[block.rows] += found.rows
@@ -219,26 +223,24 @@ def accumulate_gradients(
             gradient += more
         errors[block.rows] += found.errors
     ranks.add(of_shared)
-    errors = rest.see(errors, draw.own) if rest is not None and draw.complete else errors
-    return _mean(errors, draw, ranks, metric_rows)
+    return rest.see(errors, draw.own) if rest is not None and draw.complete else errors
 
 
 @torch.no_grad()
-def mean_error(model: SirenPerPartition, draw: Draw, ranks: Ranks = ALONE, kernel: Kernel = EAGER) -> float:
-    """The mean squared error of the samples that partitions own, as `accumulate_gradients` returns it."""
-    errors = _no_errors(model)
+def row_errors(model: SirenPerPartition, draw: Draw, kernel: Kernel = EAGER) -> torch.Tensor:
+    """What `accumulate_gradients` returns, without gradients."""
+    # In float64: a step of a film adds up millions of squares, and the best weights differ in the seventh digit.
+    errors = torch.zeros(len(model.local), dtype=torch.float64, device=model.local.device)
     for block in draw.blocks:
         errors[block.rows] += kernel.errors(model, block)
-    return _mean(errors, draw, ranks)
+    return errors
 
 
-def _no_errors(model: SirenPerPartition) -> torch.Tensor:
-    # In float64: a step of a film adds up millions of squares, and the best weights differ in the seventh digit.
-    return torch.zeros(len(model.local), dtype=torch.float64, device=model.local.device)
-
-
-def _mean(errors: torch.Tensor, draw: Draw, ranks: Ranks, metric_rows: torch.Tensor | None = None) -> float:
-    """The mean of summed errors `[P]`, over all partitions or those of `metric_rows`."""
+def mean_error(
+    errors: torch.Tensor, draw: Draw, ranks: Ranks = ALONE, metric_rows: torch.Tensor | None = None
+) -> float:
+    """The mean squared error over the samples that partitions own, of their sums `[P]`: those of all partitions or of
+    `metric_rows`. Without halos it is the loss."""
     counted = torch.ones_like(draw.own) if metric_rows is None else metric_rows
     total, count = ranks.total(float((errors * counted).sum()), float((draw.own * counted).sum()))
     return total / max(1.0, count)

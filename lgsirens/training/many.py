@@ -3,30 +3,36 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import torch
 
-from lgsirens.errors import ConfigError, LgsirensError, OtherRunError, OutputError, RunError, SignalError
+from lgsirens.errors import ConfigError, OtherRunError, OutputError, RunError, SignalError
 from lgsirens.representation.file import load, save
 from lgsirens.representation.representation import Representation
 from lgsirens.signal import Signal
 from lgsirens.system.console import Progress, counted, interruption, log, note
+from lgsirens.system.hardware import memory_limit
 from lgsirens.system.schema import to_plain
-from lgsirens.training.checkpoint import check_checkpoint, checkpoint_path, claimed
+from lgsirens.training.checkpoint import checkpoint_path, claimed
 from lgsirens.training.config import EncodeConfig
-from lgsirens.training.encode import encode
+from lgsirens.training.encode import batch_bytes, encode, encode_batch
+from lgsirens.training.groups import GROUP_BYTES
+from lgsirens.training.job import FAILURES, Job
 from lgsirens.training.manifest import FileRecord, Manifest, Part
 from lgsirens.training.mosaic import mosaic
 from lgsirens.training.ranks import ALONE, Ranks
 
 PathLike = str | os.PathLike[str]
 
+# Of the inputs that a rank takes at once.
+_LARGEST_PIECE = 64
 # Hidden: it stands for none of the inputs.
 _SHARED = ".shared.safetensors"
 # What a shared network brings to the files that are encoded with it.
@@ -105,14 +111,17 @@ def encode_many(
             shared_from, config = learnt, replace(config, **_BROUGHT)
         how |= {"config": config, "shared_from": shared_from, "source": _source(reading)}
         left = ranks.of_first([name for name in names if not files.done(name)] if ranks.first else None)
+        dealt = _dealt(left, ranks.size, shared_from is not None)
         with manifest.part(ranks.rank) as part, Progress("encode", "file", not (progress and ranks.first)) as bar:
             bar.start(len(names), len(names) - len(left))
             unfinished = False
-            for number in ranks.deal(len(left)):
-                unfinished = stop.is_set() or not files.encode(left[number], part, resume, **how)
-                if unfinished:
+            for number in ranks.deal(len(dealt)):
+                try:
+                    for done in files.encode(dealt[number], part, resume, stop, **how):
+                        bar.advance(done)
+                except KeyboardInterrupt:
+                    unfinished = True
                     break
-                bar.advance()
         for records in ranks.everyone(part.added):
             manifest.records |= records
         ranks.together(manifest.settle if ranks.first else lambda: None)
@@ -141,36 +150,57 @@ class _Files:
             return False
         return (found.st_size, found.st_mtime_ns, made.st_size) == (record.size, record.modified, record.bytes)
 
-    def encode(self, name: str, part: Part, resume: bool, **how: Any) -> bool:
-        """Encode one input and keep a record of it; False if Ctrl-C ended that."""
-        path, output, began = self._names[name], f"{name}.safetensors", time.monotonic()
+    def encode(self, names: Iterable[str], part: Part, resume: bool, stop: Event, **how: Any) -> Iterator[int]:
+        """Encode inputs, with a shared network small ones of one shape in the same steps, and keep a record of each.
+        Gives how many have just been done, or have failed; raises KeyboardInterrupt at Ctrl-C."""
+        for jobs in self._batches((self._begun(name, part, resume) for name in names), **how):
+            if stop.is_set():
+                raise KeyboardInterrupt
+            found, began = None, time.monotonic()
+            if len(jobs) > 1:
+                with suppress(*FAILURES), _said_once(self._said):  # then each by itself, which tells
+                    found = encode_batch([job.signal for job in jobs], **how)
+            seconds = (time.monotonic() - began) / len(jobs)
+            for number, job in enumerate(jobs):
+                if not job.failed:
+                    with job.told(), _said_once(self._said):
+                        job.write(job.fit(resume, **how) if found is None else found[number], seconds)
+            yield len(jobs)
+
+    def _begun(self, name: str, part: Part, resume: bool) -> Job:
+        output = f"{name}.safetensors"
         before = self._manifest.records.get(name, FileRecord(name, output, "failed"))
-        mine = self._overwrite or before.status == "started" or before.bytes is not None
-        record = FileRecord(name, output, "started", bytes=before.bytes)
-        with suppress(OSError):  # reading it tells
-            found = os.stat(path)
-            record = replace(record, size=found.st_size, modified=found.st_mtime_ns)
-        try:
-            target = self._out / output
-            _check_new(target, mine)
-            part.add(record)
-            with _said_once(self._said):
-                result = self._fitted(path, target, resume, **how)
-            if result.fit.stopped == "interrupted":
-                return False
-            save(result, target, overwrite=mine)
-            checkpoint_path(target).unlink(missing_ok=True)
-        except KeyboardInterrupt:
-            return False
-        except (LgsirensError, MemoryError, OSError, RuntimeError) as error:  # PyTorch's lack of memory is the last
-            reason = " ".join(str(error).split())
-            reason = reason if reason.startswith(str(path)) else f"{path}: {reason}"
-            log.error("%s", reason)  # each rank tells of its own
-            part.add(replace(record, status="failed", error=reason))
-            return True
-        seconds, size = round(time.monotonic() - began, 3), target.stat().st_size
-        part.add(replace(record, status="done", psnr=result.fit.psnr, bytes=size, seconds=seconds))
-        return True
+        job = Job(self._names[name], self._out / output, before, self._overwrite, part)
+        with job.told(), _said_once(self._said):
+            job.read(self._read, resume)
+        return job
+
+    def _batches(
+        self,
+        jobs: Iterable[Job],
+        config: EncodeConfig,
+        shared_from: Representation | None,
+        max_memory: int | str | None,
+        **how: Any,
+    ) -> Iterator[list[Job]]:
+        """Jobs to do together, as they come; those that have failed, that an earlier run has begun, or that take much
+        by themselves."""
+        room, size = min(GROUP_BYTES, memory_limit(max_memory) // 2), 0
+        waiting: dict[tuple[int, ...], list[Job]] = {}
+        for job in jobs:
+            more = None
+            if not (job.failed or job.stopped):
+                with job.told():
+                    more = batch_bytes(job.signal, config, shared_from)
+            if more is None or more > room // 2:
+                yield [job]
+                continue
+            waiting.setdefault(job.signal.shape, []).append(job)
+            size += more
+            if size > room:
+                yield from waiting.values()
+                waiting, size = {}, 0
+        yield from waiting.values()
 
     def shared(
         self, config: EncodeConfig, common_range: bool, ranks: Ranks, resume: bool, progress: bool, **how: Any
@@ -192,14 +222,6 @@ class _Files:
             ranks.together(partial(save, learnt, path, True) if ranks.first else lambda: None)
             checkpoint_path(path).unlink(missing_ok=True)
         return ranks.together(lambda: load(path))  # type: ignore[no-any-return]
-
-    def _fitted(self, path: Path, target: Path, resume: bool, **how: Any) -> Representation:
-        signal, checkpoint = self._read(path), checkpoint_path(target)
-        check_checkpoint(checkpoint, resume)
-        try:
-            return encode(signal, checkpoint=checkpoint, resume=resume and checkpoint.exists(), **how)
-        except OtherRunError:  # the input was changed since
-            return encode(signal, checkpoint=checkpoint, **how)
 
 
 def _named(
@@ -234,14 +256,10 @@ def _check_sharing(config: EncodeConfig, shared_from: Representation | None) -> 
             raise ConfigError(message, name)
 
 
-def _check_new(target: Path, mine: bool) -> None:
-    """Make the folder of an output, which must not be there unless this run may replace it."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{target.parent}: cannot be made: {error.strerror}; choose another folder") from error
-    if target.exists() and not mine:
-        raise OutputError(f"{target}: exists already; choose another folder or overwrite it")
+def _dealt(names: list[str], ranks: int, batches: bool) -> list[list[str]]:
+    """The inputs in the pieces that ranks take: one by one, or as many as make a batch where there are enough."""
+    each = len(names) if ranks == 1 else min(_LARGEST_PIECE, len(names) // (4 * ranks)) if batches else 1
+    return [names[start : start + max(1, each)] for start in range(0, len(names), max(1, each))]
 
 
 def _source(reading: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -141,17 +141,21 @@ def prepare(
     limit: int,
     own: slice = slice(None),
     shared: Mapping[str, torch.Tensor] | None = None,
+    beside: Sequence[Signal] = (),
 ) -> Run:
     """The run of a plan: new weights, but for a network to share, and a first signal.
 
     Args:
         own: of the partitions, those to fit here.
         shared: the shared network, which then does not learn; None: that of `planned.shared_from`, if there is one.
+        beside: signals of the same shape to fit in the same steps, where the shared network does not learn and tile
+            coordinates are seen. Their rows stand after those of the first.
     """
     model = initial_model(planned.model, planned.lattice, planned.coordinates.kind, planned.config.seed)
-    model.local.data = model.local.data[own].clone()
+    model.local.data = model.local.data[own].repeat(1 + len(beside), 1)
     lattice, fitted = planned.lattice.select(np.arange(len(planned.lattice))[own]), len(planned.lattice)
-    windows = Windows(PositionedSignal.first(signal), lattice, planned.coordinates, device, fitted=fitted)
+    first, *others = map(PositionedSignal.first, (signal, *beside))
+    windows = Windows(first, lattice, planned.coordinates, device, fitted=fitted, beside=others)
     if shared is None and planned.shared_from is not None:
         shared = planned.shared_from.shared
     if shared is None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from lgsirens.grid.box import box_of_shape
 from lgsirens.grid.lattice import block_shape, even_shape
 from lgsirens.nn.kernels.block import Block, Rows
-from lgsirens.training.windows import Windows
+from lgsirens.training.windows import Windows, to_network
 
 
 @dataclass(frozen=True)
@@ -76,16 +76,16 @@ class AllSamples:
     complete = True
 
     def __init__(self, windows: Windows, samples_per_block: int, columns: int) -> None:
-        lattice, signal = windows.lattice, windows.positioned.signal
-        shape = (len(lattice), *windows.sizes)
+        signal, shape = windows.positioned.signal, (windows.rows, *windows.sizes)
         known = torch.empty(shape, dtype=torch.bool, device=windows.device)
         # In float32 from here on: to convert them in every step takes longer than a fused kernel takes for them.
         self._samples = torch.empty(*shape, signal.channels, dtype=torch.float32, device=windows.device)
-        for part in _cuts(len(lattice), max(1, samples_per_block // math.prod(windows.sizes))):
+        for part in _cuts(windows.rows, max(1, samples_per_block // math.prod(windows.sizes))):
             self._samples[part], known[part] = windows.read(np.arange(part.start, part.stop))
         self._windows, self._known = windows, None if known.all() else known
         everywhere, known = (slice(None),) * len(windows.sizes), known.flatten(1)
-        self._count = max(1, int(known.sum()) * signal.channels)
+        # Of several signals that of each: rows do not depend on how many stand beside theirs.
+        self._count = max(1, int(known.sum()) * signal.channels // windows.signals)
         self._own = windows.owned(slice(None), everywhere, known).sum(dim=1) * signal.channels
         cut = block_shape if windows.alike == 1 else even_shape
         sides = cut(windows.sizes, columns)
@@ -191,7 +191,7 @@ class StratifiedSamples(AllSamples):
         places = _along_axes(picks[None], self._windows.sizes)
         partitions, channels = len(self._samples), self._samples.shape[-1]
         own = self._windows.owned(slice(None), places, known).sum(dim=1).expand(partitions) * channels
-        count = int(known.sum()) * (partitions // len(known)) * channels
+        count = int(known.sum()) * (partitions // len(known)) * channels // self._windows.signals
 
         def picked(rows: slice, part: slice) -> Block:
             there = None if self._known is None else known[rows, part]
@@ -252,7 +252,8 @@ class RandomSamples:
 
     def _block(self, rows: slice, places: list[Tensor], whole: bool) -> Block:
         flat, inside = self._find(rows, places)
-        return self._windows.block(rows, places, self._windows.target(self._values[flat]), None if whole else inside)
+        target = to_network(self._values[flat], self._windows.positioned.signal.value_range)
+        return self._windows.block(rows, places, target, None if whole else inside)
 
     def _find(self, rows: slice, places: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Where in the samples the places of windows are, and whether they are there; else the nearest stands there."""

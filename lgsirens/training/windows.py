@@ -1,5 +1,6 @@
 """The windows that partitions train on: a signal at its positions, and blocks of its samples."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -51,8 +52,12 @@ class Windows:
         centres: `[P, D]` on the device, coordinates of the signal from which local networks count theirs; None where
             `coordinates` say what they see.
         fitted: partitions of the whole fit, where those of the lattice are one rank's; None: P.
+        beside: further signals of the same shape, all with tile coordinates. Their windows stand after those of the
+            first, P for each.
 
     Attributes:
+        signals: how many.
+        rows: P times as many.
         tiled: whether all partitions see the same coordinates.
         fitted: partitions of the whole fit.
         alike: how many of them see the same: all, or one.
@@ -66,8 +71,11 @@ class Windows:
         device: torch.device,
         centres: Tensor | None = None,
         fitted: int | None = None,
+        beside: Sequence[PositionedSignal] = (),
     ) -> None:
         self.positioned, self.lattice, self.device = positioned, lattice, device
+        self._beside, self.signals = beside, 1 + len(beside)
+        self.rows = self.signals * len(lattice)
         self.extent = coordinates.windows_in(positioned.extent)
         self.tiled = coordinates.kind == "tile"
         self.fitted = fitted or len(lattice)
@@ -87,18 +95,21 @@ class Windows:
     def read(self, places: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Samples of the windows of some partitions, `[n, *sizes, C]` in [-1, 1], and which of them are there,
         `[n, *sizes]`. Of the signal little more is read than that."""
-        parts = [self._read(self.lattice.select(part)) for part in dense_parts(self.lattice, places)]
+        parts = []
+        for number, positioned in enumerate((self.positioned, *self._beside)):
+            own = places[places // len(self.lattice) == number] % len(self.lattice)
+            parts += [self._read(positioned, self.lattice.select(part)) for part in dense_parts(self.lattice, own)]
         samples, known = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         return samples, known
 
-    def _read(self, part: Lattice) -> tuple[Tensor, Tensor]:
-        signal, box = self.positioned.signal, self.positioned.box
+    def _read(self, positioned: PositionedSignal, part: Lattice) -> tuple[Tensor, Tensor]:
+        signal, box = positioned.signal, positioned.box
         around = _around(part.windows(self.extent), box)
         mask = None if signal.mask is None else signal.mask[slices(around, box)]
         at = tuple((low - start, high - start) for (low, high), (start, _) in zip(around, box, strict=True))
         cut, there = split(signal.read(at), part, self.extent, around, mask)
         shape = len(part), *self.sizes
-        samples = self.target(torch.from_numpy(cut).view(*shape, signal.channels))
+        samples = to_network(torch.from_numpy(cut).view(*shape, signal.channels), signal.value_range)
         return samples.to(self.device), torch.from_numpy(there).view(shape).to(self.device)
 
     def block(self, rows: Rows, places: Places, target: Tensor, known: Tensor | None) -> Block:
@@ -107,10 +118,6 @@ class Windows:
         x_local = _at(self._x_local, rows, places) if self._x_local else None
         own = self._own(rows, places)
         return Block(rows, _at(self._x, rows, places), x_local, target, weight, own, fitted=self.fitted)
-
-    def target(self, samples: Tensor) -> Tensor:
-        """Samples of the signal as the networks are to give them."""
-        return to_network(samples, self.positioned.signal.value_range)
 
     def owned(self, rows: Rows, places: Places, known: Tensor) -> Tensor:
         """Which of samples, `known` `[B, N]`, their partition owns, `[B, N]`."""

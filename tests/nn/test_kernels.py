@@ -326,3 +326,13 @@ def test_a_build_of_other_sources_is_not_taken(monkeypatch):
 
     monkeypatch.setattr(library, "Job", Job)
     assert all(library.load(name) is None for name in library.INSTRUCTION_SETS)
+
+
+@needs_compiled
+def test_without_memory_to_load_it_no_other_kernel_is_taken(monkeypatch):
+    def fail(path):
+        raise OSError(f"{path}: failed to map segment from shared object: Cannot allocate memory")
+
+    monkeypatch.setattr(library.ctypes, "CDLL", fail)
+    with pytest.raises(MemoryError, match="Cannot allocate memory"):
+        library.library.__wrapped__()

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,6 +28,11 @@ SMALL = {"local_width": 5, "global_width": 6, "partition_size": (8, 8), "steps":
 def write_picture(path, shape=(16, 16), seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)).save(path)
+
+
+def network():
+    """A representation whose network is shared."""
+    return lg.encode(np.random.default_rng(9).integers(0, 256, (24, 24), dtype=np.uint8), **SMALL)
 
 
 @pytest.fixture
@@ -132,6 +138,67 @@ def test_with_one_network_files_are_those_of_encode_with_it(pictures):
     assert len(first.merge(second.move((0, 64))).lattice) == len(first.lattice) + len(second.lattice)
     assert encoded(share_network=True, overwrite=True) != records  # seconds
     assert lg.load("out/.shared.safetensors").origin == shared.origin
+
+
+@given(
+    st.lists(st.sampled_from([(16, 16), (20, 9), (9, 9, 3), (33, 40)]), min_size=2, max_size=7),
+    st.sampled_from(
+        [{"steps": 3}, {"steps": 12, "sample_frac": 0.3}, {"steps": 70}, {"steps": 9, "target_psnr": 12.0}]
+    ),
+    st.integers(1, 40) | st.just(4000),
+    st.integers(1, 3),
+)
+@settings(max_examples=15, deadline=None)
+def test_law_9_files_fitted_in_the_same_steps_are_those_of_encode(shapes, options, kilobytes, size):
+    """To the bit by the fused kernel; PyTorch's batched products round otherwise in batches of other sizes."""
+    shared_from = network()
+    with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patched:
+        folder = Path(name)
+        for number, shape in enumerate(shapes):
+            write_picture(folder / "in" / f"{number}.png", shape, number)
+        patched.setattr("lgsirens.training.many.GROUP_BYTES", kilobytes * 1000)
+        records = on_ranks(
+            size, lambda r: lg.encode_many(folder / "in", folder / "out", shared_from=shared_from, ranks=r, **options)
+        )[0]
+        for record, shape in zip(records, shapes, strict=True):
+            if len(shape) == 3:
+                assert "holds image of 1 channel, the signal is image of 3 channels" in record.error
+                continue
+            alone = lg.encode(lg.read(folder / "in" / record.input), shared_from=shared_from, **options)
+            alone.save(folder / "alone.safetensors", overwrite=True)
+            if alone.fit.device == "cpu, eager":
+                assert record.psnr == pytest.approx(alone.fit.psnr, abs=0.1)
+            else:
+                assert without_times(folder / "out" / record.output) == without_times(folder / "alone.safetensors")
+
+
+def test_a_batch_that_fails_is_fitted_file_by_file(pictures, monkeypatch):
+    for number in range(3):
+        write_picture(Path(f"in/same{number}.png"), (16, 16), number)
+    shared_from = network()
+    batches = []
+
+    def fail(signals, *_, **__):
+        batches.append(len(signals))
+        raise MemoryError("too much")
+
+    monkeypatch.setattr("lgsirens.training.many.encode_batch", fail)
+    records = lg.encode_many("in", "out", shared_from=shared_from, steps=2)
+    assert batches == [4]
+    assert {record.status for record in records} == {"done"}
+
+
+def test_ctrl_c_in_a_batch_leaves_nothing_half_done(pictures, stopping_at):
+    for number in range(3):
+        write_picture(Path(f"in/same{number}.png"), (16, 16), number)
+    options = {"shared_from": network(), "steps": 6}
+    timeless = {"seconds": None, "bytes": None}
+    expected = [replace(record, **timeless) for record in lg.encode_many("in", "whole", **options)]
+    with stopping_at(4), pytest.raises(KeyboardInterrupt):
+        lg.encode_many("in", "out", **options)
+    assert not list(Path("out").rglob("*.safetensors"))
+    found = lg.encode_many("in", "out", resume=True, **options)
+    assert [replace(record, **timeless) for record in found] == expected
 
 
 def test_the_manifest_says_what_became_of_each(pictures):

@@ -29,8 +29,8 @@ class Block:
         own: `[B, N, 1]`, or `[1, N, 1]` if alike, 1 where the partition owns the sample and 0 in its halo; None if
             `weight` says it all.
         shared_features: what a shared network that does not move contributes at each depth, if that is known already.
-        fitted: partitions of the fit that it is of; how sums are cut goes by these, so that a row's do not depend on
-            how many others are evaluated beside it.
+        fitted: partitions of the signal that it is of, None: B; how sums are cut goes by these, so that a row's do not
+            depend on how many others are evaluated beside it.
     """
 
     rows: Rows
@@ -40,7 +40,7 @@ class Block:
     weight: Tensor | None
     own: Tensor | None
     shared_features: list[Tensor | None] | None = None
-    fitted: int = 1
+    fitted: int | None = None
 
     @property
     def nbytes(self) -> int:

@@ -27,7 +27,7 @@ def errors_and_gradients(model: SirenPerPartition, block: Block, count: int) -> 
     job, partitions = run.job, run.job.partitions
     job.factor = 2 / count
     job.learns_shared = learns = any(parameter.requires_grad for parameter in model.shared.parameters())
-    job.chunks = chunks = max(1, min(_UNITS // max(partitions, block.fitted), run.tables))
+    job.chunks = chunks = max(1, min(_UNITS // (block.fitted or partitions), run.tables))
     errors = torch.zeros(chunks, partitions, dtype=torch.float64, device="cpu")
     rows = _zeros(chunks, *run.rows.shape)
     job.errors, job.row_gradient = errors.data_ptr(), rows.data_ptr()

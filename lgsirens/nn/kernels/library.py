@@ -71,19 +71,32 @@ def library() -> Library | None:
 
 
 def load(instruction_set: str) -> Library | None:
-    """The one for an instruction set; None: it was not compiled, or not from these sources, or cannot run here."""
+    """The one for an instruction set; None: it was not compiled, or not from these sources, or cannot run here.
+
+    Raises:
+        MemoryError: there is too little memory to load it.
+    """
     needed = INSTRUCTION_SETS[instruction_set]
     if needed is not None and torch.backends.cpu.get_cpu_capability() not in needed:
         return None
     for path in Path(__file__).parent.glob(f"_{instruction_set}.*"):
         with suppress(OSError, AttributeError):
-            functions = ctypes.CDLL(str(path))
+            functions = _opened(path)
             sizes = functions.fused_job_size, functions.soap_matrices_size, functions.soap_step_size
             for function in (*sizes, functions.fused_workspace, functions.soap_workspace):
                 function.restype = ctypes.c_int64
             if [size() for size in sizes] == [ctypes.sizeof(struct) for struct in (Job, Matrices, Step)]:
                 return Library(instruction_set, functions)
     return None
+
+
+def _opened(path: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        if "allocate memory" in str(error):  # another kernel would round otherwise: the same run, another file
+            raise MemoryError(f"{path.name}: {error}") from None
+        raise
 
 
 def _wait(others: list[Future[None]]) -> None:
