@@ -103,7 +103,7 @@ def out_of_memory(words: list[str], folder: Path, usual: Undisturbed, chosen: ra
 def little_space(words: list[str], folder: Path, usual: Undisturbed, chosen: random.Random) -> Ended:
     """`ulimit -v`, between what the imports take and what the run takes."""
     assert usual.imports is not None
-    limit = chosen.randint(usual.imports.space, usual.space)
+    limit = chosen.randint(*sorted((usual.imports.space, usual.space)))
     return ended(start(words, folder, lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit))))
 
 

@@ -1,5 +1,6 @@
 """TIFF pictures and stacks -> `Signal`: what Pillow would reduce to 8 bits, volumes and series by tifffile."""
 
+import math
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -29,6 +30,7 @@ _REDUCED, _MASK, _RAW = 1, 4, (32803, 34892)  # kinds of page, and photometrics 
 _BY_PILLOW = (2, 3, 4, 6, 7, 32809)  # compressions that tifffile knows not in all their forms: fax, JPEG, ThunderScan
 _MAKE, _KIND, _SUB_PAGES, _DNG = 271, 254, 330, 50706
 _GRAY_OR_RGB, _YCBCR, _JPEG = (0, 1, 2), 6, 7
+_AT_ONCE = 1 << 20
 _PICTURE_AXES = ("YX", "YXS", "SYX")
 
 
@@ -61,10 +63,18 @@ def read_tiff(request: Request, file: BinaryIO) -> Signal:
     return _read_picture(request, file)
 
 
+def _opened(path: Path, file: BinaryIO) -> Any:
+    """A TIFF file as tifffile knows it, but one whose pages name an earlier one as the next: they would go round for
+    ever."""
+    tiff = tifffile_for(path).TiffFile(file)
+    len(tiff.pages)  # raises in `refusing_errors`
+    return tiff
+
+
 def _needs_pillow(path: Path, file: BinaryIO) -> bool:
     """Whether Pillow has to convert the samples, none of which is missing: libtiff prints what is wrong with a file."""
-    with refusing_errors(), tifffile_for(path).TiffFile(file) as tiff:
-        page, _ = tiff.pages.first, len(tiff.pages)
+    with refusing_errors(), _opened(path, file) as tiff:
+        page = tiff.pages.first
         if page.photometric in (0, 1, 2) and np.min(page.bitspersample) >= 8 and page.compression not in _BY_PILLOW:
             return False
         ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
@@ -91,6 +101,8 @@ def _samples(path: Path, page: Any, pages: Any) -> tuple[Array, str | None]:
     if page.photometric not in _GRAY_OR_RGB or page.imagewidth * page.imagelength == 0:
         colours = f"photometric {int(page.photometric)} and axes {page.axes}"
         raise SignalError(f"{path}: a TIFF file of {colours} is not supported; convert it to gray or RGB")
+    if len(page.dataoffsets) < math.prod(page.chunked):
+        raise ValueError("its table of segments is too short")
     try:
         samples = pages.asarray()
     except ValueError as error:
@@ -111,7 +123,13 @@ def _from_black(page: Any, samples: Array, axes: str) -> Array:
     if page.photometric == 0 and samples.dtype.kind == "u":
         gray = samples[tuple(0 if name == "S" else slice(None) for name in axes)]
         np.subtract(highest, gray, out=gray)
-    return to_sample_type(samples * (255 / highest), "uint8") if page.bitspersample < 8 else samples
+    if page.bitspersample < 8:
+        table, flat = to_sample_type(np.arange(highest + 1) * (255 / highest), "uint8"), samples.reshape(-1)
+        for start in range(0, flat.size, _AT_ONCE):  # places take eight bytes each
+            part = flat[start : start + _AT_ONCE]
+            part[...] = table.take(part, mode="clip")
+        return flat.reshape(samples.shape)
+    return samples
 
 
 # Pictures
@@ -133,7 +151,7 @@ def _full_page(path: Path, tiff: Any) -> Any:
 def _read_picture(request: Request, file: BinaryIO) -> Signal:
     path = request.path
     file.seek(0)
-    with refusing_errors(), tifffile_for(path).TiffFile(file) as tiff:
+    with refusing_errors(), _opened(path, file) as tiff:
         page = _full_page(path, tiff)
         image.check_size(request, page.imagewidth, page.imagelength, page.samplesperpixel)
         if page.axes not in _PICTURE_AXES:
@@ -154,7 +172,7 @@ def _read_large(request: Request) -> Signal | None:
     path = request.path
     kept = UnchangedFile(path)
     with refusing_errors(), kept.reading() as file:
-        tiff = tifffile_for(path).TiffFile(file)
+        tiff = _opened(path, file)
         if not any(request.is_large(page.shape, page.dtype or np.uint8) for page in tiff.pages):
             return None
         page = _full_page(path, tiff)
@@ -239,9 +257,8 @@ def _channels(page: Any) -> tuple[list[int], bool]:
 
 
 def read_stack(request: Request) -> Signal:
-    path, tifffile, kept = request.path, tifffile_for(request.path), UnchangedFile(request.path)
-    with refusing_errors(), kept.reading() as file, tifffile.TiffFile(file) as tiff:
-        len(tiff.pages)  # refuses a page that names an earlier one as the next: `series` would go round for ever
+    path, kept = request.path, UnchangedFile(request.path)
+    with refusing_errors(), kept.reading() as file, _opened(path, file) as tiff:
         stacks = [series for series in tiff.series if not series.keyframe.subfiletype & (_REDUCED | _MASK)]
         stacks = stacks or tiff.series
         if len(stacks) != 1:
