@@ -104,7 +104,8 @@ def check_next_run(command: Command, folder: Path, reference: Path) -> None:
     if command.resumes and (folder / "logs").exists():
         time.sleep(1.01 - time.time() % 1)  # TensorBoard orders event files by their second
     ended = run([*command.argv, "--resume"] if command.resumes else command.argv, folder)
-    if ended.code == 2 and ("exists already" in ended.said or "a finished run" in ended.said):
+    # "no checkpoint": there was no room for it; weights that a log has kept are replaced only when that is asked for.
+    if ended.code == 2 and any(words in ended.said for words in ("exists already", "a finished run", "no checkpoint")):
         ended = run([*command.argv, "--overwrite"], folder)
     require(ended.code == 0, f"the next run ended with {ended.code}: {ended.said}")
     check_same(folder, reference)

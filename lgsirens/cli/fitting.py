@@ -124,7 +124,7 @@ def _saved(
             if ranks.first:
                 save_and_tell(result, asked.output, asked.overwrite or (resuming and result is not before))
             return result, path
-    raise refused or ConfigError(f"{asked.output}: nine runs write it already; choose another OUTPUT")
+    raise refused or ranks.alike(ConfigError(f"{asked.output}: nine runs write it already; choose another OUTPUT"))
 
 
 def save_and_tell(representation: Representation, output: Path, overwrite: bool) -> None:

@@ -51,7 +51,8 @@ def run(program: Callable[[], int | None], names: Mapping[str, str] | None = Non
         return error.exit_code
     except KeyboardInterrupt as error:
         with suppress(OSError):  # the terminal may be gone
-            print("lgsirens: interrupted", file=sys.stderr)
+            if log.isEnabledFor(logging.WARNING):  # not where another process tells
+                print("lgsirens: interrupted", file=sys.stderr)
         return error.exit_code if isinstance(error, _Terminated) else INTERRUPTED
     except OSError as error:  # files are met with errors of our own: this is standard output, closed or full
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -111,7 +111,9 @@ def encode(
     grouped = whole_bytes(signal, planned) > limit - limit // BLOCK_PART
     if grouped and (max_memory is not None or in_groups(planned)):
         if log is not None:
-            raise ConfigError("a fit in groups keeps no log; give more max_memory, or no log", "max_memory")
+            raise ranks.alike(
+                ConfigError("a fit in groups keeps no log; give more max_memory, or no log", "max_memory")
+            )
         ranks.together(lambda: check_groups(planned, signal.channels, limit))
         fit = GroupFit(signal, planned, device, limit // BLOCK_PART, ranks)
         key = fit.key(described.get("shared_from"))
@@ -126,7 +128,7 @@ def encode(
     resuming, watcher = keeper is not None and keeper.goes_on, None
     if log is not None:
         if ranks.size > 1:
-            raise ConfigError(f"is kept by one process, not by {ranks.size} ranks; leave it out", "log")
+            raise ranks.alike(ConfigError(f"is kept by one process, not by {ranks.size} ranks; leave it out", "log"))
         check_folder(log, keeper is not None and resume, resuming)
         if resuming and keeper is not None:
             keeper.read()  # what cannot go on leaves the folder as it is
@@ -293,7 +295,9 @@ def _assembled(
     if not measure:
         return whole
     places = np.arange(len(planned.lattice))[own]
-    found = ranks.everyone(result.measure(whole, signal, places, run.device, planned.config.kernel))
+    found = ranks.everyone(
+        ranks.together(lambda: result.measure(whole, signal, places, run.device, planned.config.kernel))
+    )
     errors, means = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return _result(signal, planned, Fitted(rows, shared, errors, means, state), run.where, described, ranks)
 
@@ -308,6 +312,6 @@ def _result(
     rows, shared = fitted.rows, fitted.shared
     whole = as_representation(planned, signal, planned.lattice, rows, shared, record, described)
     whole = replace(whole, overview=None if planned.config.no_overview else fitted.means)
-    named = identified(whole) if ranks.first else whole
+    named = ranks.together(lambda: identified(whole) if ranks.first else whole)
     origin, lineage = ranks.of_first((named.origin, named.lineage))
     return replace(whole, origin=origin, lineage=lineage)

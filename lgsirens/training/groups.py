@@ -141,7 +141,7 @@ class GroupFit:
             return {} if planned.shared_from is None else planned.shared_from.shared
         some = replace(planned, lattice=self._learning, config=self._within(len(self._learning)))
         own = ranks.partitions(len(self._learning))
-        run = prepare(self._signal, some, self._device, self._limit, own)
+        run = ranks.together(lambda: prepare(self._signal, some, self._device, self._limit, own))
         state = run.fit("learn", self._signal, replace(keeper, own=own), progress and ranks.first, ranks=ranks)
         if state.stopped == "interrupted":
             raise KeyboardInterrupt
@@ -150,7 +150,7 @@ class GroupFit:
     def _fit_groups(self, file: RowFile, progress: bool, stop: Event) -> FitState:
         planned, ranks = self._planned, self._ranks
         groups = _groups(planned, self._signal.channels)
-        there = ranks.of_first(file.finished() if ranks.first else None)
+        there = ranks.of_first(ranks.together(lambda: file.finished() if ranks.first else None))
         left = [group for group in groups if not there[group].all()]
         with Progress("encode", "partition", quiet=not (progress and ranks.first)) as bar:
             bar.start(len(there), len(there) - sum(map(len, left)))

@@ -136,7 +136,7 @@ def fit(
             tells = draw.complete or met > 0
             if tells or state.step == 0:
                 state.error = error
-            _check(math.isfinite(state.error), state, f"its loss is {state.error}")
+            _check(math.isfinite(state.error), state, f"its loss is {state.error}", ranks)
             psnr = psnr_of_error(state.error, psnr_peak)
             if best is not None and all_seen:
                 best.see(errors if apart else errors.new_tensor([error]))
@@ -175,7 +175,7 @@ def fit(
                 saved = time.monotonic()
     # The last step may have diverged, and no error tells of it.
     (wrong,) = ranks.total(not all(map(are_sound, model.parameters())))
-    _check(not wrong, state, "its weights grow beyond all measure")
+    _check(not wrong, state, "its weights grow beyond all measure", ranks)
     if checkpoint is not None and ranks.of_first(os.path.exists(checkpoint.path)) and not state.stopped:
         # The result may yet fail to be written; what was computed is then not lost.
         checkpoint.save(model, optimizer, generator, state, best, rest)
@@ -246,6 +246,6 @@ def mean_error(
     return total / max(1.0, count)
 
 
-def _check(finite: bool, state: FitState, why: str) -> None:
+def _check(finite: bool, state: FitState, why: str, ranks: Ranks) -> None:
     if not finite:
-        raise RunError(f"the fit diverged at step {state.step}: {why}; lower lr")
+        raise ranks.alike(RunError(f"the fit diverged at step {state.step}: {why}; lower lr"))

@@ -283,7 +283,7 @@ def _claimed(out: Path, ranks: Ranks) -> Iterator[None]:
     ranks.together(make)
     with claimed(out / "manifest") if ranks.first else nullcontext(True) as free:
         if not ranks.of_first(free):
-            raise OutputError(f"{out}: a run is under way there; wait for it, or choose another folder")
+            raise ranks.alike(OutputError(f"{out}: a run is under way there; wait for it, or choose another folder"))
         yield
 
 

@@ -110,6 +110,11 @@ class Ranks:
                 raise failure
         return result
 
+    def alike(self, error: LgsirensError) -> LgsirensError:
+        """An error that every rank raises; the first one tells of it."""
+        error.told = not self.first
+        return error
+
     def agree(self, settings: Mapping[str, object]) -> None:
         """Raise ConfigError, on every rank, unless settings are the same on all of them."""
         first, *others = self.everyone({name: str(value) for name, value in settings.items()})

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import lgsirens as lg
 from lgsirens.training import groups
+from lgsirens.training.checkpoint import claimed
 from tests.ranks import on_ranks
 from tests.small import contents, without_times
 
@@ -120,6 +121,33 @@ def test_ranks_stop_together_when_their_seconds_are_over(tmp_path, monkeypatch, 
     inrs = on_ranks(3, lambda ranks: lg.encode(picture((50, 40)), ranks=ranks, **where, **options))
     assert {inr.fit.stopped for inr in inrs} == {"seconds"}
     assert len({inr.lineage for inr in inrs}) == 1
+
+
+def said(work):
+    """How many of two ranks tell of an error that both have."""
+
+    def tried(ranks):
+        try:
+            work(ranks)
+        except lg.LgsirensError as error:
+            return str(error), error.told
+        return None
+
+    (first, told), (second, also_told) = on_ranks(2, tried)
+    assert first == second
+    return (told, also_told).count(False)
+
+
+def test_what_all_ranks_fail_with_is_told_once(tmp_path):
+    signal, log = picture((40, 52)), lg.RunLog(tmp_path / "log")
+    assert said(lambda ranks: lg.encode(signal, ranks=ranks, **OPTIONS | {"lr": 1e30, "recipe": "adam"})) == 1
+    assert said(lambda ranks: lg.encode(signal, ranks=ranks, log=log, **OPTIONS)) == 1
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "in" / "a.npy", signal.values)
+    (tmp_path / "out").mkdir()
+    with claimed(tmp_path / "out" / "manifest") as free:
+        assert free
+        assert said(lambda ranks: lg.encode_many(tmp_path / "in", tmp_path / "out", ranks=ranks, **OPTIONS)) == 1
 
 
 def test_rows_of_one_rank_may_all_be_at_rest():
