@@ -58,6 +58,8 @@ _ENCODE = "encode photo.png out.safetensors --partitions 3,3 --steps 5 --quiet"
 _GROUPS = "encode wide.png out.safetensors --partitions 5,5 --steps 3 --quiet"
 _LOG = f"{_ENCODE} --log_dir logs/run --summary_every 2 --checkpoint_every 3"
 _LEFT = ("logs/run/model_final.safetensors", "logs/run/config.yaml", "logs/run/checkpoints/model_step_3.safetensors")
+_MANY = "encode-many pictures out --steps 3 --quiet"
+_MANY_LEFT = ("out/000000.png.safetensors", "out/000001.png.safetensors")
 COMMANDS = (
     Command("encode", _ENCODE, ("out.safetensors",), ("photo.png",), True),
     Command(
@@ -81,6 +83,14 @@ COMMANDS = (
         "replace a.safetensors out.safetensors --signal patch.png --offset 8,8 --steps 4 --quiet",
         ("out.safetensors",),
         ("a.safetensors", "patch.png"),
+        True,
+    ),
+    Command("encode-many", f"{_MANY} --partition_size 6,6", _MANY_LEFT, ("pictures",), True),
+    Command(
+        "encode-many with one network",
+        f"{_MANY} --partition_size 6,6 --share_network",
+        _MANY_LEFT,
+        ("pictures",),
         True,
     ),
     Command("crop", "crop a.safetensors out.safetensors --region 0:20,0:20", ("out.safetensors",), ("a.safetensors",)),
@@ -185,14 +195,20 @@ def run(
         stopped: called here if the child is stopped; then it goes on.
     """
     with tempfile.TemporaryFile() as said:
-        child = os.fork()
-        if child == 0:
-            _in_child(lambda: _command(words, folder, said.fileno(), before))
+        child = forked(words, folder, said.fileno(), before)
         while os.WIFSTOPPED(status := os.waitpid(child, os.WUNTRACED)[1]):
             stopped()
             os.kill(child, signal.SIGCONT)
         said.seek(0)
         return Ended(os.waitstatus_to_exitcode(status), said.read().decode(errors="replace"))
+
+
+def forked(words: list[str], folder: Path, said: int, before: Callable[[], Any]) -> int:
+    """A child that runs a command and says what it has to say to a descriptor."""
+    child = os.fork()
+    if child == 0:
+        _in_child(lambda: _command(words, folder, said, before))
+    return child
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> Any:

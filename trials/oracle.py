@@ -1,5 +1,6 @@
 """What must be true of a folder after whatever happened to a command: one answer for all trials."""
 
+import json
 import logging
 import shutil
 import time
@@ -13,6 +14,7 @@ from trials.commands import Command, Ended, call, run
 
 logging.getLogger("tensorboard").setLevel(logging.ERROR)
 
+_TIMES = ("seconds", "modified", "bytes")  # the last for the digits of the others
 OURS = "lgsirens: "  # how each line of an error begins
 
 
@@ -26,6 +28,9 @@ def content(path: Path) -> Any:
         return {name.name: content(name) for name in sorted(path.iterdir()) if not name.name.startswith("events.")}
     if path.name.endswith(".safetensors") and ".checkpoint." not in path.name:
         return without_times(path)
+    if path.name == "manifest.jsonl":
+        lines = map(json.loads, path.read_bytes().splitlines())
+        return [{name: value for name, value in line.items() if name not in _TIMES} for line in lines]
     return path.read_bytes()
 
 
@@ -39,7 +44,7 @@ def summarised(folder: Path) -> list[int] | None:
 
 def hidden(folder: Path) -> list[str]:
     """Temporary files and locks."""
-    return [str(path.relative_to(folder)) for path in folder.rglob(".*")]
+    return [str(path.relative_to(folder)) for path in folder.rglob(".*") if path.name != ".shared.safetensors"]
 
 
 def check_outputs(command: Command, folder: Path, before: Path, reference: Path) -> None:

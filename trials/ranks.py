@@ -3,7 +3,9 @@
 Every time OUTPUT is absent or whole, `--resume`, by another number of ranks once the shared network is learnt, ends in
 the rows of a run that nothing happened to, and nothing is left behind.
 
-    make ranks TRIALS='--moments 30 --seed 0'
+Points: see `rank_points.py`.
+
+    make ranks TRIALS='--moments 30 --points 200 --seed 0'
 """
 
 import os
@@ -22,6 +24,8 @@ import torch
 
 import lgsirens as lg
 from benchmarks.record import Measurement, finish, options
+from trials import faults
+from trials.rank_points import RankPoints
 
 VICTIMS = ("a rank", "all ranks", "torchrun", "the file system")
 FIT = "--partition_size 16,16 --local_width 6 --global_width 16 --steps 20 --max_memory 140MB --threads 1"
@@ -108,9 +112,14 @@ def tried(folder: Path, victim: str, usual: float, expected: torch.Tensor, chose
 
 
 def main() -> int:
-    extra = {"--moments": {"type": int, "default": 30}, "--seed": {"type": int, "default": 0}}
-    asked = options(__doc__, devices=False, extra=extra)
+    numbers = {"--moments": 30, "--points": 200, "--seed": 0}
+    asked = options(__doc__, devices=False, extra={name: {"type": int, "default": n} for name, n in numbers.items()})
     chosen, counts, findings = random.Random(asked.seed), Counter[str](), list[str]()
+    with tempfile.TemporaryDirectory(prefix="trials-") as folder:  # first, while this process has no threads
+        points = RankPoints(Path(os.path.realpath(folder)))
+        points.try_points(5 if asked.quick else asked.points, random.Random(asked.seed))
+    counts.update({f"a rank: {action}": number for action, number in points.counts.items()})
+    findings += points.findings
     with tempfile.TemporaryDirectory(prefix="trials-") as above:
         folder = Path(above) / "run"
         folder.mkdir()
@@ -135,4 +144,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    faults.start_with_faults("trials.ranks")
     sys.exit(main())

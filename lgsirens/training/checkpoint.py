@@ -160,7 +160,8 @@ class Checkpoint:
         model.load_state_dict(kept["model"])
         optimizer.load_state_dict(kept["optimizer"])
         generators = kept["generator"]
-        generator.set_state(generators[self.ranks.rank % len(generators)])
+        # A copy: of a view PyTorch reads what lies further behind.
+        generator.set_state(generators[self.ranks.rank % len(generators)].clone())
         if best is not None:
             best.errors.copy_(kept["best"][best.kept_as])
             torch._foreach_copy_(best.weights, kept["best"]["weights"])

@@ -7,6 +7,7 @@ Ctrl-C) is the same on every rank, because it comes from here.
 import os
 import secrets
 from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -183,7 +184,8 @@ class ProcessRanks(Ranks):
             try:
                 yield number
             except GeneratorExit:  # Ctrl-C met this rank: nobody begins another one
-                self._exchange(lambda: self._store.add(key, count))
+                with suppress(RunError):  # another rank is gone: it is told where the ranks meet
+                    self._exchange(lambda: self._store.add(key, count))
                 raise
 
     def _exchange(self, work: Callable[[], Any]) -> Any:

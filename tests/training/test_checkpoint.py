@@ -8,6 +8,7 @@ from lgsirens.monitoring.log import FitState
 from lgsirens.nn.siren import ModelConfig, build_model
 from lgsirens.training import loop
 from lgsirens.training.checkpoint import Checkpoint
+from tests.ranks import on_ranks
 from tests.small import prepared
 
 
@@ -52,6 +53,24 @@ def test_a_stopped_fit_goes_on_with_the_state_that_an_optimiser_keeps_of_every_l
     resumed = fitted(9, Checkpoint(tmp_path / "state", "key", resume=True))
     assert torch.equal(resumed, fitted(9))
     assert not torch.equal(resumed, fitted(8))
+
+
+def test_each_rank_goes_on_with_its_own_draws(tmp_path):
+    """PyTorch may crash over a random state that is a view of several."""
+
+    def drawn(ranks):
+        model, _, generator = prepared(sample_frac=0.5)
+        optimizer = loop.build_optimizer(model, "fast")
+        generator.manual_seed(ranks.rank)
+        keeper = Checkpoint(tmp_path / "state", "key", True, ranks, slice(None))
+        keeper.save(model, optimizer, generator, FitState(), None, None)
+        ranks.wait()
+        expected = torch.rand(5, generator=generator)
+        generator.manual_seed(99)
+        keeper.load(build_model(model.config, 3 * 16, generator), optimizer, generator, None, None)
+        assert torch.equal(torch.rand(5, generator=generator), expected)
+
+    on_ranks(3, drawn)
 
 
 tensors = st.builds(
