@@ -331,8 +331,8 @@ def test_a_build_of_other_sources_is_not_taken(monkeypatch):
 @needs_compiled
 def test_without_memory_to_load_it_no_other_kernel_is_taken(monkeypatch):
     def fail(path):
-        raise OSError(f"{path}: failed to map segment from shared object: Cannot allocate memory")
+        raise OSError(f"{path}: failed to map segment from shared object")
 
     monkeypatch.setattr(library.ctypes, "CDLL", fail)
-    with pytest.raises(MemoryError, match="Cannot allocate memory"):
+    with pytest.raises(MemoryError, match="map segment"):
         library.library.__wrapped__()

@@ -94,8 +94,9 @@ def _opened(path: Path) -> ctypes.CDLL:
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
-        if "allocate memory" in str(error):  # another kernel would round otherwise: the same run, another file
-            raise MemoryError(f"{path.name}: {error}") from None
+        # glibc says no more where memory is short. Another kernel would round otherwise: the same run, another file.
+        if "failed to map segment" in str(error) or "allocate memory" in str(error):
+            raise MemoryError(str(error)) from None
         raise
 
 
