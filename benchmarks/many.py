@@ -1,12 +1,13 @@
 """Many small pictures: one shared network against one each, and against a process for each.
 
 Pictures of 128x128 are cut from the photographs of scikit-image (astronaut, coffee, chelsea, retina). "each" is
-`encode_many` with a network of its own for each picture, "shared" with one for all, learnt first ("learn", once), and
-"process" is `lgsirens encode` started for each, of the first few. "picture" is the time from reading one to its file on
-the disk. Bytes are those of a file on average, where each file of "shared" has the network too; "merged" is one file of
-all rows. PSNR and its difference, picture by picture, are of the same pictures.
+`encode_many` with a network of its own for each of the first few, "shared" with one for all, learnt first ("learn",
+once), and "process" is `lgsirens encode` started for each of fewer. "picture" is the time from reading one to its file
+on the disk, its part of the batch in which it is fitted; "all" the time of a picture, learning included. Bytes are
+those of a file on average, where each file of "shared" has the network too; "merged" is one file of all rows.
+Differences of PSNR are picture by picture.
 
-    python benchmarks/many.py [--quick] [--number 1000]
+    python benchmarks/many.py [--quick] [--number 1000] [--alone 24]
 """
 
 import subprocess
@@ -55,7 +56,7 @@ def merged_bytes(paths: list[Path]) -> int:
     return target.stat().st_size
 
 
-def measure(folder: Path, number: int, steps: int | None) -> list[Measurement]:
+def measure(folder: Path, number: int, alone: int, steps: int | None) -> list[Measurement]:
     pictures, case = folder / "pictures", f"{number} of {SIDE}x{SIDE}"
     pictures.mkdir()
     cut(pictures, number)
@@ -63,17 +64,18 @@ def measure(folder: Path, number: int, steps: int | None) -> list[Measurement]:
     found, totals = {}, {}
     for subject, shares in (("each", False), ("shared", True)):
         began = time.perf_counter()
-        found[subject] = lg.encode_many(pictures, folder / subject, share_network=shares, **some)
-        totals[subject] = time.perf_counter() - began
+        chosen = sorted(pictures.iterdir())[: number if shares else alone]
+        found[subject] = lg.encode_many(chosen, folder / subject, share_network=shares, **some)
+        totals[subject] = (time.perf_counter() - began) / len(chosen)
     (folder / "process").mkdir()
     words = [word for name, value in some.items() for word in (f"--{name}", str(value))]
-    processes = by_processes(pictures, folder / "process", min(number, PROCESSES), words)
+    processes = by_processes(pictures, folder / "process", min(alone, PROCESSES), words)
     seconds = {subject: [r.seconds for r in records] for subject, records in found.items()}
-    learn = totals["shared"] - sum(seconds["shared"])
+    learn = totals["shared"] * number - sum(seconds["shared"])
     shared_files = [folder / "shared" / r.output for r in found["shared"]]
     merged = merged_bytes(shared_files) / number
     levels = {subject: [r.psnr for r in records] for subject, records in found.items()}
-    gains = [b - a for a, b in zip(levels["each"], levels["shared"], strict=True)]
+    gains = [b - a for a, b in zip(levels["each"], levels["shared"], strict=False)]
     rows = [("process", "picture", "s", processes), ("shared", "learn", "s", [learn])]
     rows += [(subject, "picture", "s", values) for subject, values in seconds.items()]
     rows += [("shared/each", "all", "", [totals["shared"] / totals["each"]])]
@@ -85,10 +87,12 @@ def measure(folder: Path, number: int, steps: int | None) -> list[Measurement]:
 
 
 def main() -> int:
-    options = record.options(__doc__, devices=False, extra={"--number": {"type": int, "default": 1000}})
+    numbers = {"--number": 1000, "--alone": 24}
+    extra = {name: {"type": int, "default": number} for name, number in numbers.items()}
+    options = record.options(__doc__, devices=False, extra=extra)
     with tempfile.TemporaryDirectory() as folder:
-        number, steps = (4, 20) if options.quick else (options.number, None)
-        measurements = measure(Path(folder), number, steps)
+        number, alone, steps = (4, 2, 20) if options.quick else (options.number, options.alone, None)
+        measurements = measure(Path(folder), number, min(alone, number), steps)
     for measurement in measurements:
         print(measurement)
     return record.finish("many", measurements, options)

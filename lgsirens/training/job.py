@@ -52,7 +52,7 @@ class Job:
     @contextmanager
     def told(self) -> Iterator[None]:
         """What fails within is told in one line, and recorded."""
-        began = time.monotonic()
+        self._began = time.monotonic()
         try:
             yield
         except FAILURES as error:
@@ -61,7 +61,7 @@ class Job:
             log.error("%s", reason)  # each rank tells of its own
             self._part.add(replace(self._record, status="failed", error=reason))
             self.failed = True
-        self._seconds += time.monotonic() - began
+        self._seconds += time.monotonic() - self._began
 
     def read(self, read: Callable[[Path], Signal], resume: bool) -> None:
         """Read the input.
@@ -97,18 +97,17 @@ class Job:
         return result
 
     def write(self, result: Representation, seconds: float = 0.0) -> None:
-        """Write what was fitted.
+        """Write what was fitted, within `told`.
 
         Args:
-            seconds: that it took outside of `told`.
+            seconds: that fitting took outside of it.
 
         Raises:
             FAILURES: it cannot be written.
         """
-        began = time.monotonic()
         save(result, self.target, overwrite=self._mine)
         self._checkpoint.unlink(missing_ok=True)
-        taken = round(self._seconds + seconds + time.monotonic() - began, 3)
+        taken = round(self._seconds + seconds + time.monotonic() - self._began, 3)
         size = self.target.stat().st_size
         self._part.add(replace(self._record, status="done", psnr=result.fit.psnr, bytes=size, seconds=taken))
 

@@ -211,6 +211,7 @@ def test_the_manifest_says_what_became_of_each(pictures):
         made = lg.load(f"out/{record.output}")
         assert (record.psnr, record.bytes) == (made.fit.psnr, os.stat(f"out/{record.output}").st_size)
         assert (record.size, record.error) == (os.stat(f"in/{record.input}").st_size, None)
+        assert made.fit.seconds <= record.seconds < made.fit.seconds + 60
     assert records[2].status == "failed"
     assert "in/c.png: its content is none of" in records[2].error
     assert not list(Path("out").glob("manifest-*"))
