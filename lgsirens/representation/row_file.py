@@ -1,7 +1,7 @@
 """A file that rows are written to as they are finished, in any order and by several processes, each at its place.
 
 It is a safetensors file from the first moment on, as large as it will ever be: a full disk is met before the work, not
-after it. A row counts as finished when its bytes match its checksum, which is written last.
+after it. A row counts as finished when its weights and its figures match their checksums, which are written last.
 """
 
 import errno
@@ -27,7 +27,8 @@ from lgsirens.system.output import replacing
 from lgsirens.system.schema import canonical_json
 
 _TYPES: dict[str, np.dtype[Any]] = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "U32": np.dtype("<u4")}
-_ROWS_AT_ONCE = 4096
+_FIGURES = ("row_errors", "row_steps", "row_ending", "overview")  # of a row, beside its weights
+_BYTES_AT_ONCE = 32 << 20
 
 
 class RowFile:
@@ -88,9 +89,9 @@ class RowFile:
         kept = {f"shared.{name}": np.ascontiguousarray(tensor.cpu().numpy()) for name, tensor in shared.items()}
         shapes: dict[str, tuple[str, tuple[int, ...]]] = {
             "row_errors": ("F64", (rows[0],)),
-            "row_crc32": ("U32", (rows[0],)),
         }
-        shapes |= dict.fromkeys(("row_steps", "row_ending"), ("U32", (rows[0],)))
+        whole = ("row_crc32", "figures_crc32", "row_steps", "row_ending")
+        shapes |= dict.fromkeys(whole, ("U32", (rows[0],)))
         shapes |= {name: ("F32", values.shape) for name, values in kept.items()}
         shapes |= {"overview": ("F32", (rows[0], channels)), "local": ("F32", rows)}
         table, end = dict[str, Any](), 0
@@ -130,23 +131,26 @@ class RowFile:
         Raises:
             RunError: they cannot be written.
         """
+        each = np.full(len(places), steps), np.full(len(places), ending)
+        figures = dict(zip(_FIGURES, (errors, *each, means), strict=True))
+        figures = {name: np.ascontiguousarray(values, self._table[name][0]) for name, values in figures.items()}
         data = np.ascontiguousarray(rows.numpy(), dtype="<f4")
-        checksums = np.array([zlib.crc32(row) for row in data], dtype="<u4")
         with self._opened() as descriptor:
-            each = {"row_steps": np.full(len(places), steps), "row_ending": np.full(len(places), ending)}
-            for name, values in {"local": data, "overview": means, "row_errors": errors, **each}.items():
+            for name, values in {"local": data, **figures}.items():
                 self._put(descriptor, name, places, values)
             os.fsync(descriptor)  # a checksum on the disk says that what it covers is there, too
-            self._put(descriptor, "row_crc32", places, checksums)
+            self._put(descriptor, "row_crc32", places, _row_checksums(data))
+            self._put(descriptor, "figures_crc32", places, _row_checksums(*figures.values()))
             os.fsync(descriptor)
 
     def finished(self) -> NDArray[np.bool_]:
         """`[P]`, the rows that are there; reads all of them."""
-        expected = self._read("row_crc32")
-        found = np.zeros(len(expected), dtype=bool)
-        for start in range(0, len(expected), _ROWS_AT_ONCE):
-            for row, values in enumerate(self._read("local", slice(start, start + _ROWS_AT_ONCE)), start):
-                found[row] = zlib.crc32(values) == expected[row]
+        expected, (kind, shape, _) = self._read("row_crc32"), self._table["local"]
+        found: NDArray[np.bool_] = _row_checksums(*map(self._read, _FIGURES)) == self._read("figures_crc32")
+        at_once = max(1, _BYTES_AT_ONCE // (kind.itemsize * shape[1]))
+        for start in range(0, len(expected), at_once):
+            part = slice(start, start + at_once)
+            found[part] &= _row_checksums(self._read("local", part)) == expected[part]
         return found
 
     @property
@@ -210,6 +214,13 @@ class RowFile:
                 os.close(descriptor)
         except OSError as error:
             raise RunError(f"{self.path}: {error.strerror}; free space or check its disk, resume goes on") from error
+
+
+def _row_checksums(*columns: NDArray[Any]) -> NDArray[np.uint32]:
+    """CRC-32 of what arrays `[n, ...]` have of each row, `[n]`."""
+    parts = [np.ascontiguousarray(column, column.dtype.newbyteorder("<")) for column in columns]
+    rows = np.concatenate([part.reshape(len(part), -1).view(np.uint8) for part in parts], axis=1)
+    return np.array([zlib.crc32(row) for row in rows], dtype=np.uint32)
 
 
 def _checksum(table: dict[str, Any], shared: Mapping[str, Tensor]) -> str:
