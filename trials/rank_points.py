@@ -24,6 +24,7 @@ from trials.kills import ACTIONS
 RANKS = 2
 _ACTIONS = [action for action in ACTIONS if action != "stop"]
 _SECONDS_ALONE = 5  # of a rank after the other's end; then it is told to end, as torchrun does at once
+_SECONDS_TO_END = 30  # after that a rank hangs: it is ended by the signal of an alarm, which is a finding
 _ENDS = (0, 1, 2, -signal.SIGTERM, 128 + signal.SIGTERM)
 _DECODE = Command("decode to Zarr", "decode a.safetensors out.zarr --quiet", ("out.zarr",), ("a.safetensors",))
 
@@ -118,7 +119,7 @@ def run(words: list[str], folder: Path, begins: list[Callable[[], Any]] | None =
         if begins is not None:
             begins[rank]()
 
-    codes, first = dict[int, int](), 0.0
+    codes, first, told = dict[int, int](), 0.0, False
     with ExitStack() as stack:
         said = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(RANKS)]
         children = {forked(words, folder, said[rank].fileno(), partial(begin, rank)): rank for rank in range(RANKS)}
@@ -128,7 +129,8 @@ def run(words: list[str], folder: Path, begins: list[Callable[[], Any]] | None =
                     codes[rank] = os.waitstatus_to_exitcode(ended[1])
                     first = first or time.monotonic()
                 elif rank not in codes and first and time.monotonic() - first > _SECONDS_ALONE:
-                    os.kill(child, signal.SIGTERM)
+                    os.kill(child, signal.SIGALRM if told else signal.SIGTERM)
+                    told, first = True, time.monotonic() + _SECONDS_TO_END
             time.sleep(0.01)
         for file in said:
             file.seek(0)

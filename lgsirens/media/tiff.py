@@ -2,6 +2,7 @@
 
 import math
 import re
+import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -64,11 +65,33 @@ def read_tiff(request: Request, file: BinaryIO) -> Signal:
 
 
 def _opened(path: Path, file: BinaryIO) -> Any:
-    """A TIFF file as tifffile knows it, but one whose pages name an earlier one as the next: they would go round for
-    ever."""
+    """A TIFF file as tifffile knows it.
+
+    Raises:
+        ValueError: a page names an earlier one as the next, round which tifffile may go for ever, or the first page's
+            sides are no numbers.
+    """
     tiff = tifffile_for(path).TiffFile(file)
-    len(tiff.pages)  # raises in `refusing_errors`
+    form, handle, seen = tiff.tiff, tiff.filehandle, set[int]()
+    handle.seek(4 if form.version == 42 else 8)
+    with suppress(struct.error, OSError):  # which tifffile tells
+        while offset := struct.unpack(form.offsetformat, handle.read(form.offsetsize))[0]:
+            if offset in seen:
+                raise ValueError("its pages go in a circle")
+            seen.add(offset)
+            handle.seek(offset)
+            (tags,) = struct.unpack(form.tagnoformat, handle.read(form.tagnosize))
+            handle.seek(tags * form.tagsize, 1)
+    len(tiff.pages)  # what is wrong with them is told in `refusing_errors`
+    _shape(tiff.pages.first)
     return tiff
+
+
+def _shape(page: Any) -> tuple[int, ...]:
+    shape: tuple[int, ...] = page.shape
+    if not all(isinstance(side, int) for side in shape):
+        raise ValueError(f"its sides are {shape}")
+    return shape
 
 
 def _needs_pillow(path: Path, file: BinaryIO) -> bool:
@@ -101,7 +124,7 @@ def _samples(path: Path, page: Any, pages: Any) -> tuple[Array, str | None]:
     if page.photometric not in _GRAY_OR_RGB or page.imagewidth * page.imagelength == 0:
         colours = f"photometric {int(page.photometric)} and axes {page.axes}"
         raise SignalError(f"{path}: a TIFF file of {colours} is not supported; convert it to gray or RGB")
-    if len(page.dataoffsets) < math.prod(page.chunked):
+    if len(page.dataoffsets) < math.prod(page.chunked) and not page.is_contiguous:
         raise ValueError("its table of segments is too short")
     try:
         samples = pages.asarray()
@@ -173,7 +196,7 @@ def _read_large(request: Request) -> Signal | None:
     kept = UnchangedFile(path)
     with refusing_errors(), kept.reading() as file:
         tiff = _opened(path, file)
-        if not any(request.is_large(page.shape, page.dtype or np.uint8) for page in tiff.pages):
+        if not any(request.is_large(_shape(page), page.dtype or np.uint8) for page in tiff.pages):
             return None
         page = _full_page(path, tiff)
         turned, profile = page.tags.valueof(image.ORIENTATION, default=1), page.iccprofile

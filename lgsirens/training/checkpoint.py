@@ -26,6 +26,7 @@ from lgsirens.training.ranks import ALONE, Ranks
 from lgsirens.training.rest import Rest
 
 RECORD = "lgsirens_checkpoint"
+FORM = 2  # of what checkpoints hold, in the keys of runs
 _ROW_ERRORS = "row_errors"
 
 

@@ -106,8 +106,10 @@ def encode(
     if isinstance(signal.values, LazyValues):
         signal.values.keep(limit // _CACHE_PART)
     signal = _ranged(signal, shared_from)
-    device, described = resolve_device(device), _described(signal, planned, source)
-    ranks.agree({"device": device.type, "kernel": choose_kernel(planned.config.kernel, device).name})
+    where: torch.device = ranks.together(lambda: resolve_device(device))
+    kernel = ranks.together(lambda: choose_kernel(planned.config.kernel, where).name)
+    ranks.agree({"device": where.type, "kernel": kernel})
+    described = ranks.together(lambda: _described(signal, planned, source))
     grouped = whole_bytes(signal, planned) > limit - limit // BLOCK_PART
     if grouped and (max_memory is not None or in_groups(planned)):
         if log is not None:
@@ -115,13 +117,13 @@ def encode(
                 ConfigError("a fit in groups keeps no log; give more max_memory, or no log", "max_memory")
             )
         ranks.together(lambda: check_groups(planned, signal.channels, limit))
-        fit = GroupFit(signal, planned, device, limit // BLOCK_PART, ranks)
+        fit = GroupFit(signal, planned, where, limit // BLOCK_PART, ranks)
         key = fit.key(described.get("shared_from"))
         fitted = fit.fit(Checkpoint.at(checkpoint, key, resume, ranks), progress)
         return _result(signal, planned, fitted, f"{fit.where}, in groups", described, ranks)
     _say_beyond(signal)
     own = ranks.together(lambda: ranks.partitions(len(planned.lattice)))
-    run = ranks.together(lambda: prepare(signal, planned, device, limit // BLOCK_PART, own))
+    run = ranks.together(lambda: prepare(signal, planned, where, limit // BLOCK_PART, own))
     key = run.key(signal, described.get("shared_from"), ranks=ranks)
     keeper = Checkpoint.at(checkpoint, key, resume, ranks, own)
     assemble = partial(_assembled, signal, planned, run, described, ranks, own)
@@ -142,16 +144,20 @@ def encode(
     return representation
 
 
+def in_batches(config: EncodeConfig, shared_from: Representation | None) -> bool:
+    """Whether signals may be fitted in the same steps: the shared network stands, and how many steps there are is known
+    beforehand."""
+    bounded = config.target_psnr is not None or config.seconds is not None
+    return shared_from is not None and config.recipe != "paper" and not bounded
+
+
 def batch_bytes(signal: Signal, config: EncodeConfig, shared_from: Representation | None) -> int | None:
-    """What `encode_batch` keeps of a signal; None if it must be fitted alone: its shared network learns, or it is not
-    told beforehand how many steps it takes.
+    """What `encode_batch` keeps of a signal; None if it must be fitted alone.
 
     Raises:
         ConfigError: the options do not fit the signal or the network to share.
     """
-    if shared_from is None or config.target_psnr or config.seconds or config.recipe == "paper":
-        return None
-    return whole_bytes(signal, plan(signal, config, shared_from))
+    return whole_bytes(signal, plan(signal, config, shared_from)) if in_batches(config, shared_from) else None
 
 
 @as_it_starts()
@@ -181,6 +187,8 @@ def encode_batch(
     signals = [_ranged(check_signal(signal), shared_from) for signal in signals]
     first, *others = signals
     planned, limit = plan(first, config, shared_from), memory_limit(max_memory)
+    for line in planned.notes:
+        note("%s", line)
     for signal in signals:
         _say_beyond(signal)
     run = prepare(first, planned, resolve_device(device), limit // BLOCK_PART, beside=others)

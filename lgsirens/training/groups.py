@@ -38,7 +38,7 @@ from lgsirens.signal import Signal
 from lgsirens.system.console import Progress, interruption, note
 from lgsirens.system.hardware import format_bytes
 from lgsirens.system.schema import to_plain
-from lgsirens.training.checkpoint import RECORD, Checkpoint
+from lgsirens.training.checkpoint import FORM, RECORD, Checkpoint
 from lgsirens.training.config import EncodeConfig, Plan
 from lgsirens.training.optimizers import fit_bytes
 from lgsirens.training.ranks import Ranks
@@ -102,7 +102,7 @@ class GroupFit:
         """Hash of all that the result depends on, as `Run.key`; of the samples, of those that the shared network is
         learnt from."""
         signal, planned, learning = self._signal, self._planned, self._learning
-        described = [signal.kind, signal.value_range, signal.dtype, signal.shape, signal.channels, "groups"]
+        described = [FORM, signal.kind, signal.value_range, signal.dtype, signal.shape, signal.channels, "groups"]
         described += [to_plain(planned.config), self._samples_per_block, self.where, *more]
         boxes = [intersect(learning.box(place), planned.extent) for place in range(len(learning))]
         part = boxes[self._ranks.part(len(boxes))]

@@ -32,7 +32,7 @@ class Job:
         part: where records are kept.
 
     Attributes:
-        signal: of the input, once it is read.
+        signal: of the input, from when it is read until it is written.
         failed: whether it cannot be encoded; that has been told.
     """
 
@@ -61,6 +61,7 @@ class Job:
             log.error("%s", reason)  # each rank tells of its own
             self._part.add(replace(self._record, status="failed", error=reason))
             self.failed = True
+            self.__dict__.pop("signal", None)
         self._seconds += time.monotonic() - self._began
 
     def read(self, read: Callable[[Path], Signal], resume: bool) -> None:
@@ -110,6 +111,7 @@ class Job:
         taken = round(self._seconds + seconds + time.monotonic() - self._began, 3)
         size = self.target.stat().st_size
         self._part.add(replace(self._record, status="done", psnr=result.fit.psnr, bytes=size, seconds=taken))
+        del self.signal  # while the next input is read
 
 
 def _check_new(target: Path, mine: bool) -> None:

@@ -22,7 +22,7 @@ from lgsirens.system.hardware import memory_limit
 from lgsirens.system.schema import to_plain
 from lgsirens.training.checkpoint import checkpoint_path, claimed
 from lgsirens.training.config import EncodeConfig
-from lgsirens.training.encode import batch_bytes, encode, encode_batch
+from lgsirens.training.encode import batch_bytes, encode, encode_batch, in_batches
 from lgsirens.training.groups import GROUP_BYTES
 from lgsirens.training.job import FAILURES, Job
 from lgsirens.training.manifest import FileRecord, Manifest, Part
@@ -92,9 +92,10 @@ def encode_many(
         SignalError: there are no inputs.
         OutputError: `out_folder` has a run already, or one is under way there.
         RunError: the manifest or the shared network cannot be written, or its fit diverged.
-        KeyboardInterrupt: Ctrl-C; the manifest has what is done, and a file under way its checkpoint.
+        KeyboardInterrupt: Ctrl-C; the manifest has what is done, and a file that is fitted alone its checkpoint.
     """
     config = EncodeConfig.from_options({**to_plain(config or EncodeConfig()), **options})
+    ranks.together(partial(memory_limit, max_memory))  # what it cannot be is told before anything is read
     reading, out = dict(reading or {}), Path(os.path.expanduser(out_folder))
     if share_network:
         _check_sharing(config, shared_from)
@@ -111,7 +112,7 @@ def encode_many(
             shared_from, config = learnt, replace(config, **_BROUGHT)
         how |= {"config": config, "shared_from": shared_from, "source": _source(reading)}
         left = ranks.of_first([name for name in names if not files.done(name)] if ranks.first else None)
-        dealt = _dealt(left, ranks.size, shared_from is not None)
+        dealt = _dealt(left, ranks.size, in_batches(config, shared_from))
         with manifest.part(ranks.rank) as part, Progress("encode", "file", not (progress and ranks.first)) as bar:
             bar.start(len(names), len(names) - len(left))
             unfinished = False
@@ -220,7 +221,8 @@ class _Files:
             if learnt.fit.stopped == "interrupted":
                 raise KeyboardInterrupt
             ranks.together(partial(save, learnt, path, True) if ranks.first else lambda: None)
-            checkpoint_path(path).unlink(missing_ok=True)
+        if ranks.first:
+            checkpoint_path(path).unlink(missing_ok=True)  # a run that was killed may have left it
         return ranks.together(lambda: load(path))  # type: ignore[no-any-return]
 
 
@@ -258,8 +260,10 @@ def _check_sharing(config: EncodeConfig, shared_from: Representation | None) -> 
 
 def _dealt(names: list[str], ranks: int, batches: bool) -> list[list[str]]:
     """The inputs in the pieces that ranks take: one by one, or as many as make a batch where there are enough."""
-    each = len(names) if ranks == 1 else min(_LARGEST_PIECE, len(names) // (4 * ranks)) if batches else 1
-    return [names[start : start + max(1, each)] for start in range(0, len(names), max(1, each))]
+    if ranks == 1:
+        return [names]
+    each = min(_LARGEST_PIECE, max(1, len(names) // (4 * ranks))) if batches else 1
+    return [names[start : start + each] for start in range(0, len(names), each)]
 
 
 def _source(reading: Mapping[str, Any]) -> dict[str, Any]:

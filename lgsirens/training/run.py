@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lgsirens.grid.box import box_of_shape, slices
+from lgsirens.grid.box import Box, box_of_shape, slices
 from lgsirens.monitoring.log import FitState
 from lgsirens.nn.kernels.kernel import choose_kernel
 from lgsirens.nn.memory import training_bytes, training_columns, training_samples
@@ -19,7 +19,7 @@ from lgsirens.representation.metrics import slabs
 from lgsirens.signal import KINDS, Signal
 from lgsirens.system.console import Progress
 from lgsirens.system.schema import to_plain
-from lgsirens.training.checkpoint import Checkpoint
+from lgsirens.training.checkpoint import FORM, Checkpoint
 from lgsirens.training.config import EncodeConfig, Plan
 from lgsirens.training.initial import initial_model
 from lgsirens.training.loop import StopRule, fit
@@ -108,14 +108,17 @@ class Run:
             more: as JSON, what else the result depends on.
             ranks: each reads a part of the signal.
         """
-        described = [signal.kind, signal.value_range, signal.dtype, signal.shape, signal.channels]
+        described = [FORM, signal.kind, signal.value_range, signal.dtype, signal.shape, signal.channels]
         described += [to_plain(self.config), self.samples_per_block, self.device.type, self.kernel.name, *more]
-        boxes, digests = list(slabs(signal)), []
-        for box in boxes[ranks.part(len(boxes))]:
-            digest = hashlib.sha256(signal.read(box).tobytes())
-            digest.update(signal.present[slices(box, box_of_shape(signal.shape))].tobytes())
-            digests.append(digest.hexdigest())
-        described.append(list(itertools.chain.from_iterable(ranks.everyone(digests))))
+        boxes = list(slabs(signal))
+
+        def digest(box: Box) -> str:
+            found = hashlib.sha256(signal.read(box).tobytes())
+            found.update(signal.present[slices(box, box_of_shape(signal.shape))].tobytes())
+            return found.hexdigest()
+
+        own = ranks.together(lambda: [digest(box) for box in boxes[ranks.part(len(boxes))]])
+        described.append(list(itertools.chain.from_iterable(ranks.everyone(own))))
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
     def fit(self, action: str, signal: Signal, checkpoint: Checkpoint | None, progress: bool, **more: Any) -> FitState:

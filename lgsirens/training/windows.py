@@ -98,7 +98,8 @@ class Windows:
         parts = []
         for number, positioned in enumerate((self.positioned, *self._beside)):
             own = places[places // len(self.lattice) == number] % len(self.lattice)
-            parts += [self._read(positioned, self.lattice.select(part)) for part in dense_parts(self.lattice, own)]
+            dense = dense_parts(self.lattice, own) if len(own) else ()
+            parts += [self._read(positioned, self.lattice.select(part)) for part in dense]
         samples, known = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         return samples, known
 

@@ -295,6 +295,16 @@ def test_fused_adam_steps_as_pytorchs_own(compiled, threads):
     torch.testing.assert_close(models[1].local, models[0].local, rtol=1e-6, atol=1e-7)
 
 
+@given(st.integers(1, 70), st.integers(0, 69), st.integers(1, 70))
+def test_what_adam_makes_of_a_number_does_not_depend_on_its_place(compiled, size, start, length):
+    whole = [torch.rand(size, generator=torch.Generator().manual_seed(seed)) for seed in range(4)]
+    start = min(start, size - 1)
+    part = [tensor[start : start + length].clone() for tensor in whole]
+    adam.step([tuple(whole)], 0.1, 3)
+    adam.step([tuple(part)], 0.1, 3)
+    assert all(torch.equal(a, b[start : start + length]) for a, b in zip(part, whole, strict=True))
+
+
 @needs_compiled
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("recipe", ["adam", "paper"])

@@ -95,7 +95,8 @@ def _opened(path: Path) -> ctypes.CDLL:
         return ctypes.CDLL(str(path))
     except OSError as error:
         # glibc says no more where memory is short. Another kernel would round otherwise: the same run, another file.
-        if "failed to map segment" in str(error) or "allocate memory" in str(error):
+        short = "allocate memory" in str(error)
+        if short or ("failed to map segment" in str(error) and not os.statvfs(path).f_flag & os.ST_NOEXEC):
             raise MemoryError(str(error)) from None
         raise
 
