@@ -43,8 +43,8 @@ def summarised(folder: Path) -> list[int] | None:
 
 
 def hidden(folder: Path) -> list[str]:
-    """Temporary files and locks."""
-    return [str(path.relative_to(folder)) for path in folder.rglob(".*") if path.name != ".shared.safetensors"]
+    """Temporary files and locks; what an `encode-many` keeps is none."""
+    return [str(path.relative_to(folder)) for path in folder.rglob(".*") if not path.name.startswith(".shared.")]
 
 
 def check_outputs(command: Command, folder: Path, before: Path, reference: Path) -> None:
