@@ -1,5 +1,6 @@
 """What this machine has: memory, CPUs, a GPU; and amounts of memory as people write them."""
 
+import ctypes
 import os
 import re
 from contextlib import suppress
@@ -35,6 +36,13 @@ def default_memory() -> int:
 def memory_limit(limit: int | str | None) -> int:
     """The limit `max_memory` in bytes, by default `default_memory` (raises as `as_bytes`)."""
     return default_memory() if limit is None else as_bytes(limit)
+
+
+def release_memory() -> None:
+    """Give back to the system what has been freed: glibc keeps it where something lies behind it that is in use, and a
+    process would grow with every group of partitions."""
+    with suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def check_fits(count: float, what: str) -> None:

@@ -36,7 +36,7 @@ from lgsirens.representation.row_file import RowFile
 from lgsirens.representation.rows import CODECS, MemoryRows
 from lgsirens.signal import Signal
 from lgsirens.system.console import Progress, interruption, note
-from lgsirens.system.hardware import format_bytes
+from lgsirens.system.hardware import format_bytes, release_memory
 from lgsirens.system.schema import to_plain
 from lgsirens.training.checkpoint import FORM, RECORD, Checkpoint
 from lgsirens.training.config import EncodeConfig, Plan
@@ -189,6 +189,7 @@ class GroupFit:
             part = as_representation(some, self._signal, lattice, MemoryRows(rows), shared, unknown, {})
             found = measure(part, self._signal, np.arange(len(places)), self._device, some.config.kernel)
             file.write(places, rows, *found, state.step, _ENDINGS.index(state.stopped))
+        release_memory()
         return state
 
     def _within(self, partitions: int, ahead: int | None = None) -> EncodeConfig:

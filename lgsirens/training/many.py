@@ -18,7 +18,7 @@ from lgsirens.representation.file import load, save
 from lgsirens.representation.representation import Representation
 from lgsirens.signal import Signal
 from lgsirens.system.console import Progress, counted, interruption, log, note
-from lgsirens.system.hardware import memory_limit
+from lgsirens.system.hardware import memory_limit, release_memory
 from lgsirens.system.schema import to_plain
 from lgsirens.training.checkpoint import checkpoint_path, claimed
 from lgsirens.training.config import EncodeConfig
@@ -166,6 +166,7 @@ class _Files:
                 if not job.failed:
                     with job.told(), _said_once(self._said):
                         job.write(job.fit(resume, **how) if found is None else found[number], seconds)
+            release_memory()
             yield len(jobs)
 
     def _begun(self, name: str, part: Part, resume: bool) -> Job:
