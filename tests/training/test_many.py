@@ -139,17 +139,13 @@ def test_with_one_network_files_are_those_of_encode_with_it(pictures):
     assert lg.load("out/.shared.safetensors").origin == shared.origin
 
 
+WAYS = [{"steps": 3}, {"steps": 12, "sample_frac": 0.3}, {"steps": 70}, {"steps": 9, "target_psnr": 12.0}]
+WAYS += [{"steps": 13, "recipe": "adam"}]
+
+
 @given(
     st.lists(st.sampled_from([(16, 16), (20, 9), (9, 9, 3), (33, 40)]), min_size=2, max_size=7),
-    st.sampled_from(
-        [
-            {"steps": 3},
-            {"steps": 12, "sample_frac": 0.3},
-            {"steps": 70},
-            {"steps": 9, "target_psnr": 12.0},
-            {"steps": 13, "recipe": "adam"},
-        ]
-    ),
+    st.sampled_from(WAYS),
     st.integers(1, 40) | st.just(4000),
     st.integers(1, 3),
     st.sampled_from([1 << 20, 1 << 11]),
