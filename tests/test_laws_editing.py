@@ -16,7 +16,7 @@ from lgsirens.errors import ConfigError, SignalError
 from lgsirens.grid.box import bounding_box, box_shape, intersect, shifted, slices
 from lgsirens.grid.coordinates import Coordinates
 from lgsirens.representation.file import identified
-from lgsirens.training.refit import unknown
+from lgsirens.training.change import unknown
 from tests.small import contents, fitted, names, refitted, representation
 from tests.strategies import beyond, coordinates_of, halos, seeds
 

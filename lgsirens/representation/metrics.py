@@ -46,9 +46,10 @@ def psnr(reference: Signal, decoded: Signal, where: NDArray[np.bool_] | None = N
     return _psnr(reference, total, count)
 
 
-def psnr_of_sum(reference: Signal, total: float) -> float:
-    """PSNR in dB of a sum of squared errors over all samples and channels, in the signal's units."""
-    return _psnr(reference, total, math.prod(reference.shape) * reference.channels)
+def psnr_of_sum(reference: Signal, total: float, samples: int | None = None) -> float:
+    """PSNR in dB of a sum of squared errors over so many samples, of all by default, in the signal's units."""
+    count = math.prod(reference.shape) if samples is None else samples
+    return _psnr(reference, total, count * reference.channels)
 
 
 def _psnr(reference: Signal, total: float, count: int) -> float:

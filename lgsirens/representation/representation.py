@@ -127,7 +127,7 @@ class Representation(Header):
         row_edit: `[P]` int32, which entry of the history has fitted each row.
         row_blank: `[P]` int32, 0 for rows all of whose samples were given. Else the entry of the history, counted from
             1, that left some blank, negative if the row was complete before; what the entries from there on gave tells
-            which are blank still (`training.refit.unknown`).
+            which are blank still (`training.change.unknown`).
         shared: the shared network's tensors by name, float32; empty unless mode is "lg".
         overview: `[P, C]` float32, the mean of the samples that each partition decodes to, if it is known.
     """

@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lgsirens.errors import FileFormatError, RunError
-from lgsirens.representation.rows import FileRows, RowCodec
+from lgsirens.representation.rows import TENSOR_TYPES, FileRows, RowCodec
 from lgsirens.representation.sources import FileSource
 from lgsirens.system.output import replacing
 from lgsirens.system.schema import canonical_json
 
-_TYPES: dict[str, np.dtype[Any]] = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "U32": np.dtype("<u4")}
 _FIGURES = ("row_errors", "row_steps", "row_ending", "overview")  # of a row, beside its weights
 _BYTES_AT_ONCE = 32 << 20
 
@@ -36,6 +35,7 @@ class RowFile:
 
     Args:
         path: of a file that `create` has made.
+        codec: how it keeps rows.
 
     Attributes:
         record: what `create` was given.
@@ -45,8 +45,8 @@ class RowFile:
         RunError: it cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, codec: RowCodec) -> None:
+        self.path, self._codec = path, codec
         try:
             with open(path, "rb") as file:
                 (length,) = struct.unpack("<Q", file.read(8))
@@ -54,7 +54,7 @@ class RowFile:
                 self._inode = os.fstat(file.fileno()).st_ino
                 self.record: dict[str, str] = header.pop("__metadata__")
                 self._table = {
-                    name: (_TYPES[each["dtype"]], tuple(each["shape"]), 8 + length + each["data_offsets"][0])
+                    name: (_type(each["dtype"]), tuple(each["shape"]), 8 + length + each["data_offsets"][0])
                     for name, each in header.items()
                 }
             if _checksum(header, self.shared) != self.record["crc32"]:
@@ -74,6 +74,7 @@ class RowFile:
         shared: Mapping[str, Tensor],
         rows: tuple[int, int],
         channels: int,
+        codec: RowCodec,
     ) -> "RowFile":
         """Make a file without rows, in place of any that is there.
 
@@ -82,6 +83,7 @@ class RowFile:
             shared: the tensors of the shared network, kept as they are.
             rows: P and K.
             channels: C.
+            codec: how rows are kept.
 
         Raises:
             RunError: no room is left, or the folder is not writable.
@@ -93,10 +95,10 @@ class RowFile:
         whole = ("row_crc32", "figures_crc32", "row_steps", "row_ending")
         shapes |= dict.fromkeys(whole, ("U32", (rows[0],)))
         shapes |= {name: ("F32", values.shape) for name, values in kept.items()}
-        shapes |= {"overview": ("F32", (rows[0], channels)), "local": ("F32", rows)}
+        shapes |= {"overview": ("F32", (rows[0], channels)), "local": (codec.tensor_type, rows)}
         table, end = dict[str, Any](), 0
         for name, (kind, shape) in shapes.items():
-            start, end = end, end + math.prod(shape) * _TYPES[kind].itemsize
+            start, end = end, end + math.prod(shape) * _type(kind).itemsize
             table[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [start, end]}
         crc32 = _checksum(table, {name: tensor.cpu() for name, tensor in shared.items()})
         text = canonical_json({"__metadata__": {**record, "crc32": crc32}, **table}).encode()
@@ -107,7 +109,7 @@ class RowFile:
             for name, values in kept.items():
                 file.seek(8 + len(header) + table[name]["data_offsets"][0])
                 file.write(values.tobytes())
-        return cls(path)
+        return cls(path, codec)
 
     def write(
         self,
@@ -122,7 +124,7 @@ class RowFile:
 
         Args:
             places: `[n]`, sorted.
-            rows: `[n, K]`.
+            rows: `[n, K]`, numbers that the codec keeps exactly.
             errors: `[n]`, sums of the squared errors of what they decode to.
             means: `[n, C]`, of what they decode to.
             steps: that they took.
@@ -134,7 +136,7 @@ class RowFile:
         each = np.full(len(places), steps), np.full(len(places), ending)
         figures = dict(zip(_FIGURES, (errors, *each, means), strict=True))
         figures = {name: np.ascontiguousarray(values, self._table[name][0]) for name, values in figures.items()}
-        data = np.ascontiguousarray(rows.numpy(), dtype="<f4")
+        data = self._codec.encode(rows)
         with self._opened() as descriptor:
             for name, values in {"local": data, **figures}.items():
                 self._put(descriptor, name, places, values)
@@ -179,10 +181,13 @@ class RowFile:
         """`[P, C]`, the means as they were written."""
         return self._read("overview")
 
-    def rows(self, codec: RowCodec) -> FileRows:
+    @property
+    def rows(self) -> FileRows:
         """The rows, which stay in the file."""
         _, (partitions, width), offset = self._table["local"]
-        return FileRows(FileSource(self.path), offset, width, codec, self._read("row_crc32"), np.arange(partitions))
+        return FileRows(
+            FileSource(self.path), offset, width, self._codec, self._read("row_crc32"), np.arange(partitions)
+        )
 
     def _read(self, name: str, part: slice = slice(None)) -> NDArray[Any]:
         kind, shape, offset = self._table[name]
@@ -214,6 +219,11 @@ class RowFile:
                 os.close(descriptor)
         except OSError as error:
             raise RunError(f"{self.path}: {error.strerror}; free space or check its disk, resume goes on") from error
+
+
+def _type(name: str) -> np.dtype[Any]:
+    """The NumPy type of a tensor."""
+    return np.dtype("<f8") if name == "F64" else TENSOR_TYPES[name]
 
 
 def _row_checksums(*columns: NDArray[Any]) -> NDArray[np.uint32]:

@@ -31,12 +31,13 @@ from lgsirens.system.schema import canonical_json, to_plain
 from lgsirens.training import result
 from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig, Plan, plan
-from lgsirens.training.groups import LEARNING_PARTITIONS, GroupFit, check_groups, in_groups, whole_bytes
+from lgsirens.training.groups import LEARNING_PARTITIONS, GroupFit, check_groups, hindrance, whole_bytes
 from lgsirens.training.loop import accumulate_gradients
 from lgsirens.training.optimizers import build_optimizer
 from lgsirens.training.ranks import ALONE, Ranks
 from lgsirens.training.result import Fitted, as_representation
 from lgsirens.training.run import BLOCK_PART, Run, prepare
+from lgsirens.training.windows import PositionedSignal
 
 _CACHE_PART = 8  # of `max_memory`, that chunks of a signal read by region may take
 
@@ -111,13 +112,13 @@ def encode(
     ranks.agree({"device": where.type, "kernel": kernel})
     described = ranks.together(lambda: _described(signal, planned, source))
     grouped = whole_bytes(signal, planned) > limit - limit // BLOCK_PART
-    if grouped and (max_memory is not None or in_groups(planned)):
+    if grouped and (max_memory is not None or hindrance(planned) is None):
         if log is not None:
             raise ranks.alike(
                 ConfigError("a fit in groups keeps no log; give more max_memory, or no log", "max_memory")
             )
-        ranks.together(lambda: check_groups(planned, signal.channels, limit))
-        fit = GroupFit(signal, planned, where, limit // BLOCK_PART, ranks)
+        ranks.together(lambda: check_groups(planned, signal.channels, limit, hindrance(planned)))
+        fit = GroupFit(PositionedSignal.first(signal), planned, where, limit // BLOCK_PART, ranks)
         key = fit.key(described.get("shared_from"))
         fitted = fit.fit(Checkpoint.at(checkpoint, key, resume, ranks), progress)
         return _result(signal, planned, fitted, f"{fit.where}, in groups", described, ranks)
@@ -220,9 +221,9 @@ def dry_run(
     signal = _ranged(signal, shared_from)
     grouped, fits = whole_bytes(signal, planned) > limit - limit // BLOCK_PART, 1.0
     some, where = planned, resolve_device(device)
-    if grouped and in_groups(planned):
+    if grouped and hindrance(planned) is None:
         check_groups(planned, signal.channels, limit)
-        some = GroupFit(signal, planned, where, limit // BLOCK_PART, ALONE).largest
+        some = GroupFit(PositionedSignal.first(signal), planned, where, limit // BLOCK_PART).largest
         fits = (len(planned.lattice) + (LEARNING_PARTITIONS if shared_from is None else 0)) / len(some.lattice)
     run = prepare(signal, some, where, limit // BLOCK_PART)
     optimizer = build_optimizer(run.model, run.config.recipe, run.kernel.fused)
@@ -303,9 +304,8 @@ def _assembled(
     if not measure:
         return whole
     places = np.arange(len(planned.lattice))[own]
-    found = ranks.everyone(
-        ranks.together(lambda: result.measure(whole, signal, places, run.device, planned.config.kernel))
-    )
+    measured = whole, PositionedSignal.first(signal), places, run.device, planned.config.kernel
+    found = ranks.everyone(ranks.together(lambda: result.measure(*measured)))
     errors, means = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return _result(signal, planned, Fitted(rows, shared, errors, means, state), run.where, described, ranks)
 

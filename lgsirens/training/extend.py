@@ -16,7 +16,8 @@ from lgsirens.representation.representation import Representation
 from lgsirens.signal import KINDS, Signal, check_signal
 from lgsirens.system.console import note
 from lgsirens.system.pytorch import as_it_starts
-from lgsirens.training.refit import Edit, FitOptions, brings, fit_edit
+from lgsirens.training.change import Edit, brings
+from lgsirens.training.refit import FitOptions, fit_edit
 
 FINETUNE = ("none", "shared", "all")
 

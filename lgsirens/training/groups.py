@@ -10,7 +10,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
@@ -33,7 +33,7 @@ from lgsirens.nn.memory import training_samples
 from lgsirens.nn.siren import count, row_layout
 from lgsirens.representation.representation import FitRecord
 from lgsirens.representation.row_file import RowFile
-from lgsirens.representation.rows import CODECS, MemoryRows
+from lgsirens.representation.rows import CODECS, MemoryRows, RowCodec
 from lgsirens.signal import Signal
 from lgsirens.system.console import Progress, interruption, note
 from lgsirens.system.hardware import format_bytes, release_memory
@@ -41,9 +41,10 @@ from lgsirens.system.schema import to_plain
 from lgsirens.training.checkpoint import FORM, RECORD, Checkpoint
 from lgsirens.training.config import EncodeConfig, Plan
 from lgsirens.training.optimizers import fit_bytes
-from lgsirens.training.ranks import Ranks
+from lgsirens.training.ranks import ALONE, Ranks
 from lgsirens.training.result import Fitted, as_representation, measure
 from lgsirens.training.run import prepare
+from lgsirens.training.windows import PositionedSignal
 
 # So many well-spread partitions say as much of the shared network as all do (docs/lab-notes.md).
 LEARNING_PARTITIONS = 256
@@ -53,12 +54,14 @@ _ENDINGS = ("target_psnr", "steps", "seconds")  # of several groups the last of 
 _MARK = "rows"  # in the record of a checkpoint that has the rows of finished groups
 
 
-def check_groups(planned: Plan, channels: int, limit: int) -> None:
-    """Raise ConfigError unless a signal can be fitted in groups within a limit of memory."""
-    if not in_groups(planned):
-        what = "mode mlp" if planned.model.mode == "mlp" else "a shared network that sees coordinates signal"
-        reason = f"{what} learns from all samples at once, which take more; give more, or take coordinates tile"
-        raise ConfigError(f"{format_bytes(limit)}: {reason}", "max_memory")
+def check_groups(planned: Plan, channels: int, limit: int, hindrance: str | None = None) -> None:
+    """Raise ConfigError if partitions cannot be fitted in groups within a limit of memory.
+
+    Args:
+        hindrance: what else stands against it, and the remedy.
+    """
+    if hindrance is not None:
+        raise ConfigError(f"{format_bytes(limit)}: {hindrance}", "max_memory")
     most = max(len(_learning(planned)), math.prod(_group_shape(planned, channels)))
     needed = 4 * most * _partition_bytes(planned, channels)
     if needed > limit:
@@ -69,15 +72,30 @@ class GroupFit:
     """A fit about to start.
 
     Args:
-        signal: from position 0, read by region.
+        given: the signal, read by region.
         planned: what is to be fitted.
         limit: bytes that a block of a step may take.
         ranks: who fit it together.
+        action: what it is called where progress is shown.
+        fit_rows: fits the rows of a part of the plan beside the shared network that is given; None: as `prepare`
+            begins them.
+        codec: keeps the rows; what `fit_rows` gives are numbers that it keeps exactly.
     """
 
-    def __init__(self, signal: Signal, planned: Plan, device: torch.device, limit: int, ranks: Ranks) -> None:
-        self._signal, self._planned, self._device, self._limit = signal, planned, device, limit
-        self._ranks, self._began = ranks, time.monotonic()
+    def __init__(
+        self,
+        given: PositionedSignal,
+        planned: Plan,
+        device: torch.device,
+        limit: int,
+        ranks: Ranks = ALONE,
+        action: str = "encode",
+        fit_rows: Callable[[Plan, dict[str, Tensor]], tuple[Tensor, FitState]] | None = None,
+        codec: RowCodec = CODECS["float32"],
+    ) -> None:
+        self._given, self._planned, self._device, self._limit = given, planned, device, limit
+        self._ranks, self._action, self._began = ranks, action, time.monotonic()
+        self._fit_rows, self._codec = fit_rows or self._fit_new, codec
         self._learning = planned.lattice.select(_learning(planned))
 
     @property
@@ -95,18 +113,19 @@ class GroupFit:
     @property
     def largest(self) -> Plan:
         """The plan of the largest group alone."""
-        places = max(_groups(self._planned, self._signal.channels), key=len)
+        places = max(_groups(self._planned, self._given.signal.channels), key=len)
         return replace(self._planned, lattice=self._planned.lattice.select(places))
 
     def key(self, *more: Any) -> str:
         """Hash of all that the result depends on, as `Run.key`; of the samples, of those that the shared network is
         learnt from."""
-        signal, planned, learning = self._signal, self._planned, self._learning
+        given, planned, learning = self._given, self._planned, self._learning
+        signal = given.signal
         described = [FORM, signal.kind, signal.value_range, signal.dtype, signal.shape, signal.channels, "groups"]
         described += [to_plain(planned.config), self._samples_per_block, self.where, *more]
-        boxes = [intersect(learning.box(place), planned.extent) for place in range(len(learning))]
+        boxes = [intersect(learning.box(place), given.box) for place in range(len(learning))]
         part = boxes[self._ranks.part(len(boxes))]
-        own = self._ranks.together(lambda: [sha256(signal.read(box).tobytes()).hexdigest() for box in part])
+        own = self._ranks.together(lambda: [sha256(given.read(box).tobytes()).hexdigest() for box in part])
         described.append(list(itertools.chain.from_iterable(self._ranks.everyone(own))))
         return sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
@@ -121,16 +140,18 @@ class GroupFit:
         ranks = self._ranks
         with interruption() as stop, _kept(keeper, ranks) as keeper:
             goes_on = ranks.of_first(keeper.goes_on)  # a network file system may show it later to some
-            file = ranks.together(lambda: _opened(keeper) if goes_on else None)
+            file = ranks.together(lambda: _opened(keeper, self._codec) if goes_on else None)
             if file is None:
                 shared = self._learn(keeper, progress)
                 shape = len(self._planned.lattice), count(row_layout(self._planned.model))
                 record = {RECORD: json.dumps({"key": keeper.key, _MARK: True})}
-                channels = self._signal.channels
-                ranks.together(lambda: ranks.first and RowFile.create(keeper.path, record, shared, shape, channels))
-                file = ranks.together(lambda: RowFile(keeper.path))
+                channels = self._given.signal.channels
+                ranks.together(
+                    lambda: ranks.first and RowFile.create(keeper.path, record, shared, shape, channels, self._codec)
+                )
+                file = ranks.together(lambda: RowFile(keeper.path, self._codec))
             state = self._fit_groups(file, progress, stop)
-            fitted = Fitted(file.rows(CODECS["float32"]), file.shared, file.errors, file.overview, state)
+            fitted = Fitted(file.rows, file.shared, file.errors, file.overview, state)
             ranks.wait()  # a temporary file is gone after this
             return fitted
 
@@ -141,18 +162,19 @@ class GroupFit:
             return {} if planned.shared_from is None else planned.shared_from.shared
         some = replace(planned, lattice=self._learning, config=self._within(len(self._learning)))
         own = ranks.partitions(len(self._learning))
-        run = ranks.together(lambda: prepare(self._signal, some, self._device, self._limit, own))
-        state = run.fit("learn", self._signal, replace(keeper, own=own), progress and ranks.first, ranks=ranks)
+        signal = self._given.signal
+        run = ranks.together(lambda: prepare(signal, some, self._device, self._limit, own))
+        state = run.fit("learn", signal, replace(keeper, own=own), progress and ranks.first, ranks=ranks)
         if state.stopped == "interrupted":
             raise KeyboardInterrupt
         return {name: value.detach().cpu() for name, value in run.model.shared.items()}
 
     def _fit_groups(self, file: RowFile, progress: bool, stop: Event) -> FitState:
         planned, ranks = self._planned, self._ranks
-        groups = _groups(planned, self._signal.channels)
+        groups = _groups(planned, self._given.signal.channels)
         there = ranks.of_first(ranks.together(lambda: file.finished() if ranks.first else None))
         left = [group for group in groups if not there[group].all()]
-        with Progress("encode", "partition", quiet=not (progress and ranks.first)) as bar:
+        with Progress(self._action, "partition", quiet=not (progress and ranks.first)) as bar:
             bar.start(len(there), len(there) - sum(map(len, left)))
             ranks.together(lambda: self._fit_dealt(file, left, bar, stop))
         if ranks.total(stop.is_set())[0] and not ranks.of_first(ranks.first and file.finished().all()):
@@ -178,19 +200,22 @@ class GroupFit:
 
     def _fit_group(self, file: RowFile, places: NDArray[np.int64], ahead: int, shared: dict[str, Tensor]) -> FitState:
         """Fit the rows of one group and keep them, unless Ctrl-C stops it."""
-        lattice = self._planned.lattice.select(places)
+        lattice, signal = self._planned.lattice.select(places), self._given.signal
         some = replace(self._planned, lattice=lattice, config=self._within(len(places), ahead))
-        run = prepare(self._signal, some, self._device, self._limit, shared=shared)
-        state = run.fit("encode", self._signal, None, False)
+        rows, state = self._fit_rows(some, shared)
         if state.stopped != "interrupted":
-            rows = run.model.local.detach().cpu()
-            del run
             unknown = FitRecord(state.step, state.seconds, None, state.stopped, "")
-            part = as_representation(some, self._signal, lattice, MemoryRows(rows), shared, unknown, {})
-            found = measure(part, self._signal, np.arange(len(places)), self._device, some.config.kernel)
+            part = as_representation(some, signal, lattice, MemoryRows(rows), shared, unknown, {})
+            found = measure(part, self._given, np.arange(len(places)), self._device, some.config.kernel)
             file.write(places, rows, *found, state.step, _ENDINGS.index(state.stopped))
         release_memory()
         return state
+
+    def _fit_new(self, some: Plan, shared: dict[str, Tensor]) -> tuple[Tensor, FitState]:
+        signal = self._given.signal
+        run = prepare(signal, some, self._device, self._limit, shared=shared)
+        state = run.fit(self._action, signal, None, False)
+        return run.model.local.detach().cpu(), state
 
     def _within(self, partitions: int, ahead: int | None = None) -> EncodeConfig:
         """The options for so many partitions of those that are left, `ahead`, to be fitted by all ranks in time."""
@@ -214,12 +239,21 @@ def whole_bytes(signal: Signal, planned: Plan) -> int:
     return held + model + (4 * signal.channels + 1) * samples
 
 
-def in_groups(planned: Plan) -> bool:
-    """Whether a plan may be fitted in groups: its rows do not learn from each other's samples, but for those that the
-    shared network is learnt from."""
+def hindrance(planned: Plan) -> str | None:
+    """Why a plan cannot be fitted in groups, if it cannot: rows must not learn from each other's samples, but for those
+    that the shared network is learnt from."""
+    if planned.model.mode == "mlp":
+        return all_at_once("mode mlp learns", "take mode lg")
     if planned.coordinates.kind == "tile":
-        return planned.model.mode != "mlp"
-    return planned.model.mode == "lc" and planned.config.sample_frac is None  # which draws from the whole signal
+        return None
+    if planned.model.mode == "lg":
+        return all_at_once("a shared network that sees coordinates signal learns", "take coordinates tile")
+    return None if planned.config.sample_frac is None else all_at_once("sample_frac draws", "take coordinates tile")
+
+
+def all_at_once(what: str, remedy: str) -> str:
+    """What stands against groups, and the remedy."""
+    return f"{what} from all samples at once, which take more; give more, or {remedy}"
 
 
 def _learning(planned: Plan) -> NDArray[np.int64]:
@@ -262,7 +296,7 @@ def _partition_bytes(planned: Plan, channels: int) -> int:
     return two - one + (4 * channels + 1) * samples
 
 
-def _opened(keeper: Checkpoint) -> RowFile | None:
+def _opened(keeper: Checkpoint, codec: RowCodec) -> RowFile | None:
     """The rows of a run to go on with, if it has come as far as that (raises as `Checkpoint.read`)."""
     try:
         with safe_open(keeper.path, "np") as file:
@@ -271,7 +305,7 @@ def _opened(keeper: Checkpoint) -> RowFile | None:
         raise FileFormatError(f"{keeper.path}: damaged checkpoint ({error}); delete it and start again") from error
     if record.get("key") != keeper.key:
         raise keeper.of_other_run()
-    return RowFile(keeper.path) if record.get(_MARK) else None
+    return RowFile(keeper.path, codec) if record.get(_MARK) else None
 
 
 @contextmanager

@@ -7,6 +7,7 @@ constant of each sample, so only rows are trained.
 import math
 import os
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,22 +15,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lgsirens.errors import ConfigError, SignalError
-from lgsirens.grid.box import Box, bounding_box, box_shape, box_size, boxes_of, format_box, intersect, is_empty, slices
-from lgsirens.grid.lattice import Lattice, bounding_extent
+from lgsirens.errors import ConfigError
+from lgsirens.grid.box import box_size, boxes_of, intersect, is_empty, slices
+from lgsirens.grid.lattice import Lattice
 from lgsirens.monitoring.log import FitState
 from lgsirens.nn.siren import SirenPerPartition
-from lgsirens.representation.decode import decode, partition_means
+from lgsirens.representation.decode import decode
 from lgsirens.representation.file import identified
-from lgsirens.representation.metrics import psnr, recorded
+from lgsirens.representation.metrics import psnr, psnr_of_sum, recorded
 from lgsirens.representation.representation import Representation, history_entry
-from lgsirens.representation.rows import CODECS, GatheredRows, MemoryRows, gather
-from lgsirens.signal import Signal
-from lgsirens.system.hardware import check_fits, memory_limit, resolve_device
+from lgsirens.representation.rows import CODECS, GatheredRows, MemoryRows, Rows, gather
+from lgsirens.system.hardware import memory_limit, resolve_device
 from lgsirens.system.schema import declared, option, to_plain
+from lgsirens.training.change import Edit, around, blank_after, targets
 from lgsirens.training.checkpoint import Checkpoint
-from lgsirens.training.config import EncodeConfig
+from lgsirens.training.config import EncodeConfig, Plan
+from lgsirens.training.groups import GroupFit, all_at_once, check_groups, whole_bytes
 from lgsirens.training.initial import initial_model
+from lgsirens.training.result import Fitted, measure
 from lgsirens.training.run import BLOCK_PART, Run
 from lgsirens.training.samples import CachedSharedFeatures
 from lgsirens.training.windows import PositionedSignal, Windows
@@ -45,8 +48,8 @@ class FitOptions:
     and new rows have only the features of old ones to build on.
 
     Attributes:
-        max_memory: bytes, by default half of this machine's memory; a block of a step may take a quarter of them, and
-            as many what the shared network contributes.
+        max_memory: bytes that the edit may take, beside PyTorch itself, by default half of this machine's memory. What
+            needs more is fitted in groups of partitions, where rows learn alone.
         checkpoint: file that keeps the state of the run; delete it once the result is saved.
         resume: go on from the checkpoint if it is there.
         progress: show progress on standard error.
@@ -86,140 +89,79 @@ class FitOptions:
         return config if steps is None else replace(config, steps=2 * steps)
 
 
-@dataclass(frozen=True, eq=False)
-class Edit:
-    """What an edit changes.
-
-    Attributes:
-        action: its name.
-        old: the representation before.
-        signal: the samples given, in the value range of the representation.
-        box: where they lie.
-        lattice: all partitions after.
-        before: `[P]`, where each was in the old lattice; -1 if it is new.
-        fitted: places of the partitions to fit.
-        extent: after.
-        window: after.
-        finetune: what else learns.
-        allow_gap: samples to fit that nothing is known of are blank.
-    """
-
-    action: str
-    old: Representation
-    signal: Signal
-    box: Box
-    lattice: Lattice
-    before: NDArray[np.int64]
-    fitted: NDArray[np.int64]
-    extent: Box
-    window: Box
-    finetune: str = "none"
-    allow_gap: bool = False
-
-    @property
-    def trained(self) -> NDArray[np.int64]:
-        """Places of the partitions whose samples a step sees."""
-        return self.fitted if self.finetune == "none" else np.arange(len(self.lattice))
-
-    @property
-    def moved(self) -> NDArray[np.int64]:
-        """Places of the partitions whose rows change."""
-        return self.trained if self.finetune == "all" else self.fitted
-
-
 def fit_edit(edit: Edit, options: FitOptions) -> Representation:
-    """The representation after an edit, with its line of history."""
-    alone = edit.finetune == "none"
-    config = options.config(edit.old, rows_alone=alone)
-    device, limit = resolve_device(options.device), memory_limit(options.max_memory) // BLOCK_PART
-    part, coordinates = edit.lattice.select(edit.trained), edit.old.coordinates
-    positioned, blank = _targets(edit, part, device)
-    centres = _centres(edit, part).to(device) if coordinates.local_scale is None else None
-    run = Run(_model(edit, config.seed), Windows(positioned, part, coordinates, device, centres), config, limit)
+    """The representation after an edit, with its line of history. Where rows learn alone, what needs more than
+    `max_memory` is fitted in groups of partitions, one after the other.
+
+    Raises:
+        ConfigError: an option out of range, or `max_memory` is too little.
+        SignalError: samples to fit are neither in the signal nor in the file.
+        RunError, FileFormatError, KeyboardInterrupt: as `encode`.
+    """
+    config, old = options.config(edit.old, rows_alone=edit.finetune == "none"), edit.old
+    device, limit = resolve_device(options.device), memory_limit(options.max_memory)
+    blank, block, codec = blank_after(edit), limit // BLOCK_PART, CODECS[old.codec]
+    given = PositionedSignal(edit.signal, edit.box, edit.extent)
+    planned = Plan(old.model, edit.lattice.select(edit.trained), old.coordinates, edit.extent, config, (), old)
+    key = edit.action, edit.finetune, edit.box, identified(old).lineage, old.extent
+    hindrance = None if edit.finetune == "none" else all_at_once(f"finetune {edit.finetune} learns", "finetune none")
+    if _whole_bytes(edit, planned) > limit - block and (hindrance is None or options.max_memory is not None):
+        check_groups(planned, edit.signal.channels, limit, hindrance)
+        how: Any = {"action": edit.action, "fit_rows": partial(_fit_alone, edit, device, block), "codec": codec}
+        groups = GroupFit(given, planned, device, block, **how)
+        keeper = Checkpoint.at(options.checkpoint, groups.key(*key), options.resume)
+        fitted = groups.fit(keeper, options.progress)
+        return _recorded(edit, _joined(edit, fitted.rows, fitted.shared, blank), fitted, blank, device)
+    run, masks = _prepared(edit, planned, device, block), _masks(edit, device)
+    keeper = Checkpoint.at(options.checkpoint, run.key(edit.signal, *key), options.resume)
+    state = run.fit(edit.action, edit.signal, keeper, options.progress, **masks)
+    rows = MemoryRows(_rows(edit, planned, run), codec)
+    new = _joined(edit, rows, {name: value.detach().cpu() for name, value in run.model.shared.items()}, blank)
+    del run
+    found = measure(new, given, edit.trained, device, config.kernel)
+    return _recorded(edit, new, Fitted(rows, new.shared, *found, state), blank, device)
+
+
+def _whole_bytes(edit: Edit, planned: Plan) -> int:
+    """What a fit of all partitions at once keeps, beside what a block of a step takes."""
+    each = 4 * edit.signal.channels + 1  # of what is to be learnt, and of what is decoded for it
+    return whole_bytes(edit.signal, planned) + 2 * each * box_size(around(edit, planned.lattice))
+
+
+def _prepared(edit: Edit, some: Plan, device: torch.device, limit: int) -> Run:
+    """The run that fits partitions of the lattice."""
+    part = some.lattice
+    centres = _centres(edit, part).to(device) if some.coordinates.local_scale is None else None
+    windows = Windows(targets(edit, part, device), part, some.coordinates, device, centres)
+    run = Run(_model(edit, part, some.config.seed), windows, some.config, limit)
     if centres is not None:
         _shift(run.model, centres)
-    masks: dict[str, Tensor | None] = {}
-    if alone:
+    if edit.finetune == "none":
         run.samples = CachedSharedFeatures(run.samples, run.model.shared_features, limit)
-    else:
-        fitted = torch.from_numpy(np.isin(edit.trained, edit.fitted)).to(device)
-        masks = {"frozen_rows": ~fitted if edit.finetune == "shared" else None, "metric_rows": fitted}
-    key = run.key(edit.signal, edit.action, edit.finetune, edit.box, identified(edit.old).lineage, edit.old.extent)
-    keeper = Checkpoint.at(options.checkpoint, key, options.resume)
-    state = run.fit(edit.action, edit.signal, keeper, options.progress, **masks)
-    if centres is not None:
-        _shift(run.model, -centres)
-    return _assembled(edit, run.model, state, blank)
+    return run
 
 
-def unknown(representation: Representation, place: int, box: Box) -> NDArray[np.bool_]:
-    """Which samples of a box, inside the tile of a blank row, nobody has given."""
-    number, nowhere = int(representation.row_blank[place]), np.ones(box_shape(box), dtype=bool)
-    since = representation.history[abs(number) - 1 :]
-    boxes = [box for entry in since for box in entry.get("given", ())] + ([since[0]["held"]] if number < 0 else [])
-    for low_and_high in boxes:
-        given = intersect(box, tuple((low, high) for low, high in low_and_high))
-        if not is_empty(given):
-            nowhere[slices(given, box)] = False
-    return nowhere
+def _masks(edit: Edit, device: torch.device) -> dict[str, Tensor | None]:
+    """Of what is trained, which rows do not change and which count."""
+    if edit.finetune == "none":
+        return {}
+    fitted = torch.from_numpy(np.isin(edit.trained, edit.fitted)).to(device)
+    return {"frozen_rows": ~fitted if edit.finetune == "shared" else None, "metric_rows": fitted}
 
 
-def brings(representation: Representation, place: int, signal: Signal, box: Box) -> bool:
-    """Whether a signal that fills a box has samples of a blank row that nobody has given."""
-    common = intersect(representation.lattice.box(place), box)
-    present = signal.present[slices(common, box)]
-    return bool((unknown(representation, place, common) & present).any())
+def _fit_alone(
+    edit: Edit, device: torch.device, limit: int, some: Plan, shared: dict[str, Tensor]
+) -> tuple[Tensor, FitState]:
+    """Rows `[n, K]` of a group of partitions."""
+    run = _prepared(edit, some, device, limit)
+    state = run.fit(edit.action, edit.signal, None, False)
+    return _rows(edit, some, run), state
 
 
-def _targets(edit: Edit, part: Lattice, device: torch.device) -> tuple[PositionedSignal, NDArray[np.int32]]:
-    """What the partitions of `part` learn: the signal where it lies, else what the old representation decodes to; and
-    their `row_blank`: samples that neither has are blank."""
-    windows = part.windows(edit.old.coordinates.windows_in(edit.extent))
-    ranges = tuple((int(window.min()), int(window.max()) + 1) for window in windows)
-    box = intersect(ranges, edit.extent)
-    check_fits(5 * box_size(box) * edit.signal.channels, f"what is to be learnt, {format_box(box)},")
-    values = np.full((*box_shape(box), edit.signal.channels), edit.old.signal.blank, dtype=np.float32)
-    known = np.zeros(box_shape(box), dtype=bool)
-    common = intersect(edit.old.extent, box)
-    if not is_empty(common):
-        decoded = decode(edit.old, common, device=device)
-        values[slices(common, box)], known[slices(common, box)] = decoded.values, decoded.present
-    common = intersect(edit.box, box)
-    if not is_empty(common):
-        given = edit.signal.present[slices(common, edit.box)]
-        values[slices(common, box)][given] = edit.signal.values[slices(common, edit.box)][given]
-        known[slices(common, box)] |= given
-    missing, blank = 0, np.zeros(len(part), dtype=np.int32)
-    for place, before in enumerate(edit.before[edit.trained]):
-        owned = intersect(part.box(place), edit.extent)
-        own = slices(owned, box)
-        lacking = int(known[own].size - known[own].sum())
-        missing, known[own] = missing + lacking, True
-        since = 0 if before < 0 else edit.old.row_blank[before]
-        if since:
-            blank[place] = since if _still_blank(edit, int(before), owned) else 0
-        elif lacking:
-            number = len(edit.old.history) + 1
-            blank[place] = number if before < 0 else -number
-    if missing and not edit.allow_gap:
-        absent = f"{missing} samples to fit are neither in the signal nor in the file"
-        raise SignalError(f"{absent}; give a signal that covers whole partitions, or allow_gap")
-    signal = replace(edit.signal, values=values, mask=None if known.all() else known)
-    return PositionedSignal(signal, box, edit.extent), blank
-
-
-def _still_blank(edit: Edit, before: int, owned: Box) -> bool:
-    """Whether a blank row has samples that the signal does not bring either."""
-    left, common = unknown(edit.old, before, owned), intersect(edit.box, owned)
-    if not is_empty(common):
-        left[slices(common, owned)] &= ~edit.signal.present[slices(common, edit.box)]
-    return bool(left.any())
-
-
-def _model(edit: Edit, seed: int) -> SirenPerPartition:
+def _model(edit: Edit, part: Lattice, seed: int) -> SirenPerPartition:
     """The network to train: new rows as SIREN begins them, the others as they are."""
-    part, before = edit.lattice.select(edit.trained), edit.before[edit.trained]
     model = initial_model(edit.old.model, part, edit.old.coordinates.kind, seed)
+    before = edit.old.lattice.find(part.ids)
     with torch.no_grad():
         model.local[torch.from_numpy(before >= 0)] = edit.old.rows.read(before[before >= 0])
         for name, value in edit.old.shared.items():
@@ -247,38 +189,52 @@ def _shift(model: SirenPerPartition, by: Tensor) -> None:
     bias += weight @ by[..., None]
 
 
-def _assembled(edit: Edit, model: SirenPerPartition, state: FitState, blank: NDArray[np.int32]) -> Representation:
-    """The representation after an edit, with its line of history."""
-    old, moved, codec, device = edit.old, edit.moved, CODECS[edit.old.codec], model.local.device
-    learnt = np.searchsorted(edit.trained, moved)
-    rows = MemoryRows(codec.rounded(model.local.detach().cpu()[torch.from_numpy(learnt)]), codec)
+def _rows(edit: Edit, some: Plan, run: Run) -> Tensor:
+    """The rows `[n, K]` of a run, on the CPU."""
+    if some.coordinates.local_scale is None:
+        _shift(run.model, -_centres(edit, some.lattice).to(run.device))
+    return CODECS[edit.old.codec].rounded(run.model.local.detach().cpu())
+
+
+def _joined(edit: Edit, rows: Rows, shared: dict[str, Tensor], blank: NDArray[np.int32]) -> Representation:
+    """The representation after an edit, without its line of history and its overview.
+
+    Args:
+        rows: of what was trained, as `blank`.
+    """
+    old, moved = edit.old, edit.moved
     owners, places = np.zeros(len(edit.lattice), dtype=np.int64), edit.before.copy()
     owners[moved], places[moved] = 1, np.arange(len(moved))
     edits = np.full(len(moved), len(old.history), dtype=np.int32)
-    new = replace(
+    learnt = np.searchsorted(edit.trained, moved)
+    return replace(
         old,
         ids=edit.lattice.ids,
-        rows=GatheredRows((old.rows, rows), owners, places),
+        rows=GatheredRows((old.rows, rows.select(learnt)), owners, places),
         row_edit=gather([old.row_edit, edits], owners, places),
         row_blank=gather([old.row_blank, blank[learnt]], owners, places),
         overview=None,
         extent=edit.extent,
         window=edit.window,
-        shared={name: value.detach().cpu() for name, value in model.shared.items()},
+        shared=shared,
     )
-    changed = edit.lattice.select(edit.trained)  # where the shared network has moved, kept rows decode to other samples
-    box = bounding_box([bounding_extent(changed, edit.extent), edit.box])
-    decoded = decode(new, box, device=device)
+
+
+def _recorded(
+    edit: Edit, new: Representation, fitted: Fitted, blank: NDArray[np.int32], device: torch.device
+) -> Representation:
+    """An edited representation with its line of history and its overview."""
+    old, state = edit.old, fitted.state
     if old.overview is not None:
         overview = old.overview[edit.before]
-        overview[edit.trained] = partition_means(decoded, box, changed)
+        overview[edit.trained] = fitted.means
         new = replace(new, overview=overview)
     is_new = edit.before[edit.fitted] < 0
     facts: dict[str, Any] = {
         "added": int(is_new.sum()),
         "refitted": int((~is_new).sum()),
         "blank": int((blank != 0).sum()),
-        "psnr": recorded(_fitted_psnr(edit, decoded, box)),
+        "psnr": recorded(_fitted_psnr(edit, fitted)),
         "steps": state.step,
         "seconds": round(state.seconds, 3),
         "stopped": state.stopped,
@@ -295,15 +251,12 @@ def _assembled(edit: Edit, model: SirenPerPartition, state: FitState, blank: NDA
     return new if edit.finetune == "none" else identified(new)
 
 
-def _fitted_psnr(edit: Edit, decoded: Signal, box: Box) -> float:
-    """PSNR in dB of the signal where partitions were fitted to it, out of what `box` decodes to."""
-    where = np.zeros(edit.signal.shape, dtype=bool)
-    for place in edit.fitted:
-        own = intersect(edit.lattice.box(place), edit.box)
-        if not is_empty(own):
-            where[slices(own, edit.box)] = True
-    there = replace(decoded, values=decoded.values[slices(edit.box, box)], mask=None)
-    return psnr(edit.signal, there, where) if where.any() else math.inf
+def _fitted_psnr(edit: Edit, fitted: Fitted) -> float:
+    """PSNR in dB of the signal where partitions were fitted to it."""
+    boxes = (intersect(edit.lattice.box(int(place)), edit.box) for place in edit.fitted)
+    present = sum(int(edit.signal.present[slices(own, edit.box)].sum()) for own in boxes if not is_empty(own))
+    total = float(fitted.errors[np.searchsorted(edit.trained, edit.fitted)].sum())
+    return psnr_of_sum(edit.signal, total, present) if present else math.inf
 
 
 def _movement(edit: Edit, new: Representation, device: torch.device) -> dict[str, Any]:

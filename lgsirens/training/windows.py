@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lgsirens.grid.box import Box, box_of_shape, slices
+from lgsirens.grid.box import Box, box_of_shape, shifted, slices
 from lgsirens.grid.coordinates import Coordinates, axis_coordinates, mesh
 from lgsirens.grid.lattice import Lattice, dense_parts, split
 from lgsirens.nn.kernels.block import Block, Rows
@@ -34,6 +35,10 @@ class PositionedSignal:
         """A first signal: all of it, from position 0; what it lacks is encoded as the values that stand there."""
         box = box_of_shape(signal.shape)
         return cls(replace(signal, mask=None), box, box)
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Samples `[*box_shape(box), C]` of positions inside `self.box`; no others are read, as `Signal.read`."""
+        return self.signal.read(shifted(box, [-start for start, _ in self.box]))
 
 
 # Some samples of windows: a box of each, or along each axis the places, `[B, N]` or `[1, N]`, of single ones.
@@ -107,8 +112,7 @@ class Windows:
         signal, box = positioned.signal, positioned.box
         around = _around(part.windows(self.extent), box)
         mask = None if signal.mask is None else signal.mask[slices(around, box)]
-        at = tuple((low - start, high - start) for (low, high), (start, _) in zip(around, box, strict=True))
-        cut, there = split(signal.read(at), part, self.extent, around, mask)
+        cut, there = split(positioned.read(around), part, self.extent, around, mask)
         shape = len(part), *self.sizes
         samples = to_network(torch.from_numpy(cut).view(*shape, signal.channels), signal.value_range)
         return samples.to(self.device), torch.from_numpy(there).view(shape).to(self.device)

@@ -307,10 +307,13 @@ def test_merging_takes_the_piece_that_holds_most_of_a_tile_in_any_order():
     assert np.array_equal(inr.merge(grown).decode().values, grown.merge(inr).decode().values)
 
 
-def test_far_pieces_can_be_cropped_and_refused_without_the_room_between():
-    inr = representation((20, 20), 1, "lg", (8, 8), local_scale=0.5, config=CONFIG)
-    with pytest.raises(ConfigError, match="memory"):
-        inr.extend(image(((0, 20), (0, 8))), (1_000_000_000, 1_000_000_000), allow_gap=True)
+def test_far_pieces_can_be_added_and_cropped_without_the_room_between():
+    inr, piece = representation((20, 20), 1, "lg", (8, 8), local_scale=0.5, config=CONFIG), image(((0, 20), (0, 8)))
+    with pytest.raises(ConfigError, match="max_memory .*finetune all learns from all samples at once"):
+        inr.extend(piece, (1_000_000_000, 1_000_000_000), allow_gap=True, finetune="all", max_memory="1GB")
+    larger = inr.extend(piece, (1_000_000_000, 1_000_000_000), allow_gap=True)
+    cut = larger.crop("1000000000:1000000020,1000000000:1000000008")
+    assert larger.history[-1]["psnr"] == pytest.approx(lg.psnr(piece, cut.decode()), abs=1e-4)
     far = inr.lattice.ids.copy()
     far[-1] = 1 << 27
     apart = replace(inr.lattice, ids=far)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lgsirens as lg
+from lgsirens.representation.rows import CODECS
 from lgsirens.training import groups
 from lgsirens.training.checkpoint import claimed
 from tests.ranks import on_ranks
@@ -203,7 +204,7 @@ def test_a_stopped_fit_goes_on_and_ends_in_the_same_rows(tmp_path, monkeypatch, 
         patched.setattr("lgsirens.training.encode.GroupFit", Stop)
         with pytest.raises(KeyboardInterrupt):
             lg.encode(signal, checkpoint=path, **OPTIONS)
-    done = groups.RowFile(path).finished()
+    done = groups.RowFile(path, CODECS["float32"]).finished()
     assert 0 < done.sum() < len(done)
     if damage:  # of a row that was finished: it is fitted again
         content = bytearray(path.read_bytes())
@@ -211,7 +212,7 @@ def test_a_stopped_fit_goes_on_and_ends_in_the_same_rows(tmp_path, monkeypatch, 
         start, stop = json.loads(content[8 : 8 + length])[damage]["data_offsets"]
         content[8 + length + start + (stop - start) // len(done) * int(np.flatnonzero(done)[0])] ^= 1
         path.write_bytes(content)
-        assert groups.RowFile(path).finished().sum() == done.sum() - 1
+        assert groups.RowFile(path, CODECS["float32"]).finished().sum() == done.sum() - 1
     for inr in on_ranks(size, lambda ranks: lg.encode(signal, checkpoint=path, resume=True, ranks=ranks, **OPTIONS)):
         assert same(inr, expected)
 
