@@ -103,7 +103,7 @@ def fit_edit(edit: Edit, options: FitOptions) -> Representation:
     blank, block, codec = blank_after(edit), limit // BLOCK_PART, CODECS[old.codec]
     given = PositionedSignal(edit.signal, edit.box, edit.extent)
     planned = Plan(old.model, edit.lattice.select(edit.trained), old.coordinates, edit.extent, config, (), old)
-    key = edit.action, edit.finetune, edit.box, identified(old).lineage, old.extent
+    key = edit.action, edit.finetune, edit.box, identified(old).lineage, old.extent, old.history
     hindrance = None if edit.finetune == "none" else all_at_once(f"finetune {edit.finetune} learns", "finetune none")
     if _whole_bytes(edit, planned) > limit - block and (hindrance is None or options.max_memory is not None):
         check_groups(planned, edit.signal.channels, limit, hindrance)

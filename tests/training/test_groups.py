@@ -18,34 +18,14 @@ import lgsirens as lg
 from lgsirens.representation.rows import CODECS
 from lgsirens.training import groups
 from lgsirens.training.checkpoint import claimed
+from tests.grouped import OPTIONS, Counting, Stop, in_groups, picture, rows_of
 from tests.ranks import on_ranks
 from tests.small import contents, without_times
-
-OPTIONS = {"partition_size": (8, 8), "local_width": 5, "global_width": 6, "steps": 12}
-
-
-def picture(shape, seed=0, channels=3):
-    generator = np.random.default_rng(seed)
-    rows, columns = np.indices(shape)
-    smooth = 128 + 60 * np.sin(rows / 5 + generator.random()) * np.cos(columns / 7)
-    return lg.Signal.from_array((smooth[..., None] + generator.integers(0, 40, (*shape, channels))).astype(np.uint8))
 
 
 @pytest.fixture
 def grouped(monkeypatch):
-    """Fits are in groups, of a few partitions each."""
     in_groups(monkeypatch)
-
-
-def in_groups(monkeypatch, partitions=6, learning=9):
-    monkeypatch.setattr("lgsirens.training.encode.whole_bytes", lambda *_: float("inf"))
-    monkeypatch.setattr(groups, "_partition_bytes", lambda *_: 1)
-    monkeypatch.setattr(groups, "GROUP_BYTES", partitions)
-    monkeypatch.setattr(groups, "LEARNING_PARTITIONS", learning)
-
-
-def rows_of(inr):
-    return inr.rows.read(np.arange(len(inr.rows)))
 
 
 def same(one, other):
@@ -182,18 +162,6 @@ def test_the_same_seed_and_number_of_ranks_make_the_same_file(tmp_path, grouped)
     assert without_times(tmp_path / "a.safetensors") == without_times(tmp_path / "b.safetensors")
 
 
-class Stop(groups.GroupFit):
-    """A fit that Ctrl-C ends after some groups."""
-
-    left = 2
-
-    def _fit_group(self, *arguments):
-        if Stop.left == 0:
-            raise KeyboardInterrupt
-        Stop.left -= 1
-        return super()._fit_group(*arguments)
-
-
 @pytest.mark.parametrize("damage", [None, "local", "row_errors", "overview", "row_steps", "row_ending"])
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_stopped_fit_goes_on_and_ends_in_the_same_rows(tmp_path, monkeypatch, grouped, size, damage):
@@ -225,19 +193,6 @@ def test_a_checkpoint_of_groups_is_of_no_other_run(tmp_path, grouped):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(lg.FileFormatError, match="damaged checkpoint"):
         lg.encode(signal, checkpoint=path, resume=True, **OPTIONS)
-
-
-class Counting:
-    """An array that counts what is read of it."""
-
-    def __init__(self, values):
-        self.values, self.shape, self.dtype = values, values.shape, values.dtype
-        self.largest, self.total = 0, 0
-
-    def __getitem__(self, key):
-        part = self.values[key]
-        self.largest, self.total = max(self.largest, part.size), self.total + part.size
-        return part
 
 
 def test_of_a_large_signal_little_is_held_at_a_time(grouped):
