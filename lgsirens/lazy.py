@@ -185,6 +185,26 @@ class Converted:
         return self._convert(self.values[part[:-1]])[..., part[-1]]
 
 
+class _Part:
+    """A box of an array that is read where it is indexed."""
+
+    def __init__(self, values: LazyValues, box: Box) -> None:
+        self._values, self._box = values, box
+        self.dtype, self.shape = values.dtype, (*box_shape(box), values.shape[-1])
+
+    def __getitem__(self, part: tuple[slice, ...]) -> Array:
+        *inside, channels = part
+        at = [slice(each.start + low, each.stop + low) for each, (low, _) in zip(inside, self._box, strict=True)]
+        return self._values[(*at, channels)]
+
+
+def part_of(values: Array | LazyValues, box: Box) -> Array | LazyValues:
+    """A box of an array `[*shape, C]`, with all channels: a view, or one that is read where it is indexed."""
+    if isinstance(values, LazyValues):
+        return LazyValues(_Part(values, box), keeps=False)
+    return values[tuple(slice(*ends) for ends in box)]
+
+
 def is_lazy(given: Any) -> bool:
     """Whether this is an array that is not in memory."""
     if isinstance(given, np.memmap):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lgsirens.grid.box import Box
+from lgsirens.grid.box import Box, intersect
 from lgsirens.grid.coordinates import Coordinates
 from lgsirens.grid.lattice import Lattice
 from lgsirens.nn.kernels.block import Block
@@ -20,7 +20,7 @@ from lgsirens.nn.siren import ModelConfig, SirenPerPartition, build_model
 from lgsirens.representation.file import identified
 from lgsirens.representation.representation import FitRecord, Representation, SignalInfo, first_encoding
 from lgsirens.representation.rows import MemoryRows
-from lgsirens.signal import KINDS, Signal
+from lgsirens.signal import KINDS, Array, Signal
 from lgsirens.system.schema import to_plain
 from lgsirens.training.config import EncodeConfig, plan
 from lgsirens.training.run import prepare
@@ -151,6 +151,13 @@ def in_double(block: Block) -> Block:
     if features is not None:
         doubled["shared_features"] = [None if value is None else value.double() for value in features]
     return replace(block, **doubled)
+
+
+def overview_of(inr: Representation) -> Array:
+    """The means of what its partitions decode to."""
+    boxes = [intersect(inr.lattice.box(place), inr.extent) for place in range(len(inr.ids))]
+    parts = [np.asarray(inr.decode(box).values, np.float64) for box in boxes]
+    return np.array([part.reshape(-1, part.shape[-1]).mean(axis=0) for part in parts], dtype=np.float32)
 
 
 def contents(inr: Representation) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lgsirens.errors import ConfigError, RegionError
-from lgsirens.grid.box import Box, Region, as_region, box_of_shape, box_shape, box_size, grown, intersect, slices
+from lgsirens.grid.box import Box, Region, as_region, box_of_shape, box_shape, box_size, grown
 from lgsirens.grid.coordinates import (
     Scale,
     as_scales,
@@ -29,7 +29,7 @@ from lgsirens.grid.coordinates import (
     finer,
     mesh,
 )
-from lgsirens.grid.lattice import Lattice, block_shape
+from lgsirens.grid.lattice import block_shape
 from lgsirens.lazy import LazyValues, regions
 from lgsirens.nn.kernels import fused
 from lgsirens.nn.kernels.kernel import choose_kernel
@@ -269,19 +269,6 @@ def chunk_shape(tile: Sequence[int], scales: Sequence[Fraction], shape: Sequence
         axis = min((d for d, side in enumerate(sides) if chunk[d] < side), key=chunk.__getitem__)
         chunk[axis] = min(2 * chunk[axis], sides[axis])
     return (*chunk, channels)
-
-
-def partition_means(decoded: Signal, box: Box, lattice: Lattice) -> NDArray[np.float32]:
-    """The mean of the samples of each partition, `[P, C]`, out of what fills a box at scale 1.
-
-    Args:
-        box: holds samples of every partition.
-    """
-    parts = (slices(intersect(lattice.box(place), box), box) for place in range(len(lattice)))
-    means = [
-        np.asarray(decoded.values[part]).mean(axis=tuple(range(lattice.dimensions)), dtype=np.float64) for part in parts
-    ]
-    return np.stack(means).astype(np.float32)
 
 
 def _requested_box(representation: Representation, region: Region | None, full: bool) -> Box:

@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from lgsirens.errors import SignalError, require
-from lgsirens.grid.box import Box, box_of_shape, slices
+from lgsirens.grid.box import Box, box_of_shape, box_size, slices
 from lgsirens.lazy import regions
 from lgsirens.signal import KINDS, Signal, check_signal
 
 _SSIM_WINDOW = 11
+_VALUES_AT_ONCE = 1 << 22
 
 
 def peak(signal: Signal) -> float:
@@ -81,11 +82,19 @@ def ssim(reference: Signal, decoded: Signal) -> float | None:
     if len(reference.shape) < 2 or min(reference.shape) < _SSIM_WINDOW:
         return None
     pytorch_msssim, lowest = require("pytorch_msssim", "SSIM", "ssim"), reference.value_range[0]
-    # Channels first, in a batch of one; from 0, as the constants of SSIM expect.
-    pair = [np.moveaxis(_clipped(np.asarray(s.values), reference) - lowest, -1, 0)[None] for s in (decoded, reference)]
-    with torch.inference_mode():
-        value = pytorch_msssim.ssim(*map(torch.from_numpy, pair), data_range=peak(reference), win_size=_SSIM_WINDOW)
-    return float(value)
+    total, count = 0.0, 0
+    # The mean over the windows; those that begin in a box need what lies behind it, too.
+    sides = [size - _SSIM_WINDOW + 1 for size in reference.shape]
+    beginnings = np.broadcast_to(np.False_, (*sides, reference.channels))
+    for box in regions(beginnings, _VALUES_AT_ONCE):
+        seen = tuple((low, high + _SSIM_WINDOW - 1) for low, high in box)
+        # Channels first, in a batch of one; from 0, as the constants of SSIM expect.
+        parts = [_clipped(signal.read(seen), reference) - lowest for signal in (decoded, reference)]
+        pair = [torch.from_numpy(np.moveaxis(part, -1, 0)[None]) for part in parts]
+        with torch.inference_mode():
+            value = pytorch_msssim.ssim(*pair, data_range=peak(reference), win_size=_SSIM_WINDOW)
+        total, count = total + float(value) * box_size(box), count + box_size(box)
+    return total / count
 
 
 def seam_ratio(reference: Signal, decoded: Signal, tile: tuple[int, ...]) -> float | None:

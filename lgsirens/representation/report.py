@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from lgsirens.errors import SignalError
-from lgsirens.grid.box import Box, box_of_shape, box_shape, box_size, contains, format_box, intersect, slices
+from lgsirens.grid.box import Box, box_of_shape, box_shape, box_size, contains, format_box, intersect, shifted
 from lgsirens.grid.lattice import Ids
-from lgsirens.representation.decode import decode
+from lgsirens.lazy import part_of
+from lgsirens.representation.decode import Decoding, decode
 from lgsirens.representation.file import FORMAT_VERSION, sizes
-from lgsirens.representation.metrics import psnr, recorded, ssim
+from lgsirens.representation.measure import measure
+from lgsirens.representation.metrics import psnr_of_sum, recorded, ssim
 from lgsirens.representation.representation import Representation
 from lgsirens.representation.rows import row_chunks
 from lgsirens.signal import Signal
@@ -175,27 +177,29 @@ def compare(representation: Representation, original: Signal, device: str = "aut
     Raises:
         SignalError: the original has another size, type or number of channels.
     """
-    window, lattice = representation.window, representation.lattice
-    reference, decoded = _cut(representation, original), decode(representation, device=device)
-    boxes = {place: intersect(lattice.box(place), window) for place in lattice.meeting(window).tolist()}
+    window, reference = representation.window, _cut(representation, original)
+    places = representation.lattice.meeting(window)
+    if not len(places):
+        raise SignalError("no sample is left to compare; choose a window that holds a partition")
+    errors, _ = measure(representation, reference, window, places, device, "auto")
+    samples = representation.lattice.select(places).samples_of_each(window)
+    worst = places[np.argsort(-errors / samples, kind="stable")[:_WORST]]
 
-    def parts(place: int) -> tuple[Signal, Signal]:
-        return _region(reference, window, boxes[place]), _region(decoded, window, boxes[place])
+    def facts(place: int) -> dict[str, Any]:
+        box, number = intersect(representation.lattice.box(place), window), int(np.searchsorted(places, place))
+        return {
+            "partition": representation.ids[place].tolist(),
+            "region": format_box(box),
+            "psnr": recorded(psnr_of_sum(reference, float(errors[number]), int(samples[number]))),
+            "ssim": ssim(_region(reference, window, box), decode(representation, box, device=device)),
+        }
 
-    qualities = {place: psnr(*parts(place)) for place in boxes}
+    # SSIM looks at neighbourhoods: where partitions are missing it would measure the holes.
+    complete = samples.sum() == box_size(window)
     return {
-        "psnr": recorded(psnr(reference, decoded, decoded.mask)),
-        # SSIM looks at neighbourhoods: where partitions are missing it would measure the holes.
-        "ssim": ssim(reference, decoded) if decoded.mask is None else None,
-        "worst": [
-            {
-                "partition": lattice.ids[place].tolist(),
-                "region": format_box(boxes[place]),
-                "psnr": recorded(qualities[place]),
-                "ssim": ssim(*parts(place)),
-            }
-            for place in sorted(qualities, key=qualities.__getitem__)[:_WORST]
-        ],
+        "psnr": recorded(psnr_of_sum(reference, float(errors.sum()), int(samples.sum()))),
+        "ssim": ssim(reference, Decoding(representation, device=device).by_region()) if complete else None,
+        "worst": [facts(place) for place in worst.tolist()],
     }
 
 
@@ -228,4 +232,5 @@ def _cut(representation: Representation, original: Signal) -> Signal:
 
 def _region(signal: Signal, box: Box, region: Box) -> Signal:
     """The part of a signal whose samples fill `box`."""
-    return replace(signal, values=np.ascontiguousarray(signal.values[slices(region, box)]), mask=None)
+    at = shifted(region, [-start for start, _ in box])
+    return replace(signal, values=part_of(signal.values, at), mask=None)

@@ -19,6 +19,7 @@ from lgsirens.monitoring.log import FitState, RunLog, check_folder
 from lgsirens.monitoring.watcher import Watcher
 from lgsirens.nn.kernels.kernel import choose_kernel
 from lgsirens.representation.file import identified
+from lgsirens.representation.measure import measure
 from lgsirens.representation.metrics import psnr_of_sum, recorded, slabs
 from lgsirens.representation.report import describe
 from lgsirens.representation.representation import FitRecord, Representation
@@ -28,7 +29,6 @@ from lgsirens.system.console import note
 from lgsirens.system.hardware import memory_limit, resolve_device
 from lgsirens.system.pytorch import as_it_starts
 from lgsirens.system.schema import canonical_json, to_plain
-from lgsirens.training import result
 from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig, Plan, plan
 from lgsirens.training.groups import LEARNING_PARTITIONS, GroupFit, check_groups, hindrance, whole_bytes
@@ -292,7 +292,7 @@ def _assembled(
     ranks: Ranks,
     own: slice,
     state: FitState,
-    measure: bool = True,
+    measured: bool = True,
     rows_of: slice = slice(None),
 ) -> Representation:
     """The representation of a run's model, or of some of its rows, measured on what it decodes to; if not, without
@@ -301,11 +301,12 @@ def _assembled(
     shared = {name: value.detach().cpu() for name, value in run.model.shared.items()}
     unknown = FitRecord(state.step, state.seconds, None, state.stopped or "running", run.where)
     whole = as_representation(planned, signal, planned.lattice, rows, shared, unknown, described)
-    if not measure:
+    if not measured:
         return whole
     places = np.arange(len(planned.lattice))[own]
-    measured = whole, PositionedSignal.first(signal), places, run.device, planned.config.kernel
-    found = ranks.everyone(ranks.together(lambda: result.measure(*measured)))
+    first = PositionedSignal.first(signal)
+    of = whole, first.signal, first.box, places, run.device, planned.config.kernel
+    found = ranks.everyone(ranks.together(lambda: measure(*of)))
     errors, means = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return _result(signal, planned, Fitted(rows, shared, errors, means, state), run.where, described, ranks)
 

@@ -31,6 +31,7 @@ from lgsirens.monitoring.log import FitState
 from lgsirens.nn.kernels.kernel import choose_kernel
 from lgsirens.nn.memory import training_samples
 from lgsirens.nn.siren import count, row_layout
+from lgsirens.representation.measure import measure
 from lgsirens.representation.representation import FitRecord
 from lgsirens.representation.row_file import RowFile
 from lgsirens.representation.rows import CODECS, MemoryRows, RowCodec
@@ -42,7 +43,7 @@ from lgsirens.training.checkpoint import FORM, RECORD, Checkpoint
 from lgsirens.training.config import EncodeConfig, Plan
 from lgsirens.training.optimizers import fit_bytes
 from lgsirens.training.ranks import ALONE, Ranks
-from lgsirens.training.result import Fitted, as_representation, measure
+from lgsirens.training.result import Fitted, as_representation
 from lgsirens.training.run import prepare
 from lgsirens.training.windows import PositionedSignal
 
@@ -206,7 +207,7 @@ class GroupFit:
         if state.stopped != "interrupted":
             unknown = FitRecord(state.step, state.seconds, None, state.stopped, "")
             part = as_representation(some, signal, lattice, MemoryRows(rows), shared, unknown, {})
-            found = measure(part, self._given, np.arange(len(places)), self._device, some.config.kernel)
+            found = measure(part, signal, self._given.box, np.arange(len(places)), self._device, some.config.kernel)
             file.write(places, rows, *found, state.step, _ENDINGS.index(state.stopped))
         release_memory()
         return state

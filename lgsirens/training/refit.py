@@ -22,6 +22,7 @@ from lgsirens.monitoring.log import FitState
 from lgsirens.nn.siren import SirenPerPartition
 from lgsirens.representation.decode import decode
 from lgsirens.representation.file import identified
+from lgsirens.representation.measure import measure
 from lgsirens.representation.metrics import psnr, psnr_of_sum, recorded
 from lgsirens.representation.representation import Representation, history_entry
 from lgsirens.representation.rows import CODECS, GatheredRows, MemoryRows, Rows, gather
@@ -32,7 +33,7 @@ from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig, Plan
 from lgsirens.training.groups import GroupFit, all_at_once, check_groups, whole_bytes
 from lgsirens.training.initial import initial_model
-from lgsirens.training.result import Fitted, measure
+from lgsirens.training.result import Fitted
 from lgsirens.training.run import BLOCK_PART, Run
 from lgsirens.training.samples import CachedSharedFeatures
 from lgsirens.training.windows import PositionedSignal, Windows
@@ -101,13 +102,13 @@ def fit_edit(edit: Edit, options: FitOptions) -> Representation:
     config, old = options.config(edit.old, rows_alone=edit.finetune == "none"), edit.old
     device, limit = resolve_device(options.device), memory_limit(options.max_memory)
     blank, block, codec = blank_after(edit), limit // BLOCK_PART, CODECS[old.codec]
-    given = PositionedSignal(edit.signal, edit.box, edit.extent)
     planned = Plan(old.model, edit.lattice.select(edit.trained), old.coordinates, edit.extent, config, (), old)
     key = edit.action, edit.finetune, edit.box, identified(old).lineage, old.extent, old.history
     hindrance = None if edit.finetune == "none" else all_at_once(f"finetune {edit.finetune} learns", "finetune none")
     if _whole_bytes(edit, planned) > limit - block and (hindrance is None or options.max_memory is not None):
         check_groups(planned, edit.signal.channels, limit, hindrance)
         how: Any = {"action": edit.action, "fit_rows": partial(_fit_alone, edit, device, block), "codec": codec}
+        given = PositionedSignal(edit.signal, edit.box, edit.extent)
         groups = GroupFit(given, planned, device, block, **how)
         keeper = Checkpoint.at(options.checkpoint, groups.key(*key), options.resume)
         fitted = groups.fit(keeper, options.progress)
@@ -118,7 +119,7 @@ def fit_edit(edit: Edit, options: FitOptions) -> Representation:
     rows = MemoryRows(_rows(edit, planned, run), codec)
     new = _joined(edit, rows, {name: value.detach().cpu() for name, value in run.model.shared.items()}, blank)
     del run
-    found = measure(new, given, edit.trained, device, config.kernel)
+    found = measure(new, edit.signal, edit.box, edit.trained, device, config.kernel)
     return _recorded(edit, new, Fitted(rows, new.shared, *found, state), blank, device)
 
 

@@ -18,9 +18,8 @@ from hypothesis.extra import numpy as numbers
 import lgsirens as lg
 from lgsirens.access import array as array_module
 from lgsirens.grid.coordinates import Coordinates
-from lgsirens.representation.decode import partition_means
 from lgsirens.signal import to_sample_type
-from tests.small import representation
+from tests.small import overview_of, representation
 
 PICTURE = representation((37, 50), 3, "lg", (8, 9), 1, start=(-5, 3))
 SOUND = representation((300,), 2, "lg", (40,), 2, value_range=(-1.0, 1.0), dtype="int24")
@@ -216,7 +215,7 @@ def test_large_partitions_are_decoded_in_parts(monkeypatch):
 
 
 def overviewed(inr):
-    return replace(inr, overview=partition_means(inr.decode(full=True), inr.extent, inr.lattice))
+    return replace(inr, overview=overview_of(inr))
 
 
 @pytest.mark.parametrize("known", [True, False])

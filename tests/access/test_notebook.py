@@ -12,9 +12,8 @@ from PIL import Image
 
 import lgsirens as lg
 from lgsirens.access import notebook
-from lgsirens.representation.decode import partition_means
 from lgsirens.signal import to_sample_type
-from tests.small import representation
+from tests.small import overview_of, representation
 
 
 def shown(inr):
@@ -38,7 +37,7 @@ def test_a_picture_shows_itself(channels):
 
 def test_a_large_picture_is_averaged_and_a_huge_one_is_its_overview(monkeypatch):
     inr = representation((40, 60), 1, "lg", (8, 8), 1, value_range=(-1.0, 3.0), dtype="float32")
-    inr = replace(inr, overview=partition_means(inr.decode(), inr.extent, inr.lattice))
+    inr = replace(inr, overview=overview_of(inr))
     monkeypatch.setattr(notebook, "_LARGEST_SIDE", 20)
     with Image.open(content(shown(inr).find("img"), "image/png")) as picture:
         assert picture.size == (20, 13)

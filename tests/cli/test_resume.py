@@ -14,7 +14,7 @@ import pytest
 import lgsirens as lg
 from lgsirens.cli import fitting
 from lgsirens.system.program import INTERRUPTED
-from lgsirens.training import result
+from lgsirens.training import encode
 from lgsirens.training.checkpoint import claimed
 from tests.command import assert_one_line, full_disk, run
 
@@ -146,13 +146,13 @@ def test_a_file_that_is_no_checkpoint_is_neither_replaced_nor_deleted(files, cap
 
 
 def test_ctrl_c_while_the_result_is_measured_does_not_lose_it(files, monkeypatch):
-    real = result.measure
+    real = encode.measure
 
     def measure(*arguments):
         os.kill(os.getpid(), signal.SIGINT)
         return real(*arguments)
 
-    monkeypatch.setattr(result, "measure", measure)
+    monkeypatch.setattr(encode, "measure", measure)
     assert run("encode", "photo.png", "b.safetensors", "--steps", 2, "--quiet") == 0
     assert lg.load("b.safetensors").fit.steps == 2
 

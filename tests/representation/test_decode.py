@@ -187,7 +187,7 @@ def test_without_a_device_the_best_one_is_taken(monkeypatch):
     inr = representation((12, 12), 1, "lg", (4, 4), 1)
     report.compare(inr, lg.Signal.from_array(np.zeros((12, 12), np.uint8)))
     lg.decode(inr)
-    assert asked == ["auto", "auto"]
+    assert set(asked) == {"auto"}
 
 
 class Copies(TorchDispatchMode):

@@ -227,3 +227,16 @@ def test_the_errors_of_all_channels_count_after_clipping():
     reference, other = image(values, (0, 1)), image(decoded, (0, 1))
     # of four rows the first is clipped to no error
     assert seam_ratio(reference, other, (4, 4)) == pytest.approx((0.3 * 3 / 4) / (0.1 * 3 / 4), rel=1e-9)
+
+
+@given(st.lists(st.integers(11, 30), min_size=2, max_size=3), st.integers(1, 3), st.integers(1, 5000))
+@settings(max_examples=20, deadline=None)
+def test_ssim_of_parts_is_that_of_the_whole(sides, channels, at_once):
+    generator = np.random.default_rng(0)
+    kind = {2: "image", 3: "volume"}[len(sides)]
+    truth, other = (generator.integers(0, 256, (*sides, channels), dtype=np.uint8) for _ in range(2))
+    pair = [Signal.from_array(lazy.LazyValues(values), kind) for values in (truth, (truth // 2 + other // 2))]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("lgsirens.representation.metrics._VALUES_AT_ONCE", at_once)
+        in_parts = ssim(*pair)
+    assert in_parts == pytest.approx(ssim(*pair), rel=1e-9)
