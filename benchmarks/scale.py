@@ -5,9 +5,10 @@ each is read, encoded and written by a fresh process under `--max_memory 2GiB`, 
 megapixel, all of that, may grow to 1.2 times those of the smallest, and the peak is that of the whole process, allowed
 1.2 times the limit beside what importing takes.
 "learning": PSNR of all samples where the shared network was learnt from so many well-spread partitions, less that of
-one learnt from all of them. "ranks": two processes of one thread against one process of two, seconds side by side.
+one learnt from all of them. "edits": the peak while a small picture is extended to a large one, and while that is
+compared with its original. "ranks": two processes of one thread against one process of two, seconds side by side.
 
-    python benchmarks/scale.py [--only sizes learning ranks] [--sides 1024 ...] [--steps 40] [--quick]
+    python benchmarks/scale.py [--only sizes edits learning ranks] [--sides 1024 ...] [--steps 40] [--quick]
 """
 
 import os
@@ -32,17 +33,21 @@ from record import Measurement
 import lgsirens as lg
 from lgsirens.errors import require
 from lgsirens.media.examples import astronaut
+from lgsirens.representation.measure import measure
 from lgsirens.representation.metrics import psnr_of_sum
+from lgsirens.representation.report import compare
 from lgsirens.representation.representation import FitRecord
 from lgsirens.representation.rows import MemoryRows
 from lgsirens.training import groups
 from lgsirens.training.config import EncodeConfig, plan
 from lgsirens.training.ranks import ranks_of_environment
-from lgsirens.training.result import as_representation, measure
+from lgsirens.training.result import as_representation
 from lgsirens.training.run import prepare
 
+PARTS = ("learning", "ranks", "edits", "sizes")
 SIDES = (1024, 2048, 4096, 8192, 16384)
 LIMIT = 2 << 30
+LIMIT_OF_EDITS = 256 << 20
 LEARNING = (32, 64, 128, 256, 512)
 GROWTH, MEMORY, SPEED = 1.2, 1.2, 1 / 0.9
 PATCH, TILE = 512, 256
@@ -110,6 +115,40 @@ def sizes(sides: list[int], steps: int) -> Iterator[Measurement]:
         yield Measurement(case, subject, "peak of the process", "MB", [peak], allowed)
 
 
+def extended(path: Path, small: Path, steps: int) -> tuple[float, float, float, float]:
+    """Seconds, PSNR of what is added, peak of the process and what importing takes, in megabytes, of an extension."""
+    imported, how = record.peak_memory(), {"steps": steps, "max_memory": LIMIT_OF_EDITS}
+    first = lg.encode(lg.read(small), steps=steps)
+    began, kept = time.perf_counter(), path.with_suffix(".safetensors")
+    larger = first.extend(lg.read(path, max_memory=LIMIT_OF_EDITS), **how)
+    larger.save(kept)
+    return time.perf_counter() - began, larger.history[-1]["psnr"], record.peak_memory(), imported
+
+
+def compared(path: Path) -> tuple[float, float]:
+    """Peak of the process and what importing takes, in megabytes, of a comparison with the original."""
+    imported = record.peak_memory()
+    compare(lg.load(path.with_suffix(".safetensors")), lg.read(path, max_memory=LIMIT_OF_EDITS))
+    return record.peak_memory(), imported
+
+
+def edits(side: int, steps: int) -> Iterator[Measurement]:
+    with tempfile.TemporaryDirectory() as folder:
+        path, small = Path(folder) / "large.tif", Path(folder) / "small.tif"
+        store(path, side)
+        store(small, PATCH)
+        seconds, psnr, peak, imported = record.in_child(extended, path, small, steps)
+        whole, before = record.in_child(compared, path)
+    case, subject = f"{PATCH}x{PATCH}x3 to {side}x{side}x3", f"{steps} steps"
+    added = (side * side - PATCH * PATCH) / 1e6
+    yield Measurement(case, subject, "seconds a megapixel", "s", [seconds / added])
+    yield Measurement(case, subject, "PSNR", "dB", [psnr])
+    allowed = (MEMORY * LIMIT_OF_EDITS) / 1e6 + imported
+    yield Measurement(case, subject, "peak of the process", "MB", [peak], allowed)
+    yield Measurement(case, "info --against", "peak of the process", "MB", [whole])
+    yield Measurement(case, "info --against", "of which importing", "MB", [before])
+
+
 def learning(side: int, steps: int) -> Iterator[Measurement]:
     signal, cpu = mosaic((side, side)), torch.device("cpu")
     planned = plan(signal, EncodeConfig.from_options({"steps": steps}))
@@ -128,7 +167,7 @@ def learning(side: int, steps: int) -> Iterator[Measurement]:
         rows = MemoryRows(run.model.local.detach())
         fit = FitRecord(state.step, 0.0, None, state.stopped, "")
         inr = as_representation(planned, signal, planned.lattice, rows, found, fit, {})
-        errors, _ = measure(inr, signal, everything, cpu, "auto")
+        errors, _ = measure(inr, signal, planned.extent, everything, cpu, "auto")
         return psnr_of_sum(signal, float(errors.sum()))
 
     whole, case = psnr(None), f"{side}x{side}x3"
@@ -183,7 +222,7 @@ def several(side: int, steps: int, repeats: int) -> Iterator[Measurement]:
 
 def main() -> int:
     extra = {
-        "--only": {"choices": ("sizes", "learning", "ranks"), "nargs": "+", "default": ("learning", "ranks", "sizes")},
+        "--only": {"choices": PARTS, "nargs": "+", "default": PARTS},
         "--sides": {"type": int, "nargs": "+", "default": list(SIDES)},
         "--steps": {"type": int, "default": 40},
     }
@@ -192,6 +231,7 @@ def main() -> int:
     parts = {
         "learning": lambda: learning(256 if quick else 1024, 10 if quick else 150),
         "ranks": lambda: several(256 if quick else 1024, 5 if quick else 60, 1 if quick else 3),
+        "edits": lambda: edits(1024 if quick else 6144, 2 if quick else options.steps),
         "sizes": lambda: sizes([512, 1024] if quick else options.sides, options.steps),
     }
     for name in options.only:

@@ -174,6 +174,11 @@ class Signal:
         for those in the same chunks of a file."""
         return self.values[slices(box, box_of_shape(self.shape))]
 
+    def keep(self, limit: int) -> None:
+        """Keep at most so many bytes of what was read last, where samples are read by region."""
+        if isinstance(self.values, LazyValues):
+            self.values.keep(limit)
+
     def with_range(self, value_range: tuple[float, float]) -> "Signal":
         """The same samples with another value range (raises SignalError as `from_array`)."""
         return replace(self, value_range=_checked_range(value_range))

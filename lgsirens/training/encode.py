@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from lgsirens.errors import ConfigError
-from lgsirens.lazy import LazyValues
 from lgsirens.monitoring.log import FitState, RunLog, check_folder
 from lgsirens.monitoring.watcher import Watcher
 from lgsirens.nn.kernels.kernel import choose_kernel
@@ -36,10 +35,8 @@ from lgsirens.training.loop import accumulate_gradients
 from lgsirens.training.optimizers import build_optimizer
 from lgsirens.training.ranks import ALONE, Ranks
 from lgsirens.training.result import Fitted, as_representation
-from lgsirens.training.run import BLOCK_PART, Run, prepare
+from lgsirens.training.run import BLOCK_PART, CACHE_PART, Run, prepare
 from lgsirens.training.windows import PositionedSignal
-
-_CACHE_PART = 8  # of `max_memory`, that chunks of a signal read by region may take
 
 
 @as_it_starts()
@@ -104,8 +101,7 @@ def encode(
     if ranks.first:
         for line in planned.notes:
             note("%s", line)
-    if isinstance(signal.values, LazyValues):
-        signal.values.keep(limit // _CACHE_PART)
+    signal.keep(limit // CACHE_PART)
     signal = _ranged(signal, shared_from)
     where: torch.device = ranks.together(lambda: resolve_device(device))
     kernel = ranks.together(lambda: choose_kernel(planned.config.kernel, where).name)

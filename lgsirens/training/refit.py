@@ -34,7 +34,7 @@ from lgsirens.training.config import EncodeConfig, Plan
 from lgsirens.training.groups import GroupFit, all_at_once, check_groups, whole_bytes
 from lgsirens.training.initial import initial_model
 from lgsirens.training.result import Fitted
-from lgsirens.training.run import BLOCK_PART, Run
+from lgsirens.training.run import BLOCK_PART, CACHE_PART, Run
 from lgsirens.training.samples import CachedSharedFeatures
 from lgsirens.training.windows import PositionedSignal, Windows
 
@@ -101,6 +101,7 @@ def fit_edit(edit: Edit, options: FitOptions) -> Representation:
     """
     config, old = options.config(edit.old, rows_alone=edit.finetune == "none"), edit.old
     device, limit = resolve_device(options.device), memory_limit(options.max_memory)
+    edit.signal.keep(limit // CACHE_PART)
     blank, block, codec = blank_after(edit), limit // BLOCK_PART, CODECS[old.codec]
     planned = Plan(old.model, edit.lattice.select(edit.trained), old.coordinates, edit.extent, config, (), old)
     key = edit.action, edit.finetune, edit.box, identified(old).lineage, old.extent, old.history

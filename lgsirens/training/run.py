@@ -41,6 +41,8 @@ from lgsirens.training.windows import PositionedSignal, Windows
 _OVERHEAD, _FUSED_OVERHEAD = 0.04, 0.15
 # The part of `max_memory` that a block of a step may take.
 BLOCK_PART = 4
+# And chunks of a signal that is read by region.
+CACHE_PART = 8
 
 
 class Run:
