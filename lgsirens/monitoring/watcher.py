@@ -35,7 +35,7 @@ class Watcher(AbstractContextManager["Watcher"]):
         signal: what is encoded.
         key: tells the run, its input and its options, from others; hexadecimal.
         config: the options of the run.
-        snapshot: makes a representation of the present weights; with `measure=False` one that cannot be saved, as its
+        snapshot: makes a representation of the present weights; with `measured=False` one that cannot be saved, as its
             PSNR, which takes a decode, is not known.
         resuming: the run goes on from a checkpoint, and so does the log.
         device: where to decode.
@@ -75,7 +75,7 @@ class Watcher(AbstractContextManager["Watcher"]):
         last = step == self.config["steps"]  # whose summary is that of the result
         summarise = step % log.every == 0 and not last
         keep = log.checkpoint_every is not None and step % log.checkpoint_every == 0
-        if not (summarise or keep) or not _is_finite(present := self.snapshot(state, measure=False)):
+        if not (summarise or keep) or not _is_finite(present := self.snapshot(state, measured=False)):
             return
         if summarise:
             self._summarise(present, state)

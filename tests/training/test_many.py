@@ -136,7 +136,7 @@ def test_with_one_network_files_are_those_of_encode_with_it(pictures):
     first, second, _ = (lg.load(f"out/{record.output}") for record in records)
     assert len(first.merge(second.move((0, 64))).lattice) == len(first.lattice) + len(second.lattice)
     again = encoded(share_network=True, overwrite=True)
-    assert [replace(record, seconds=0) for record in again] == [replace(record, seconds=0) for record in records]
+    assert [(record.input, record.psnr) for record in again] == [(record.input, record.psnr) for record in records]
     assert lg.load("out/.shared.safetensors").origin == shared.origin
 
 
