@@ -79,6 +79,13 @@ COMMANDS = (
         True,
     ),
     Command(
+        "extend in groups",
+        "extend a.safetensors out.safetensors --signal large.png --steps 4 --max_memory 300kB --quiet",
+        ("out.safetensors",),
+        ("a.safetensors", "large.png"),
+        True,
+    ),
+    Command(
         "replace",
         "replace a.safetensors out.safetensors --signal patch.png --offset 8,8 --steps 4 --quiet",
         ("out.safetensors",),
@@ -170,11 +177,13 @@ def in_small() -> None:
 
 
 def _inputs(folder: Path) -> None:
-    rows, columns = np.mgrid[:40, :60]
-    wide = np.stack([rows * 5, columns * 4, (rows + columns) * 2], -1).astype(np.uint8)
+    rows, columns = np.mgrid[:80, :90]
+    large = np.stack([rows * 5, columns * 4, (rows + columns) * 2], -1).astype(np.uint8)
+    wide = large[:40, :60]
     frames = np.random.default_rng(0).integers(0, 255, (3, 12, 12, 1), dtype=np.uint8)
     lg.write(folder / "photo.png", lg.Signal.from_array(wide[:, :40]))
     lg.write(folder / "wide.png", lg.Signal.from_array(wide))
+    lg.write(folder / "large.png", lg.Signal.from_array(large))
     lg.write(folder / "patch.png", lg.Signal.from_array(255 - wide[8:20, 8:20]))
     wave = (20000 * np.sin(np.arange(2000) / 9)).astype(np.int16)
     lg.write(folder / "sound.wav", lg.Signal.from_array(wave, "audio", None, 8000))
