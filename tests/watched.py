@@ -1,7 +1,5 @@
 """A small run that keeps a log, and what TensorBoard reads of it."""
 
-import time
-
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -36,10 +34,3 @@ def killed_after(stopping_at, step, **options):
     """A run that is killed after a step, having kept its state two steps before."""
     with stopping_at(step + 1, MemoryError, kept=step - 2), pytest.raises(MemoryError):
         encode(**options)
-    until_the_next_second()
-
-
-def until_the_next_second():
-    """TensorBoard reads event files in the order of the seconds in their names; a run is resumed by another process,
-    later."""
-    time.sleep(1.01 - time.time() % 1)

@@ -5,7 +5,6 @@ What fails inside the two packages is for the caller to survive: a log is not wo
 
 import html
 import io
-import itertools
 import os
 import socket
 import tempfile
@@ -26,7 +25,7 @@ from lgsirens.system.console import note
 from lgsirens.system.output import settle
 
 _SECONDS_FOR_THE_NETWORK = 20.0
-_numbers = itertools.count()  # of the event files of this process
+_EVENTS = "events.out.tfevents."
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,7 @@ class TensorBoard:
             "torch.utils.tensorboard.summary", "a log", "tensorboard"
         )  # which stands on tensorboard
         records = require("tensorboard.summary.writer.record_writer", "a log", "tensorboard")
-        where = f"{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
-        self._path = folder / f"events.out.tfevents.{where}"
+        self._path = folder / f"{_EVENTS}{_next_second(folder):010}.{socket.gethostname()}.{os.getpid()}.0"
         self._file = self._path.open("xb")
         self._records = records.RecordWriter(self._file)
         self._write(first_step, file_version="brain.Event:2")
@@ -168,6 +166,13 @@ class WeightsAndBiases:
 
 # What takes the figures of a run; another one has the same methods. Images are `[H, W, 3]`.
 Sink = TensorBoard | WeightsAndBiases
+
+
+def _next_second(folder: Path) -> int:
+    """The second to name an event file by: TensorBoard reads them in the order of their names, and a run may be gone on
+    with within a second, or after the clock was set back."""
+    there = [path.name.removeprefix(_EVENTS).partition(".")[0] for path in folder.glob(f"{_EVENTS}*")]
+    return max([round(time.time()), *(int(second) + 1 for second in there if second.isdecimal())])
 
 
 def _last_run(folder: Path) -> str:

@@ -9,9 +9,10 @@ from PIL import Image
 import lgsirens as lg
 from lgsirens.monitoring import watcher
 from lgsirens.monitoring.log import FINISHED, RUNNING, STOPPED, keep_state, state_of
+from lgsirens.monitoring.sinks import TensorBoard
 from lgsirens.system.config_file import config_yaml
 from tests.small import contents
-from tests.watched import PICTURE, encode, killed_after, series, steps_of, until_the_next_second
+from tests.watched import PICTURE, encode, killed_after, series, steps_of
 
 
 def contents_of(folder):
@@ -143,12 +144,23 @@ def test_an_interrupted_and_resumed_run_has_the_log_of_one_that_never_stopped(tm
     with stopping_at(4):
         assert encode(log=log, checkpoint=checkpoint).fit.stopped == "interrupted"
     assert lg.load(log.final).fit.steps == 4
-    until_the_next_second()
     encode(log=log, checkpoint=checkpoint, resume=True)
     encode(log=lg.RunLog(tmp_path / "whole", every=2))
     for name in ("train/loss", "decoded/psnr"):
         assert steps_of(log.folder, name) == [2, 4, 6, 7]
         assert series(log.folder, name) == series(tmp_path / "whole", name)
+
+
+def test_what_is_logged_later_is_read_later_whatever_the_clock_and_the_process(tmp_path, monkeypatch):
+    for process, hour, steps in ((99_999, 9, (2, 4)), (100_000, 9, (3, 5)), (7, 8, (4, 6))):
+        monkeypatch.setattr("os.getpid", lambda number=process: number)
+        monkeypatch.setattr("time.time", lambda hour=hour: hour * 3600.0)
+        sink = TensorBoard(tmp_path, steps[0])
+        for step in steps:
+            sink.scalars({"loss": float(process)}, step)
+        sink.close()
+    assert steps_of(tmp_path, "loss") == [2, 3, 4, 6]
+    assert series(tmp_path, "loss") == [99_999, 100_000, 7, 7]
 
 
 def test_a_run_killed_before_its_result_was_kept_ends_with_the_whole_log(tmp_path, monkeypatch, checkpoint_each_step):
@@ -157,7 +169,6 @@ def test_a_run_killed_before_its_result_was_kept_ends_with_the_whole_log(tmp_pat
         context.setattr(watcher.Watcher, "finish", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             encode(log=log, checkpoint=checkpoint)
-    until_the_next_second()
     encode(log=log, checkpoint=checkpoint, resume=True)
     encode(log=lg.RunLog(tmp_path / "whole", every=3))
     for name in ("train/loss", "train/psnr", "train/learning_rate", "decoded/psnr"):
