@@ -118,7 +118,7 @@ def encode(
         key = fit.key(described.get("shared_from"))
         fitted = fit.fit(Checkpoint.at(checkpoint, key, resume, ranks), progress)
         return _result(signal, planned, fitted, f"{fit.where}, in groups", described, ranks)
-    _say_beyond(signal)
+    _say_beyond(signal, ranks)
     own = ranks.together(lambda: ranks.partitions(len(planned.lattice)))
     run = ranks.together(lambda: prepare(signal, planned, where, limit // BLOCK_PART, own))
     key = run.key(signal, described.get("shared_from"), ranks=ranks)
@@ -255,14 +255,15 @@ def _ranged(signal: Signal, shared_from: Representation | None) -> Signal:
     return signal.with_range((lowest, highest))
 
 
-def _say_beyond(signal: Signal) -> None:
-    """Say how many values will be cut as they are decoded."""
+def _say_beyond(signal: Signal, ranks: Ranks = ALONE) -> None:
+    """Say how many values will be cut as they are decoded; each rank looks at a part of them."""
     lowest, highest = signal.value_range
     if signal.dtype in UNSIGNED_TYPES and (lowest, highest) == integer_limits(signal.dtype):
         return  # none can be
-    parts = map(signal.read, slabs(signal))
-    beyond = sum(int(((part < lowest) | (part > highest)).sum()) for part in parts)
-    if beyond:
+    boxes = list(slabs(signal))
+    parts = map(signal.read, boxes[ranks.part(len(boxes))])
+    own = ranks.together(lambda: sum(int(((part < lowest) | (part > highest)).sum()) for part in parts))
+    if (beyond := sum(ranks.everyone(own))) and ranks.first:
         what = beyond, math.prod(signal.shape) * signal.channels, lowest, highest
         note("value_range: %d of %d values are beyond it, and decode to its ends, %g and %g", *what)
 

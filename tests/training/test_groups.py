@@ -132,6 +132,14 @@ def test_what_all_ranks_fail_with_is_told_once(tmp_path):
         assert said(lambda ranks: lg.encode_many(tmp_path / "in", tmp_path / "out", ranks=ranks, **OPTIONS)) == 1
 
 
+def test_values_beyond_the_range_are_counted_by_all_ranks_and_told_once(caplog):
+    signal = lg.Signal.from_array(np.asarray(picture((40, 52)).values).astype(np.float32), value_range=(0.0, 100.0))
+    beyond = int((np.asarray(signal.values) > 100).sum())
+    on_ranks(3, lambda ranks: lg.encode(signal, ranks=ranks, **OPTIONS))
+    told = [record.getMessage() for record in caplog.records if "beyond it" in record.getMessage()]
+    assert told == [f"value_range: {beyond} of 6240 values are beyond it, and decode to its ends, 0 and 100"]
+
+
 def test_rows_of_one_rank_may_all_be_at_rest():
     values = np.asarray(picture((48, 64)).values).copy()
     values[:24] = 90  # the first rank's half is flat
