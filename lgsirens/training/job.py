@@ -13,6 +13,7 @@ from lgsirens.representation.file import save
 from lgsirens.representation.representation import Representation
 from lgsirens.signal import Signal
 from lgsirens.system.console import log
+from lgsirens.system.output import make_folder
 from lgsirens.training.checkpoint import check_checkpoint, checkpoint_path
 from lgsirens.training.encode import encode
 from lgsirens.training.manifest import FileRecord, Part
@@ -117,7 +118,7 @@ class Job:
 def _check_new(target: Path, mine: bool) -> None:
     """Make the folder of an output, which must not be there unless this run may replace it."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
     except OSError as error:
         raise RunError(f"{target.parent}: cannot be made: {error.strerror}; choose another folder") from error
     if target.exists() and not mine:

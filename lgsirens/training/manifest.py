@@ -8,13 +8,13 @@ begins, the first rank puts the parts into `manifest.jsonl`, replacing it as a w
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lgsirens.errors import ConfigError, FileFormatError, OutputError, RunError
-from lgsirens.system.output import replacing
+from lgsirens.system.output import replacing, settle
 from lgsirens.system.program import __version__
 from lgsirens.system.schema import from_plain, option, to_plain
 
@@ -91,6 +91,8 @@ class Manifest:
         path = self._folder / _PARTS.replace("*", str(rank))
         with _told(path):
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+        with suppress(OSError):  # some platforms open no folder
+            settle(self._folder)
         try:
             yield Part(path, file)
         finally:
@@ -132,10 +134,12 @@ class Part:
         self.added: dict[str, FileRecord] = {}
 
     def add(self, record: FileRecord) -> None:
-        """Keep a record; whoever reads meanwhile sees whole lines, but for the last one perhaps."""
+        """Keep a record; whoever reads meanwhile sees whole lines, but for the last one perhaps. It waits for the disk: an
+        output without a record would be taken for somebody else's."""
         self.added[record.input] = record
         with _told(self._path):
             os.write(self._file, _line(to_plain(record)))
+            settle(self._path)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from lgsirens.representation.representation import Representation
 from lgsirens.signal import Signal
 from lgsirens.system.console import Progress, counted, interruption, log, note
 from lgsirens.system.hardware import memory_limit, release_memory
+from lgsirens.system.output import make_folder
 from lgsirens.system.schema import to_plain
 from lgsirens.training.checkpoint import checkpoint_path, claimed
 from lgsirens.training.config import EncodeConfig
@@ -279,7 +280,7 @@ def _claimed(out: Path, ranks: Ranks) -> Iterator[None]:
 
     def make() -> None:
         try:
-            out.mkdir(parents=True, exist_ok=True)
+            make_folder(out)
         except FileExistsError:
             raise OutputError(f"{out}: is a file; name a folder") from None
         except OSError as error:
