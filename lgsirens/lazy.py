@@ -31,6 +31,12 @@ class BlockCache:
         self._kept: OrderedDict[Hashable, Array] = OrderedDict()
         self._lock = threading.Lock()
 
+    def keep(self, limit: int) -> None:
+        """Keep at most so many bytes from now on."""
+        with self._lock:
+            self.limit = min(self.limit, limit)
+            self._forget()
+
     def get(self, key: Hashable) -> Array | None:
         """The block of a key, if it is kept."""
         with self._lock:
@@ -44,8 +50,11 @@ class BlockCache:
             old = self._kept.pop(key, None)
             self._bytes += block.nbytes - (0 if old is None else old.nbytes)
             self._kept[key] = block
-            while self._bytes > self.limit:
-                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+            self._forget()
+
+    def _forget(self) -> None:
+        while self._bytes > self.limit:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes
 
 
 class LazyValues:
@@ -75,7 +84,7 @@ class LazyValues:
 
     def keep(self, limit: int) -> None:
         """Keep chunks of at most so many bytes."""
-        self.cache.limit = min(self.cache.limit, limit)
+        self.cache.keep(limit)
         if isinstance(self._source, Converted):
             self._source.values.keep(limit)
 

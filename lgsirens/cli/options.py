@@ -28,7 +28,7 @@ from lgsirens.training.refit import FitOptions
 NAMES = {"folder": "log_dir", "every": "summary_every"}
 _FILM, _FIT = declared(VideoFlags), declared(FitOptions)
 _REGION = "start:stop per dimension, rows first, absolute; an empty end is the border"
-_MEMORY = Option("working memory of a step or evaluation, such as 500MB", metavar="BYTES", parse=as_bytes)
+_MEMORY = Option("what all may take, beside PyTorch itself, such as 500MB", metavar="BYTES", parse=as_bytes)
 _OUTPUT = Option(metavar="OUTPUT.safetensors", positional=True)
 
 

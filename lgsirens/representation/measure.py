@@ -1,11 +1,15 @@
 """How near a representation is to a signal, partition by partition."""
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lgsirens.grid.box import Box, intersect, is_empty, shifted, slices
+from lgsirens.grid.box import Box, box_shape, intersect, is_empty, shifted, slices
 from lgsirens.grid.lattice import bounding_extent, dense_parts
+from lgsirens.lazy import regions
 from lgsirens.representation.decode import decode
 from lgsirens.representation.representation import Representation
 from lgsirens.signal import Signal
@@ -31,19 +35,35 @@ def measure(
         Sums of their squared errors `[n]`, in the signal's units, where it has samples; and the means of what they
         decode to `[n, C]`.
     """
+    lattice, axes = representation.lattice, tuple(range(representation.lattice.dimensions))
+    errors, sums = np.zeros(len(places)), np.zeros((len(places), signal.channels))
+    for part, around in _boxes(representation, places, signal.channels):
+        some = representation.select(part)
+        decoded = np.asarray(decode(some, around, device=device, kernel=kernel).values)
+        difference = _difference(decoded, around, signal, box)
+        for number, place in zip(np.searchsorted(places, part), part, strict=True):
+            own = slices(intersect(lattice.box(int(place)), around), around)
+            errors[number] += np.square(difference[own]).sum()
+            sums[number] += decoded[own].sum(axis=axes, dtype=np.float64)
+    samples = lattice.select(places).samples_of_each(representation.extent)
+    return errors, (sums / samples[:, None]).astype(np.float32)
+
+
+def _boxes(
+    representation: Representation, places: NDArray[np.int64], channels: int
+) -> Iterator[tuple[NDArray[np.int64], Box]]:
+    """Some partitions at a time, and the box that they fill; one that is large, piece by piece."""
     lattice = representation.lattice
-    at_once = max(1, _VALUES_AT_ONCE // (int(np.prod(lattice.tile)) * signal.channels))
-    errors, means = [], []
-    for start in range(0, len(places), at_once):
-        for part in dense_parts(lattice, places[start : start + at_once]):
+    at_once = _VALUES_AT_ONCE // (math.prod(lattice.tile) * channels)
+    for start in range(0, len(places), max(1, at_once)):
+        for part in dense_parts(lattice, places[start : start + max(1, at_once)]):
             around = bounding_extent(lattice.select(part), representation.extent)
-            decoded = np.asarray(decode(representation.select(part), around, device=device, kernel=kernel).values)
-            difference = _difference(decoded, around, signal, box)
-            for place in part:
-                own = slices(intersect(lattice.box(int(place)), around), around)
-                errors.append(np.square(difference[own]).sum())
-                means.append(decoded[own].mean(axis=tuple(range(lattice.dimensions)), dtype=np.float64))
-    return np.array(errors, dtype=np.float64), np.array(means, dtype=np.float32).reshape(len(places), -1)
+            if at_once:
+                yield part, around
+                continue
+            values = np.broadcast_to(np.False_, (*box_shape(around), channels))
+            for piece in regions(values, _VALUES_AT_ONCE):
+                yield part, shifted(piece, [first for first, _ in around])
 
 
 def _difference(decoded: NDArray[np.float32], around: Box, signal: Signal, box: Box) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from lgsirens.errors import SignalError
 from lgsirens.grid.box import Box, box_of_shape, box_shape, box_size, contains, format_box, intersect, shifted
 from lgsirens.grid.lattice import Ids
 from lgsirens.lazy import part_of
-from lgsirens.representation.decode import Decoding, decode
+from lgsirens.representation.decode import Decoding
 from lgsirens.representation.file import FORMAT_VERSION, sizes
 from lgsirens.representation.measure import measure
 from lgsirens.representation.metrics import psnr_of_sum, recorded, ssim
@@ -150,7 +150,7 @@ def _history_text(entry: dict[str, Any]) -> str:
 
 def _reached(fit: dict[str, Any], where: str) -> str:
     """How a fit ended; `where` its PSNR was measured, if that is not all of the signal."""
-    unknown = fit["psnr"] is None and fit["stopped"] == "imported"
+    unknown = "psnr" not in fit or (fit["psnr"] is None and fit["stopped"] == "imported")
     quality = "not measured" if unknown else _decibels(fit["psnr"])
     return f"{quality}{where} after {counted(fit['steps'], 'step')} in {fit['seconds']:.1f} s"
 
@@ -191,7 +191,7 @@ def compare(representation: Representation, original: Signal, device: str = "aut
             "partition": representation.ids[place].tolist(),
             "region": format_box(box),
             "psnr": recorded(psnr_of_sum(reference, float(errors[number]), int(samples[number]))),
-            "ssim": ssim(_region(reference, window, box), decode(representation, box, device=device)),
+            "ssim": ssim(_region(reference, window, box), Decoding(representation, box, device=device).by_region()),
         }
 
     # SSIM looks at neighbourhoods: where partitions are missing it would measure the holes.

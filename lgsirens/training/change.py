@@ -78,16 +78,19 @@ def brings(representation: Representation, place: int, signal: Signal, box: Box)
 
 def blank_after(edit: Edit) -> NDArray[np.int32]:
     """`row_blank` of what is trained, after the edit; raises SignalError if that leaves gaps that are not allowed."""
-    missing, blank = 0, np.zeros(len(edit.trained), dtype=np.int32)
-    for number, place in enumerate(edit.trained):
-        owned, before = intersect(edit.lattice.box(int(place)), edit.extent), int(edit.before[place])
-        lacking = _lacking(edit, owned, before >= 0)
+    part, before = edit.lattice.select(edit.trained), edit.before[edit.trained]
+    missing, blank, since = 0, np.zeros(len(part), dtype=np.int32), np.where(before < 0, 0, edit.old.row_blank[before])
+    there = (before >= 0) & (part.samples_of_each(edit.old.extent) == part.samples_of_each(edit.extent))
+    given = (part.samples_of_each(edit.box) == part.samples_of_each(edit.extent)) & (edit.signal.mask is None)
+    for number in np.flatnonzero(~given & ~(there & (since == 0))):  # of the others nothing can be lacking
+        owned = intersect(part.box(int(number)), edit.extent)
+        lacking = _lacking(edit, owned, before[number] >= 0)
         missing += lacking
-        if since := 0 if before < 0 else int(edit.old.row_blank[before]):
-            blank[number] = since if _still_blank(edit, before, owned) else 0
+        if since[number]:
+            blank[number] = since[number] if _still_blank(edit, int(before[number]), owned) else 0
         elif lacking:
             entry = len(edit.old.history) + 1
-            blank[number] = entry if before < 0 else -entry
+            blank[number] = entry if before[number] < 0 else -entry
     if missing and not edit.allow_gap:
         absent = f"{missing} samples to fit are neither in the signal nor in the file"
         raise SignalError(f"{absent}; give a signal that covers whole partitions, or allow_gap")
@@ -107,7 +110,8 @@ def _lacking(edit: Edit, owned: Box, there: bool) -> int:
 
 def around(edit: Edit, part: Lattice) -> Box:
     """What the windows of partitions see."""
-    windows = part.windows(edit.old.coordinates.windows_in(edit.extent))
+    ends = replace(part, ids=np.stack([part.ids.min(axis=0), part.ids.max(axis=0)]))
+    windows = ends.windows(edit.old.coordinates.windows_in(edit.extent))
     return intersect(tuple((int(window.min()), int(window.max()) + 1) for window in windows), edit.extent)
 
 
@@ -127,8 +131,9 @@ def targets(edit: Edit, part: Lattice, device: torch.device) -> PositionedSignal
         given, samples = edit.signal.present[slices(common, edit.box)], edit.signal.values[slices(common, edit.box)]
         values[slices(common, box)][given] = samples[given]
         known[slices(common, box)] |= given
-    for place in range(len(part)):
-        known[slices(intersect(part.box(place), edit.extent), box)] = True
+    for place in np.intersect1d(edit.lattice.meeting(box), edit.trained, assume_unique=True):
+        own = intersect(intersect(edit.lattice.box(int(place)), edit.extent), box)
+        known[slices(own, box)] = True
     signal = replace(edit.signal, values=values, mask=None if known.all() else known)
     return PositionedSignal(signal, box, edit.extent)
 

@@ -15,9 +15,11 @@ from lgsirens.lazy import extremes
 from lgsirens.representation.representation import Representation
 from lgsirens.signal import KINDS, Signal, check_signal
 from lgsirens.system.console import note
+from lgsirens.system.hardware import memory_limit
 from lgsirens.system.pytorch import as_it_starts
 from lgsirens.training.change import Edit, brings
 from lgsirens.training.refit import FitOptions, fit_edit
+from lgsirens.training.run import CACHE_PART
 
 FINETUNE = ("none", "shared", "all")
 
@@ -63,7 +65,8 @@ def extend(
         raise ConfigError(f"finetune {finetune!r} is unknown; choose one of {', '.join(FINETUNE)}")
     if finetune == "shared" and not representation.shared:
         raise ConfigError("finetune shared: mode lc has no shared network; choose none or all")
-    signal, box = _placed(representation, signal, offset)
+    fit = FitOptions.of(options)
+    signal, box = _placed(representation, signal, offset, fit)
     extent = bounding_box([representation.extent, box])
     if not allow_gap:
         _check_no_gap(representation.extent, box, extent)
@@ -83,8 +86,7 @@ def extend(
     _check_coordinates(representation, extent)
     window = bounding_box([representation.window, box])
     return fit_edit(
-        Edit("extend", representation, signal, box, lattice, before, fitted, extent, window, finetune, allow_gap),
-        FitOptions.of(options),
+        Edit("extend", representation, signal, box, lattice, before, fitted, extent, window, finetune, allow_gap), fit
     )
 
 
@@ -103,7 +105,8 @@ def replace(
         SignalError: as for `extend`, or part of the region is not encoded.
         ConfigError: an option out of range.
     """
-    signal, box = _placed(representation, signal, offset)
+    fit = FitOptions.of(options)
+    signal, box = _placed(representation, signal, offset, fit)
     lattice, extent = representation.lattice, representation.extent
     if not contains(extent, box) or lattice.samples_within(box) < box_size(box):
         where = f"the signal lies at {format_box(box)}, the file holds {format_box(extent)}"
@@ -112,15 +115,16 @@ def replace(
     before, fitted, window = np.arange(len(lattice)), lattice.meeting(box), representation.window
     # a patch says nothing of what was left blank beside it: there may still be gaps
     return fit_edit(
-        Edit("replace", representation, signal, box, lattice, before, fitted, extent, window, allow_gap=True),
-        FitOptions.of(options),
+        Edit("replace", representation, signal, box, lattice, before, fitted, extent, window, allow_gap=True), fit
     )
 
 
-def _placed(representation: Representation, signal: Signal, offset: Sequence[int] | None) -> tuple[Signal, Box]:
+def _placed(
+    representation: Representation, signal: Signal, offset: Sequence[int] | None, fit: FitOptions
+) -> tuple[Signal, Box]:
     """The signal in the representation's value range, and the box where it lies."""
     known = representation.signal
-    check_signal(signal)
+    check_signal(signal).keep(memory_limit(fit.max_memory) // CACHE_PART)
     for name, given, own in (
         ("kind", signal.kind, known.kind),
         ("number of channels", signal.channels, known.channels),

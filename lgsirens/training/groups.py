@@ -63,7 +63,7 @@ def check_groups(planned: Plan, channels: int, limit: int, hindrance: str | None
     """
     if hindrance is not None:
         raise ConfigError(f"{format_bytes(limit)}: {hindrance}", "max_memory")
-    most = max(len(_learning(planned)), math.prod(_group_shape(planned, channels)))
+    most = max(len(_learning(planned)) if _learns(planned) else 0, math.prod(_group_shape(planned, channels)))
     needed = 4 * most * _partition_bytes(planned, channels)
     if needed > limit:
         raise ConfigError(f"{format_bytes(limit)}: is below one group; give at least {needed} bytes", "max_memory")
@@ -97,14 +97,14 @@ class GroupFit:
         self._given, self._planned, self._device, self._limit = given, planned, device, limit
         self._ranks, self._action, self._began = ranks, action, time.monotonic()
         self._fit_rows, self._codec = fit_rows or self._fit_new, codec
-        self._learning = planned.lattice.select(_learning(planned))
 
     @property
     def _samples_per_block(self) -> int:
         """On which the rounding of a group depends."""
-        group = self.largest
-        kernel = choose_kernel(group.config.kernel, self._device)
-        return training_samples(group.model, self._device.type != "cpu", self._limit, len(group.lattice), kernel.fused)
+        group, tiled = self.largest, self._planned.coordinates.kind == "tile"
+        fused = choose_kernel(group.config.kernel, self._device).fused and (tiled or group.model.mode == "lc")
+        alike = len(group.lattice) if tiled else 1
+        return training_samples(group.model, self._device.type != "cpu", self._limit, alike, fused)
 
     @property
     def where(self) -> str:
@@ -118,13 +118,15 @@ class GroupFit:
         return replace(self._planned, lattice=self._planned.lattice.select(places))
 
     def key(self, *more: Any) -> str:
-        """Hash of all that the result depends on, as `Run.key`; of the samples, of those that the shared network is
-        learnt from."""
-        given, planned, learning = self._given, self._planned, self._learning
-        signal = given.signal
+        """Hash of all that the result depends on, as `Run.key`; of the samples, of those of some partitions: those that
+        the shared network is learnt from, or as many others."""
+        given, planned = self._given, self._planned
+        signal, mask = given.signal, given.signal.mask
         described = [FORM, signal.kind, signal.value_range, signal.dtype, signal.shape, signal.channels, "groups"]
         described += [to_plain(planned.config), self._samples_per_block, self.where, *more]
-        boxes = [intersect(learning.box(place), given.box) for place in range(len(learning))]
+        described.append(None if mask is None else sha256(mask.tobytes()).hexdigest())
+        places = _learning(planned) if _learns(planned) else _spread(planned.lattice.meeting(given.box))
+        boxes = [intersect(planned.lattice.box(int(place)), given.box) for place in places]
         part = boxes[self._ranks.part(len(boxes))]
         own = self._ranks.together(lambda: [sha256(given.read(box).tobytes()).hexdigest() for box in part])
         described.append(list(itertools.chain.from_iterable(self._ranks.everyone(own))))
@@ -159,10 +161,11 @@ class GroupFit:
     def _learn(self, keeper: Checkpoint, progress: bool) -> dict[str, Tensor]:
         """The shared network, learnt from well-spread partitions."""
         planned, ranks = self._planned, self._ranks
-        if planned.shared_from is not None or planned.model.mode != "lg":
+        if not _learns(planned):
             return {} if planned.shared_from is None else planned.shared_from.shared
-        some = replace(planned, lattice=self._learning, config=self._within(len(self._learning)))
-        own = ranks.partitions(len(self._learning))
+        learning = planned.lattice.select(_learning(planned))
+        some = replace(planned, lattice=learning, config=self._within(len(learning)))
+        own = ranks.partitions(len(learning))
         signal = self._given.signal
         run = ranks.together(lambda: prepare(signal, some, self._device, self._limit, own))
         state = run.fit("learn", signal, replace(keeper, own=own), progress and ranks.first, ranks=ranks)
@@ -245,16 +248,32 @@ def hindrance(planned: Plan) -> str | None:
     that the shared network is learnt from."""
     if planned.model.mode == "mlp":
         return all_at_once("mode mlp learns", "take mode lg")
-    if planned.coordinates.kind == "tile":
-        return None
-    if planned.model.mode == "lg":
+    if planned.coordinates.kind == "signal" and planned.model.mode == "lg":
         return all_at_once("a shared network that sees coordinates signal learns", "take coordinates tile")
-    return None if planned.config.sample_frac is None else all_at_once("sample_frac draws", "take coordinates tile")
+    return hindrance_of_draws(planned)
+
+
+def hindrance_of_draws(planned: Plan) -> str | None:
+    """Why draws hinder a fit in groups, if they do."""
+    if planned.coordinates.kind == "tile" or planned.config.sample_frac is None:
+        return None
+    return all_at_once("sample_frac with coordinates signal draws", "leave it out")
 
 
 def all_at_once(what: str, remedy: str) -> str:
     """What stands against groups, and the remedy."""
     return f"{what} from all samples at once, which take more; give more, or {remedy}"
+
+
+def _learns(planned: Plan) -> bool:
+    """Whether there is a shared network to learn before rows are fitted in groups."""
+    return planned.model.mode == "lg" and planned.shared_from is None
+
+
+def _spread(places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Some of many, evenly."""
+    number = min(len(places), LEARNING_PARTITIONS)
+    return places[np.arange(number) * len(places) // max(1, number)]
 
 
 def _learning(planned: Plan) -> NDArray[np.int64]:

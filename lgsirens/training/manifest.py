@@ -134,8 +134,10 @@ class Part:
         self.added: dict[str, FileRecord] = {}
 
     def add(self, record: FileRecord) -> None:
-        """Keep a record; whoever reads meanwhile sees whole lines, but for the last one perhaps. It waits for the disk: an
-        output without a record would be taken for somebody else's."""
+        """Keep a record; whoever reads meanwhile sees whole lines, but for the last one perhaps.
+
+        It waits for the disk: an output without a record would be taken for somebody else's.
+        """
         self.added[record.input] = record
         with _told(self._path):
             os.write(self._file, _line(to_plain(record)))

@@ -4,7 +4,6 @@ What is not fitted stays as it is, to the bit. With the shared network frozen it
 constant of each sample, so only rows are trained.
 """
 
-import math
 import os
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -31,10 +30,10 @@ from lgsirens.system.schema import declared, option, to_plain
 from lgsirens.training.change import Edit, around, blank_after, targets
 from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig, Plan
-from lgsirens.training.groups import GroupFit, all_at_once, check_groups, whole_bytes
+from lgsirens.training.groups import GroupFit, all_at_once, check_groups, hindrance_of_draws, whole_bytes
 from lgsirens.training.initial import initial_model
 from lgsirens.training.result import Fitted
-from lgsirens.training.run import BLOCK_PART, CACHE_PART, Run
+from lgsirens.training.run import BLOCK_PART, Run
 from lgsirens.training.samples import CachedSharedFeatures
 from lgsirens.training.windows import PositionedSignal, Windows
 
@@ -101,11 +100,12 @@ def fit_edit(edit: Edit, options: FitOptions) -> Representation:
     """
     config, old = options.config(edit.old, rows_alone=edit.finetune == "none"), edit.old
     device, limit = resolve_device(options.device), memory_limit(options.max_memory)
-    edit.signal.keep(limit // CACHE_PART)
     blank, block, codec = blank_after(edit), limit // BLOCK_PART, CODECS[old.codec]
     planned = Plan(old.model, edit.lattice.select(edit.trained), old.coordinates, edit.extent, config, (), old)
-    key = edit.action, edit.finetune, edit.box, identified(old).lineage, old.extent, old.history
-    hindrance = None if edit.finetune == "none" else all_at_once(f"finetune {edit.finetune} learns", "finetune none")
+    key = edit.action, edit.finetune, edit.box, identified(old).lineage, old.extent
+    hindrance = hindrance_of_draws(planned)
+    if edit.finetune != "none":
+        hindrance = all_at_once(f"finetune {edit.finetune} learns", "finetune none")
     if _whole_bytes(edit, planned) > limit - block and (hindrance is None or options.max_memory is not None):
         check_groups(planned, edit.signal.channels, limit, hindrance)
         how: Any = {"action": edit.action, "fit_rows": partial(_fit_alone, edit, device, block), "codec": codec}
@@ -209,10 +209,11 @@ def _joined(edit: Edit, rows: Rows, shared: dict[str, Tensor], blank: NDArray[np
     owners[moved], places[moved] = 1, np.arange(len(moved))
     edits = np.full(len(moved), len(old.history), dtype=np.int32)
     learnt = np.searchsorted(edit.trained, moved)
+    rows = rows if len(rows) == len(learnt) else rows.select(learnt)
     return replace(
         old,
         ids=edit.lattice.ids,
-        rows=GatheredRows((old.rows, rows.select(learnt)), owners, places),
+        rows=GatheredRows((old.rows, rows), owners, places),
         row_edit=gather([old.row_edit, edits], owners, places),
         row_blank=gather([old.row_blank, blank[learnt]], owners, places),
         overview=None,
@@ -236,7 +237,7 @@ def _recorded(
         "added": int(is_new.sum()),
         "refitted": int((~is_new).sum()),
         "blank": int((blank != 0).sum()),
-        "psnr": recorded(_fitted_psnr(edit, fitted)),
+        **_quality(edit, fitted),
         "steps": state.step,
         "seconds": round(state.seconds, 3),
         "stopped": state.stopped,
@@ -253,12 +254,16 @@ def _recorded(
     return new if edit.finetune == "none" else identified(new)
 
 
-def _fitted_psnr(edit: Edit, fitted: Fitted) -> float:
-    """PSNR in dB of the signal where partitions were fitted to it."""
-    boxes = (intersect(edit.lattice.box(int(place)), edit.box) for place in edit.fitted)
-    present = sum(int(edit.signal.present[slices(own, edit.box)].sum()) for own in boxes if not is_empty(own))
+def _quality(edit: Edit, fitted: Fitted) -> dict[str, float | None]:
+    """PSNR in dB of the signal where partitions were fitted to it; nothing where they met none of its samples."""
+    lattice, mask = edit.lattice.select(edit.fitted), edit.signal.mask
+    if mask is None:
+        present = lattice.samples_within(edit.box)
+    else:
+        boxes = (intersect(lattice.box(place), edit.box) for place in range(len(lattice)))
+        present = sum(int(mask[slices(own, edit.box)].sum()) for own in boxes if not is_empty(own))
     total = float(fitted.errors[np.searchsorted(edit.trained, edit.fitted)].sum())
-    return psnr_of_sum(edit.signal, total, present) if present else math.inf
+    return {"psnr": recorded(psnr_of_sum(edit.signal, total, present))} if present else {}
 
 
 def _movement(edit: Edit, new: Representation, device: torch.device) -> dict[str, Any]:

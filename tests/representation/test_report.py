@@ -41,6 +41,17 @@ def test_a_comparison_is_that_of_the_decoded_samples(height, width, start, seed,
     assert [worst["psnr"] for worst in facts["worst"]] == pytest.approx(sorted(every)[:5], abs=1e-4)
 
 
+def test_a_large_partition_is_compared_piece_by_piece(monkeypatch):
+    signal, inr = original((60, 50), 0), representation((60, 50), 3, "mlp", (60, 50))
+    source, whole = Counting(np.asarray(signal.values)), compare(inr, signal)
+    for module in ("measure", "metrics"):
+        monkeypatch.setattr(f"lgsirens.representation.{module}._VALUES_AT_ONCE", 900)
+    in_pieces = compare(inr, lg.Signal.from_array(LazyValues(source)))
+    assert in_pieces["psnr"] == whole["psnr"]
+    assert in_pieces["ssim"] == pytest.approx(whole["ssim"], rel=1e-9)
+    assert source.largest < signal.values.size / 3
+
+
 def test_partitions_that_are_missing_do_not_count():
     signal, inr = original((24, 24), 0), representation((24, 24), 3, "lg", (8, 8))
     holed = inr.crop(drop_partitions=[(1, 1)])

@@ -4,14 +4,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lgsirens as lg
 from lgsirens.grid.box import intersect
+from lgsirens.representation.report import edit_text
+from lgsirens.training import groups
+from lgsirens.training.change import targets
+from lgsirens.training.config import EncodeConfig, Plan
+from lgsirens.training.windows import PositionedSignal, Windows
 from tests.grouped import OPTIONS, Counting, Stop, in_groups, picture, rows_of
 
-WHOLE = picture((60, 70))
+WHOLE, CPU = picture((60, 70)), torch.device("cpu")
 NETWORKS = {
     "lg": {"global_width": 6},
     "lc": {"mode": "lc", "global_width": None},
@@ -70,12 +76,17 @@ def test_a_region_is_replaced_in_groups(parents, name, top, left, partitions):
     check(changed, parents[name], patch, ((top, top + 12), (left, left + 11)))
 
 
-def test_in_one_group_it_is_the_edit_that_it_is_at_once(parents, monkeypatch):
+TORN = replace(WHOLE, mask=np.random.default_rng(1).random((60, 70)) < 0.7)
+
+
+@pytest.mark.parametrize("signal", [WHOLE, TORN], ids=["whole", "torn"])
+def test_in_one_group_it_is_the_edit_that_it_is_at_once(parents, monkeypatch, signal):
     for parent in parents.values():
-        at_once = parent.extend(WHOLE)
+        at_once = parent.extend(signal, allow_gap=True)
         with monkeypatch.context() as patched:
             in_groups(patched, 1000)
-            grouped = parent.extend(WHOLE)
+            grouped = parent.extend(signal, allow_gap=True)
+        assert np.array_equal(grouped.row_blank, at_once.row_blank)
         assert np.array_equal(rows_of(grouped), rows_of(at_once))
         assert np.array_equal(grouped.overview, at_once.overview)
         for entry in (grouped.history[-1], at_once.history[-1]):
@@ -83,9 +94,69 @@ def test_in_one_group_it_is_the_edit_that_it_is_at_once(parents, monkeypatch):
         assert grouped.history == at_once.history
 
 
+def edit_of(parent, signal, *where, **how):
+    """What `extend` is about to fit."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("lgsirens.training.extend.fit_edit", lambda edit, options: edit)
+        return parent.extend(signal, *where, allow_gap=True, **how)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2))
+@settings(max_examples=15, deadline=None)
+def test_what_a_row_learns_does_not_depend_on_its_group(seed, halo):
+    generator = np.random.default_rng(seed)
+    parent = lg.encode(cut((0, 36), (0, 44)), **OPTIONS | {"steps": 1, "overlaps": (halo, halo)})
+    edit = edit_of(parent, replace(WHOLE, mask=generator.random((60, 70)) < 0.9))
+    whole = edit.lattice.select(edit.trained)
+    places = np.sort(generator.choice(len(whole), generator.integers(1, len(whole)), replace=False))
+    found = []
+    for part, of in ((whole, places), (whole.select(places), np.arange(len(places)))):
+        windows = Windows(targets(edit, part, CPU), part, parent.coordinates, CPU)
+        found.append(windows.read(of))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+def key_of(edit, **options):
+    planned = Plan(
+        edit.old.model,
+        edit.lattice.select(edit.trained),
+        edit.old.coordinates,
+        edit.extent,
+        EncodeConfig(**options),
+        (),
+        edit.old,
+    )
+    return groups.GroupFit(PositionedSignal(edit.signal, edit.box, edit.extent), planned, CPU, 1 << 30).key()
+
+
+def test_another_signal_or_mask_is_another_run(parents, monkeypatch):
+    in_groups(monkeypatch, learning=3)
+    parent, keys = parents["lg"], set()
+    hole = np.ones((60, 70), dtype=bool)
+    hole[50, 60] = False
+    other = replace(WHOLE, values=255 - np.asarray(WHOLE.values))
+    signals = WHOLE, replace(WHOLE, mask=hole), replace(WHOLE, mask=~hole), other
+    keys = {key_of(edit_of(parent, signal)) for signal in signals}
+    keys |= {key_of(edit_of(parent, signal, (400, 400))) for signal in signals}
+    assert len(keys) == 2 * len(signals)
+
+
+def test_for_the_key_little_is_read(parents, monkeypatch):
+    in_groups(monkeypatch, learning=3)
+    source = Counting(np.asarray(picture((200, 300)).values))
+    edit = edit_of(parents["lg"], lg.Signal.from_array(source), (40, 48))
+    source.total = 0
+    key_of(edit)
+    assert 0 < source.total <= 3 * 8 * 8 * 3
+
+
 def test_gaps_are_blank_in_groups(parents, monkeypatch):
     in_groups(monkeypatch)
     parent, piece = parents["lg"], cut((0, 36), (50, 70))
+    nothing = parent.extend(replace(piece, mask=np.zeros((36, 20), dtype=bool)), (0, 50), allow_gap=True, steps=1)
+    assert "psnr" not in nothing.history[-1]
+    assert "not measured there after 1 step" in edit_text(nothing.history[-1])
     gapped = parent.extend(piece, (0, 50), allow_gap=True, steps=10)
     assert (gapped.row_blank != 0).any()
     filled = gapped.extend(WHOLE, steps=10)
@@ -95,6 +166,7 @@ def test_gaps_are_blank_in_groups(parents, monkeypatch):
 
 
 def test_a_stopped_edit_goes_on_and_ends_in_the_same_rows(parents, tmp_path, monkeypatch):
+    again = lg.encode(cut((0, 36), (0, 44)), **OPTIONS | NETWORKS["lg"])  # as a script does that is run once more
     in_groups(monkeypatch)
     path, parent = tmp_path / "x.checkpoint.safetensors", parents["lg"]
     expected, Stop.left = parent.extend(WHOLE), 2
@@ -109,7 +181,7 @@ def test_a_stopped_edit_goes_on_and_ends_in_the_same_rows(parents, tmp_path, mon
     ):
         with pytest.raises(lg.FileFormatError, match="belongs to another"):
             edit()
-    larger = parent.extend(WHOLE, checkpoint=path, resume=True)
+    larger = again.extend(WHOLE, checkpoint=path, resume=True)
     assert np.array_equal(rows_of(larger), rows_of(expected))
     larger.save(tmp_path / "a.safetensors")
     path.unlink()
@@ -128,7 +200,23 @@ def test_of_a_large_signal_little_is_held_at_a_time(monkeypatch):
     assert source.total < 6 * values.size
 
 
+class InChunks(Counting):
+    chunks = (16, 16, 3)
+
+
+def test_of_chunks_no_more_are_kept_than_an_eighth(parents):
+    signal = lg.Signal.from_array(InChunks(np.asarray(picture((160, 200)).values)))
+    signal.values[:]
+    assert sum(block.nbytes for block in signal.values.cache._kept.values()) == 160 * 200 * 3
+    limit = 8 * 30_000
+    edit = edit_of(parents["lg"], signal, max_memory=limit)
+    assert 0 < sum(block.nbytes for block in edit.signal.values.cache._kept.values()) <= limit // 8
+
+
 def test_what_is_too_little_says_so(parents):
+    drawn = lg.encode(cut((0, 36), (0, 44)), **OPTIONS, recipe="paper", sample_frac=0.5, coordinates="signal")
+    with pytest.raises(lg.ConfigError, match="max_memory .*sample_frac with coordinates signal draws from all samples"):
+        drawn.extend(WHOLE, max_memory=10_000)
     with pytest.raises(lg.ConfigError, match="max_memory .*finetune shared learns from all samples at once"):
         parents["lg"].extend(WHOLE, finetune="shared", max_memory=10_000)
     with pytest.raises(lg.ConfigError, match="max_memory .*below one group; give at least"):
