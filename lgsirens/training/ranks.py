@@ -4,6 +4,7 @@ One process alone is a run of one rank, which exchanges nothing. Whatever decide
 Ctrl-C) is the same on every rank, because it comes from here.
 """
 
+import atexit
 import os
 import secrets
 from collections.abc import Callable, Generator, Mapping
@@ -159,6 +160,8 @@ class ProcessRanks(Ranks):
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())
             raise RunError(f"the ranks do not find one another: {reason}; start them by torchrun") from None
+        # Else its threads are still there when the process ends, which some of them meet by ending it (SIGABRT).
+        atexit.register(dist.destroy_process_group)
         super().__init__(rank, size)
         self._dist, self._deals = dist, 0
         self._run = self.of_first(secrets.token_hex(8))  # torchrun's store outlives a restart of the ranks

@@ -227,13 +227,13 @@ def test_what_cannot_be_in_groups_says_so():
 PORTS = itertools.count(21_000 + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]))
 
 
-def run_ranks(size, *arguments, each=lambda rank: ()):
-    """The command, by so many processes that torchrun would start; their exit codes and standard errors."""
+def run_ranks(size, *arguments, each=lambda rank: (), program=("-m", "lgsirens")):
+    """The command, or another program, by so many processes that torchrun would start; exit codes and what they say."""
     port = next(PORTS)
     common = os.environ | {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "lgsirens", *map(str, arguments), *map(str, each(rank))],
+            [sys.executable, *program, *map(str, arguments), *map(str, each(rank))],
             env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -243,6 +243,14 @@ def run_ranks(size, *arguments, each=lambda rank: ()):
     ]
     ended = [process.communicate(timeout=120) for process in processes]
     return [process.returncode for process in processes], [out for out, _ in ended], [error for _, error in ended]
+
+
+def test_a_process_ends_without_the_threads_by_which_ranks_exchange():
+    """They may end it by SIGABRT else."""
+    program = "import atexit, torch.distributed as d; atexit.register(lambda: print(d.is_initialized()))\n"
+    program += "from lgsirens.training.ranks import ranks_of_environment; print(ranks_of_environment().size)"
+    codes, told, _ = run_ranks(2, program=("-c", program))
+    assert (codes, told) == ([0, 0], ["2\nFalse\n"] * 2)
 
 
 SMALL = ("--partition_size", "16,16", "--local_width", 5, "--global_width", 6, "--steps", 10)
