@@ -295,12 +295,20 @@ def _learning(planned: Plan) -> NDArray[np.int64]:
 
 
 def _groups(planned: Plan, channels: int) -> list[NDArray[np.int64]]:
-    """Places of the partitions of each group: boxes of the lattice."""
-    ids = planned.lattice.ids.astype(np.int64)
-    boxes = (ids - ids.min(axis=0)) // _group_shape(planned, channels)
+    """Places of the partitions of each group: boxes of the lattice, put together where they are thinly filled."""
+    ids, shape = planned.lattice.ids.astype(np.int64), _group_shape(planned, channels)
+    boxes = (ids - ids.min(axis=0)) // shape
     _, number = np.unique(boxes, axis=0, return_inverse=True)
     order = np.argsort(number.reshape(-1), kind="stable")
-    return np.split(order, np.cumsum(np.bincount(number.reshape(-1)))[:-1])
+    first, *others = np.split(order, np.cumsum(np.bincount(number.reshape(-1)))[:-1])
+    groups = [first]
+    for part in others:
+        both = np.sort(np.concatenate([groups[-1], part]))
+        if np.prod(np.ptp(ids[both], axis=0) + 1.0) <= math.prod(shape):  # what an edit decodes around them, too
+            groups[-1] = both
+        else:
+            groups.append(part)
+    return groups
 
 
 def _group_shape(planned: Plan, channels: int) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -18,6 +19,7 @@ import lgsirens as lg
 from lgsirens.representation.rows import CODECS
 from lgsirens.training import groups
 from lgsirens.training.checkpoint import claimed
+from lgsirens.training.config import EncodeConfig, plan
 from tests.grouped import OPTIONS, Counting, Stop, in_groups, picture, rows_of
 from tests.ranks import on_ranks
 from tests.small import contents, without_times
@@ -212,6 +214,27 @@ def test_of_a_large_signal_little_is_held_at_a_time(grouped):
     assert same(inr, lg.encode(lg.Signal.from_array(values), **OPTIONS))
     assert source.largest <= values.size / 4
     assert source.total < 5 * values.size
+
+
+@given(st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), min_size=1), st.integers(1, 40))
+@settings(max_examples=50, deadline=None)
+def test_groups_are_boxes_that_are_not_too_large(ids, partitions):
+    planned = plan(picture((24, 24)), EncodeConfig(**OPTIONS))
+    lattice = replace(planned.lattice, ids=np.array(sorted(set(ids)), dtype=np.int32))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        in_groups(monkeypatch, partitions)
+        found = groups._groups(replace(planned, lattice=lattice), 3)
+    assert sorted(itertools.chain.from_iterable(found)) == list(range(len(lattice)))
+    for places in found:
+        assert (np.diff(places) > 0).all()
+        assert (np.ptp(lattice.ids[places], axis=0) + 1).prod() <= partitions
+
+
+def test_a_strip_along_two_sides_is_of_few_groups(grouped, monkeypatch):
+    in_groups(monkeypatch, 100)
+    planned = plan(picture((400, 400)), EncodeConfig(**OPTIONS))
+    corner = planned.lattice.select(np.flatnonzero((planned.lattice.ids == 49).any(axis=1)))
+    assert len(groups._groups(replace(planned, lattice=corner), 3)) == 2
 
 
 def test_what_cannot_be_in_groups_says_so():
