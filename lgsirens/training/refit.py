@@ -98,30 +98,50 @@ def fit_edit(edit: Edit, options: FitOptions) -> Representation:
         SignalError: samples to fit are neither in the signal nor in the file.
         RunError, FileFormatError, KeyboardInterrupt: as `encode`.
     """
-    config, old = options.config(edit.old, rows_alone=edit.finetune == "none"), edit.old
-    device, limit = resolve_device(options.device), memory_limit(options.max_memory)
-    blank, block, codec = blank_after(edit), limit // BLOCK_PART, CODECS[old.codec]
+    old, alone = edit.old, edit.finetune == "none"
+    config, limit = options.config(old, rows_alone=alone), memory_limit(options.max_memory)
     planned = Plan(old.model, edit.lattice.select(edit.trained), old.coordinates, edit.extent, config, (), old)
-    key = edit.action, edit.finetune, edit.box, identified(old).lineage, old.extent
+    blank = blank_after(edit)
     hindrance = hindrance_of_draws(planned)
-    if edit.finetune != "none":
+    if not alone:
         hindrance = all_at_once(f"finetune {edit.finetune} learns", "finetune none")
-    if _whole_bytes(edit, planned) > limit - block and (hindrance is None or options.max_memory is not None):
+    grouped = _whole_bytes(edit, planned) > limit - limit // BLOCK_PART
+    if grouped and (hindrance is None or options.max_memory is not None):
         check_groups(planned, edit.signal.channels, limit, hindrance)
-        how: Any = {"action": edit.action, "fit_rows": partial(_fit_alone, edit, device, block), "codec": codec}
-        given = PositionedSignal(edit.signal, edit.box, edit.extent)
-        groups = GroupFit(given, planned, device, block, **how)
-        keeper = Checkpoint.at(options.checkpoint, groups.key(*key), options.resume)
-        fitted = groups.fit(keeper, options.progress)
-        return _recorded(edit, _joined(edit, fitted.rows, fitted.shared, blank), fitted, blank, device)
-    run, masks = _prepared(edit, planned, device, block), _masks(edit, device)
-    keeper = Checkpoint.at(options.checkpoint, run.key(edit.signal, *key), options.resume)
+        fitted = _in_groups(edit, planned, limit // BLOCK_PART, options)
+        new = _joined(edit, fitted.rows, fitted.shared, blank)
+    else:
+        new, fitted = _at_once(edit, planned, limit // BLOCK_PART, options, blank)
+    return _recorded(edit, new, fitted, blank, resolve_device(options.device))
+
+
+def _in_groups(edit: Edit, planned: Plan, limit: int, options: FitOptions) -> Fitted:
+    """What a fit of group after group finds."""
+    device, given = resolve_device(options.device), PositionedSignal(edit.signal, edit.box, edit.extent)
+    how: Any = {"action": edit.action, "fit_rows": partial(_fit_alone, edit, device, limit)}
+    groups = GroupFit(given, planned, device, limit, **how, codec=CODECS[edit.old.codec])
+    keeper = Checkpoint.at(options.checkpoint, groups.key(*_key(edit)), options.resume)
+    return groups.fit(keeper, options.progress)
+
+
+def _at_once(
+    edit: Edit, planned: Plan, limit: int, options: FitOptions, blank: NDArray[np.int32]
+) -> tuple[Representation, Fitted]:
+    """The representation after a fit of all partitions together, and what was found."""
+    device = resolve_device(options.device)
+    run, masks = _prepared(edit, planned, device, limit), _masks(edit, device)
+    keeper = Checkpoint.at(options.checkpoint, run.key(edit.signal, *_key(edit)), options.resume)
     state = run.fit(edit.action, edit.signal, keeper, options.progress, **masks)
-    rows = MemoryRows(_rows(edit, planned, run), codec)
+    rows = MemoryRows(_rows(edit, planned, run), CODECS[edit.old.codec])
     new = _joined(edit, rows, {name: value.detach().cpu() for name, value in run.model.shared.items()}, blank)
     del run
-    found = measure(new, edit.signal, edit.box, edit.trained, device, config.kernel)
-    return _recorded(edit, new, Fitted(rows, new.shared, *found, state), blank, device)
+    found = measure(new, edit.signal, edit.box, edit.trained, device, planned.config.kernel)
+    return new, Fitted(rows, new.shared, *found, state)
+
+
+def _key(edit: Edit) -> tuple[Any, ...]:
+    """What else the result depends on."""
+    return edit.action, edit.finetune, edit.box, identified(edit.old).lineage, edit.old.extent
 
 
 def _whole_bytes(edit: Edit, planned: Plan) -> int:
