@@ -47,7 +47,7 @@ def same(one, other):
     st.sampled_from(["auto", "eager"]),
     st.sampled_from(["lg", "lc"]),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_any_number_of_ranks_finds_the_same_rows_of_groups(shape, partitions, size, kernel, mode):
     signal = picture(shape)
     options = OPTIONS | {"kernel": kernel, "mode": mode, "global_width": 6 if mode == "lg" else None}
