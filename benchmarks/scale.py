@@ -174,7 +174,7 @@ def learning(side: int, steps: int) -> Iterator[Measurement]:
     yield Measurement(case, "all together", f"PSNR after {steps} steps", "dB", [whole])
     for number in LEARNING:
         groups.LEARNING_PARTITIONS = number
-        less = psnr(groups._learning(planned)) - whole
+        less = psnr(groups.learning(planned)) - whole
         yield Measurement(case, f"{number} partitions", "PSNR less that of all", "dB", [less])
 
 

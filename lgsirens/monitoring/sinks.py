@@ -172,7 +172,7 @@ def _next_second(folder: Path) -> int:
     """The second to name an event file by: TensorBoard reads them in the order of their names, and a run may be gone on
     with within a second, or after the clock was set back."""
     there = [path.name.removeprefix(_EVENTS).partition(".")[0] for path in folder.glob(f"{_EVENTS}*")]
-    return max([round(time.time()), *(int(second) + 1 for second in there if second.isdecimal())])
+    return max([round(time.time()), *(int(second) + 1 for second in there if second.isdecimal() and len(second) <= 10)])
 
 
 def _last_run(folder: Path) -> str:

@@ -150,7 +150,7 @@ def _history_text(entry: dict[str, Any]) -> str:
 
 def _reached(fit: dict[str, Any], where: str) -> str:
     """How a fit ended; `where` its PSNR was measured, if that is not all of the signal."""
-    unknown = "psnr" not in fit or (fit["psnr"] is None and fit["stopped"] == "imported")
+    unknown = fit["psnr"] is None and (fit["stopped"] == "imported" or not fit.get("measured", True))
     quality = "not measured" if unknown else _decibels(fit["psnr"])
     return f"{quality}{where} after {counted(fit['steps'], 'step')} in {fit['seconds']:.1f} s"
 

@@ -30,7 +30,7 @@ from lgsirens.system.pytorch import as_it_starts
 from lgsirens.system.schema import canonical_json, to_plain
 from lgsirens.training.checkpoint import Checkpoint
 from lgsirens.training.config import EncodeConfig, Plan, plan
-from lgsirens.training.groups import LEARNING_PARTITIONS, GroupFit, check_groups, hindrance, whole_bytes
+from lgsirens.training.groups import GroupFit, check_groups, hindrance, learning, whole_bytes
 from lgsirens.training.loop import accumulate_gradients
 from lgsirens.training.optimizers import build_optimizer
 from lgsirens.training.ranks import ALONE, Ranks
@@ -220,7 +220,7 @@ def dry_run(
     if grouped and hindrance(planned) is None:
         check_groups(planned, signal.channels, limit)
         some = GroupFit(PositionedSignal.first(signal), planned, where, limit // BLOCK_PART).largest
-        fits = (len(planned.lattice) + (LEARNING_PARTITIONS if shared_from is None else 0)) / len(some.lattice)
+        fits = (len(planned.lattice) + len(learning(planned))) / len(some.lattice)
     run = prepare(signal, some, where, limit // BLOCK_PART)
     optimizer = build_optimizer(run.model, run.config.recipe, run.kernel.fused)
     steps, durations = run.config.total_steps or 0, []

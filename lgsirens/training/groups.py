@@ -63,7 +63,7 @@ def check_groups(planned: Plan, channels: int, limit: int, hindrance: str | None
     """
     if hindrance is not None:
         raise ConfigError(f"{format_bytes(limit)}: {hindrance}", "max_memory")
-    most = max(len(_learning(planned)) if _learns(planned) else 0, math.prod(_group_shape(planned, channels)))
+    most = max(len(learning(planned)), math.prod(_group_shape(planned, channels)))
     needed = 4 * most * _partition_bytes(planned, channels)
     if needed > limit:
         raise ConfigError(f"{format_bytes(limit)}: is below one group; give at least {needed} bytes", "max_memory")
@@ -125,7 +125,8 @@ class GroupFit:
         described = [FORM, signal.kind, signal.value_range, signal.dtype, signal.shape, signal.channels, "groups"]
         described += [to_plain(planned.config), self._samples_per_block, self.where, *more]
         described.append(None if mask is None else sha256(mask.tobytes()).hexdigest())
-        places = _learning(planned) if _learns(planned) else _spread(planned.lattice.meeting(given.box))
+        places = learning(planned)
+        places = places if len(places) else _spread(planned.lattice.meeting(given.box))
         boxes = [intersect(planned.lattice.box(int(place)), given.box) for place in places]
         part = boxes[self._ranks.part(len(boxes))]
         own = self._ranks.together(lambda: [sha256(given.read(box).tobytes()).hexdigest() for box in part])
@@ -161,11 +162,11 @@ class GroupFit:
     def _learn(self, keeper: Checkpoint, progress: bool) -> dict[str, Tensor]:
         """The shared network, learnt from well-spread partitions."""
         planned, ranks = self._planned, self._ranks
-        if not _learns(planned):
+        places = learning(planned)
+        if not len(places):
             return {} if planned.shared_from is None else planned.shared_from.shared
-        learning = planned.lattice.select(_learning(planned))
-        some = replace(planned, lattice=learning, config=self._within(len(learning)))
-        own = ranks.partitions(len(learning))
+        some = replace(planned, lattice=planned.lattice.select(places), config=self._within(len(places)))
+        own = ranks.partitions(len(places))
         signal = self._given.signal
         run = ranks.together(lambda: prepare(signal, some, self._device, self._limit, own))
         state = run.fit("learn", signal, replace(keeper, own=own), progress and ranks.first, ranks=ranks)
@@ -257,17 +258,12 @@ def hindrance_of_draws(planned: Plan) -> str | None:
     """Why draws hinder a fit in groups, if they do."""
     if planned.coordinates.kind == "tile" or planned.config.sample_frac is None:
         return None
-    return all_at_once("sample_frac with coordinates signal draws", "leave it out")
+    return all_at_once("sample_frac with coordinates signal draws", "encode with coordinates tile")
 
 
 def all_at_once(what: str, remedy: str) -> str:
     """What stands against groups, and the remedy."""
     return f"{what} from all samples at once, which take more; give more, or {remedy}"
-
-
-def _learns(planned: Plan) -> bool:
-    """Whether there is a shared network to learn before rows are fitted in groups."""
-    return planned.model.mode == "lg" and planned.shared_from is None
 
 
 def _spread(places: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -276,10 +272,12 @@ def _spread(places: NDArray[np.int64]) -> NDArray[np.int64]:
     return places[np.arange(number) * len(places) // max(1, number)]
 
 
-def _learning(planned: Plan) -> NDArray[np.int64]:
-    """Places of the partitions that the shared network is learnt from: all, or as many as are enough, well spread (by
-    multiples of the inverse powers of the generalised golden ratio)."""
+def learning(planned: Plan) -> NDArray[np.int64]:
+    """Places of the partitions that the shared network is learnt from, none where it stands: all, or as many as are
+    enough, well spread (by multiples of the inverse powers of the generalised golden ratio)."""
     lattice = planned.lattice
+    if planned.model.mode != "lg" or planned.shared_from is not None:
+        return np.arange(0)
     if len(lattice) <= LEARNING_PARTITIONS:
         return np.arange(len(lattice))
     low = lattice.ids.min(axis=0).astype(np.int64)
@@ -301,13 +299,14 @@ def _groups(planned: Plan, channels: int) -> list[NDArray[np.int64]]:
     _, number = np.unique(boxes, axis=0, return_inverse=True)
     order = np.argsort(number.reshape(-1), kind="stable")
     first, *others = np.split(order, np.cumsum(np.bincount(number.reshape(-1)))[:-1])
-    groups = [first]
+    groups, most = [first], math.prod(shape)
     for part in others:
-        both = np.sort(np.concatenate([groups[-1], part]))
-        if np.prod(np.ptp(ids[both], axis=0) + 1.0) <= math.prod(shape):  # what an edit decodes around them, too
-            groups[-1] = both
-        else:
-            groups.append(part)
+        if len(groups[-1]) + len(part) <= most:
+            both = np.sort(np.concatenate([groups[-1], part]))
+            if np.prod(np.ptp(ids[both], axis=0) + 1.0) <= most:  # what an edit decodes around them, too
+                groups[-1] = both
+                continue
+        groups.append(part)
     return groups
 
 

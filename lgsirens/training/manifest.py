@@ -136,12 +136,13 @@ class Part:
     def add(self, record: FileRecord) -> None:
         """Keep a record; whoever reads meanwhile sees whole lines, but for the last one perhaps.
 
-        It waits for the disk: an output without a record would be taken for somebody else's.
+        Of one that is begun it waits for the disk: an output without a record would be taken for somebody else's.
         """
         self.added[record.input] = record
         with _told(self._path):
             os.write(self._file, _line(to_plain(record)))
-            settle(self._path)
+            if record.status == "started":
+                settle(self._path)
 
 
 @contextmanager

@@ -281,8 +281,8 @@ def _claimed(out: Path, ranks: Ranks) -> Iterator[None]:
     def make() -> None:
         try:
             make_folder(out)
-        except FileExistsError:
-            raise OutputError(f"{out}: is a file; name a folder") from None
+        except FileExistsError as error:
+            raise OutputError(f"{error.filename}: is a file; name a folder") from None
         except OSError as error:
             raise RunError(f"{out}: cannot be made: {error.strerror}; choose another folder") from error
 

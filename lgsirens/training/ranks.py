@@ -161,7 +161,7 @@ class ProcessRanks(Ranks):
             reason = " ".join(str(error).split())
             raise RunError(f"the ranks do not find one another: {reason}; start them by torchrun") from None
         # Else its threads are still there when the process ends, which some of them meet by ending it (SIGABRT).
-        atexit.register(dist.destroy_process_group)
+        atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
         super().__init__(rank, size)
         self._dist, self._deals = dist, 0
         self._run = self.of_first(secrets.token_hex(8))  # torchrun's store outlives a restart of the ranks

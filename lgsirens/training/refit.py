@@ -274,8 +274,8 @@ def _recorded(
     return new if edit.finetune == "none" else identified(new)
 
 
-def _quality(edit: Edit, fitted: Fitted) -> dict[str, float | None]:
-    """PSNR in dB of the signal where partitions were fitted to it; nothing where they met none of its samples."""
+def _quality(edit: Edit, fitted: Fitted) -> dict[str, Any]:
+    """PSNR in dB of the signal where partitions were fitted to it, if they met any of its samples."""
     lattice, mask = edit.lattice.select(edit.fitted), edit.signal.mask
     if mask is None:
         present = lattice.samples_within(edit.box)
@@ -283,7 +283,9 @@ def _quality(edit: Edit, fitted: Fitted) -> dict[str, float | None]:
         boxes = (intersect(lattice.box(place), edit.box) for place in range(len(lattice)))
         present = sum(int(mask[slices(own, edit.box)].sum()) for own in boxes if not is_empty(own))
     total = float(fitted.errors[np.searchsorted(edit.trained, edit.fitted)].sum())
-    return {"psnr": recorded(psnr_of_sum(edit.signal, total, present))} if present else {}
+    return (
+        {"psnr": recorded(psnr_of_sum(edit.signal, total, present))} if present else {"psnr": None, "measured": False}
+    )
 
 
 def _movement(edit: Edit, new: Representation, device: torch.device) -> dict[str, Any]:

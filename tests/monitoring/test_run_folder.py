@@ -152,6 +152,7 @@ def test_an_interrupted_and_resumed_run_has_the_log_of_one_that_never_stopped(tm
 
 
 def test_what_is_logged_later_is_read_later_whatever_the_clock_and_the_process(tmp_path, monkeypatch):
+    (tmp_path / "events.out.tfevents.99999999999.of.another").touch()
     for process, hour, steps in ((99_999, 9, (2, 4)), (100_000, 9, (3, 5)), (7, 8, (4, 6))):
         monkeypatch.setattr("os.getpid", lambda number=process: number)
         monkeypatch.setattr("time.time", lambda hour=hour: hour * 3600.0)

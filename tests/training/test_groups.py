@@ -268,12 +268,13 @@ def run_ranks(size, *arguments, each=lambda rank: (), program=("-m", "lgsirens")
     return [process.returncode for process in processes], [out for out, _ in ended], [error for _, error in ended]
 
 
-def test_a_process_ends_without_the_threads_by_which_ranks_exchange():
+@pytest.mark.parametrize("own", ["", "; d.destroy_process_group()"])
+def test_a_process_ends_without_the_threads_by_which_ranks_exchange(own):
     """They may end it by SIGABRT else."""
     program = "import atexit, torch.distributed as d; atexit.register(lambda: print(d.is_initialized()))\n"
-    program += "from lgsirens.training.ranks import ranks_of_environment; print(ranks_of_environment().size)"
-    codes, told, _ = run_ranks(2, program=("-c", program))
-    assert (codes, told) == ([0, 0], ["2\nFalse\n"] * 2)
+    program += "from lgsirens.training.ranks import ranks_of_environment; print(ranks_of_environment().size)" + own
+    codes, told, errors = run_ranks(2, program=("-c", program))
+    assert (codes, told, errors) == ([0, 0], ["2\nFalse\n"] * 2, ["", ""])
 
 
 SMALL = ("--partition_size", "16,16", "--local_width", 5, "--global_width", 6, "--steps", 10)

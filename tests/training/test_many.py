@@ -325,7 +325,8 @@ def test_wrong_folders(pictures):
         ("in", "in", lg.ConfigError, "is the folder of the inputs"),
         ("nowhere", "out", lg.SignalError, "nowhere: is no folder"),
         ([], "out", lg.SignalError, "no inputs"),
-        ("in", "in/a.png", lg.OutputError, "is a file; name a folder"),
+        ("in", "in/a.png", lg.OutputError, "a.png: is a file; name a folder"),
+        ("in", "in/a.png/out", lg.OutputError, "a.png: is a file; name a folder"),
     ):
         with pytest.raises(error, match=message):
             lg.encode_many(inputs, out, **SMALL)
