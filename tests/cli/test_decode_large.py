@@ -121,7 +121,6 @@ def wav(path, values):
 @pytest.mark.parametrize(
     ("name", "make"),
     {"a.tif": tif, "b.tif": plain_tif, "a.npy": np.save, "a.zarr": stored_zarr, "a.h5": hdf5, "a.wav": wav}.items(),
-    ids=str,
 )
 def test_a_large_file_is_passed_through_in_bounded_memory(tmp_path, name, make):
     values = np.random.default_rng(0).integers(0, 255, (10240, 12288, 3)).astype(np.uint8)  # 377 MB
