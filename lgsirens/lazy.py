@@ -233,9 +233,14 @@ def extremes(values: Array | LazyValues) -> tuple[float, float]:
 def regions(values: Array | LazyValues, limit: int | None = None, chunks: Sequence[int] | None = None) -> Iterator[Box]:
     """Boxes that follow each other and cover an array `[*shape, C]` but for its last axis, each of about `limit`
     values at most (None: VALUES_AT_ONCE): along its first axis, or by its own or other chunks."""
-    *shape, channels = values.shape
-    most = max(1, (limit or VALUES_AT_ONCE) // channels)
-    chunks = chunks or getattr(values, "chunks", None) or (1,) * len(shape)
+    return blocks(values.shape, limit or VALUES_AT_ONCE, chunks or getattr(values, "chunks", None))
+
+
+def blocks(shape: Sequence[int], limit: int, chunks: Sequence[int] | None = None) -> Iterator[Box]:
+    """The same for a shape `[*shape, C]`."""
+    *shape, channels = shape
+    most = max(1, limit // channels)
+    chunks = chunks or (1,) * len(shape)
     for outer in _tiled([(0, size) for size in shape], _grown(chunks, shape, most)):
         yield from _tiled(outer, _grown((1,) * len(shape), box_shape(outer), most))
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lgsirens.grid.box import Box, box_shape, intersect, is_empty, shifted, slices
 from lgsirens.grid.lattice import bounding_extent, dense_parts
-from lgsirens.lazy import regions
+from lgsirens.lazy import blocks
 from lgsirens.representation.decode import chunk_shape, decode
 from lgsirens.representation.representation import Representation
 from lgsirens.signal import Signal
@@ -62,9 +62,9 @@ def _boxes(
             if at_once:
                 yield part, around
                 continue
-            values = np.broadcast_to(np.False_, (*box_shape(around), channels))
-            chunks = chunk_shape(lattice.tile, (Fraction(1),) * lattice.dimensions, values.shape)
-            for piece in regions(values, _VALUES_AT_ONCE, chunks):  # of whole blocks of a decode
+            shape = *box_shape(around), channels
+            chunks = chunk_shape(lattice.tile, (Fraction(1),) * lattice.dimensions, shape)
+            for piece in blocks(shape, _VALUES_AT_ONCE, chunks):  # of whole blocks of a decode
                 yield part, shifted(piece, [first for first, _ in around])
 
 

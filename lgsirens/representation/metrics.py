@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lgsirens.errors import SignalError, require
 from lgsirens.grid.box import Box, box_of_shape, box_size, slices
 from lgsirens.grid.lattice import block_shape
-from lgsirens.lazy import regions
+from lgsirens.lazy import blocks, regions
 from lgsirens.signal import KINDS, Signal, check_signal
 
 _SSIM_WINDOW = 11
@@ -86,9 +86,8 @@ def ssim(reference: Signal, decoded: Signal) -> float | None:
     total, count = 0.0, 0
     # The mean over the windows; those that begin in a box need what lies behind it, too.
     sides = [size - _SSIM_WINDOW + 1 for size in reference.shape]
-    beginnings = np.broadcast_to(np.False_, (*sides, reference.channels))
     block = block_shape(sides, max(1, _VALUES_AT_ONCE // reference.channels))  # nearly a cube: little is seen twice
-    for box in regions(beginnings, _VALUES_AT_ONCE, (*block, reference.channels)):
+    for box in blocks((*sides, reference.channels), _VALUES_AT_ONCE, block):
         seen = tuple((low, high + _SSIM_WINDOW - 1) for low, high in box)
         # Channels first, in a batch of one; from 0, as the constants of SSIM expect.
         parts = [_clipped(signal.read(seen), reference) - lowest for signal in (decoded, reference)]
